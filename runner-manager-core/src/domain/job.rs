@@ -1,0 +1,182 @@
+//! Workflow jobs: what GitHub tells of them, and our record of each.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{GitHubRunnerId, GroupName, JobId, Labels, Repository, RunId};
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    /// It did what it should.
+    Success,
+    /// It failed.
+    Failure,
+    /// Somebody, or a newer run, cancelled it.
+    Cancelled,
+    /// Its condition was false.
+    Skipped,
+    /// It ran longer than its workflow allows.
+    TimedOut,
+    /// Neither good nor bad.
+    Neutral,
+    /// Somebody has to act.
+    ActionRequired,
+    /// One that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// Names one job for people and for a runner that runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRef {
+    /// GitHub's number.
+    pub id: JobId,
+    /// The repository that it belongs to.
+    pub repository: Repository,
+}
+
+impl fmt::Display for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.id, self.repository)
+    }
+}
+
+/// What one look at a job said: a webhook, or an answer of GitHub's API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobObservation {
+    /// GitHub's number of the job.
+    pub id: JobId,
+    /// The run that it is part of.
+    pub run: RunId,
+    /// Which attempt of that run, from 1.
+    pub attempt: u32,
+    /// The repository.
+    pub repository: Repository,
+    /// The slug of the enterprise that the repository belongs to, where GitHub said so.
+    pub enterprise: Option<String>,
+    /// The job's name in its workflow.
+    pub name: String,
+    /// The workflow's name.
+    pub workflow: Option<String>,
+    /// What the job asks for.
+    pub labels: Labels,
+    /// When GitHub made the job.
+    pub created_at: Timestamp,
+    /// What was said.
+    pub report: JobReport,
+}
+
+/// What was said of a job's progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum JobReport {
+    /// It waits for a deployment protection rule: no runner is wanted yet.
+    Waiting,
+    /// It waits for a runner.
+    Queued,
+    /// A runner has it.
+    InProgress {
+        /// The runner's name, ours or not.
+        runner: String,
+        /// GitHub's number of the runner.
+        runner_id: Option<GitHubRunnerId>,
+    },
+    /// It has ended.
+    Completed {
+        /// How.
+        conclusion: Conclusion,
+        /// The runner that had it; none where it ended before one took it.
+        runner: Option<String>,
+    },
+}
+
+/// What we know of a job's progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum JobState {
+    /// It waits for a deployment protection rule.
+    Waiting,
+    /// It waits for a runner.
+    Queued {
+        /// The one group that it counts for; none where no group serves it.
+        group: Option<GroupName>,
+    },
+    /// A runner has it.
+    InProgress {
+        /// The runner's name, ours or not.
+        runner: String,
+        /// Since when, by the store's time.
+        since: Timestamp,
+    },
+    /// It has ended.
+    Completed {
+        /// How.
+        conclusion: Conclusion,
+        /// The runner that had it, if any.
+        runner: Option<String>,
+        /// When we heard of it, by the store's time.
+        at: Timestamp,
+    },
+}
+
+/// Our record of one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowJob {
+    /// GitHub's number of the job.
+    pub id: JobId,
+    /// The run that it is part of.
+    pub run: RunId,
+    /// Which attempt of that run, from 1.
+    pub attempt: u32,
+    /// The repository.
+    pub repository: Repository,
+    /// The slug of the enterprise that the repository belongs to, where GitHub said so.
+    pub enterprise: Option<String>,
+    /// The job's name in its workflow.
+    pub name: String,
+    /// The workflow's name.
+    pub workflow: Option<String>,
+    /// What the job asks for.
+    pub labels: Labels,
+    /// When GitHub made the job.
+    pub created_at: Timestamp,
+    /// When we first heard of it, by the store's time.
+    pub recorded_at: Timestamp,
+    /// What we know of its progress.
+    pub state: JobState,
+}
+
+impl WorkflowJob {
+    /// Names the job.
+    pub fn reference(&self) -> JobRef {
+        JobRef { id: self.id, repository: self.repository.clone() }
+    }
+
+    /// The group that counts this job as demand, if it waits and a group serves it.
+    pub const fn demand(&self) -> Option<&GroupName> {
+        match &self.state {
+            JobState::Queued { group } => group.as_ref(),
+            JobState::Waiting | JobState::InProgress { .. } | JobState::Completed { .. } => None,
+        }
+    }
+
+    /// Whether the job has ended.
+    pub const fn is_completed(&self) -> bool {
+        matches!(self.state, JobState::Completed { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Conclusion;
+
+    #[test]
+    fn a_conclusion_that_is_new_to_us_is_taken() {
+        assert_eq!(serde_json::from_str::<Conclusion>("\"stale\"").unwrap(), Conclusion::Other);
+        assert_eq!(serde_json::from_str::<Conclusion>("\"timed_out\"").unwrap(), Conclusion::TimedOut);
+    }
+}

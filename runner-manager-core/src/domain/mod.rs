@@ -1,0 +1,33 @@
+//! The words of Runner Manager: plain data, valid by construction.
+//!
+//! A value that exists is right: names have been checked, bounds are in order, labels compare without
+//! case, secrets do not print. Each type converts with serde in both directions and refuses on the way in
+//! what its constructor refuses. Nothing in here decides anything: that is [`policy`](crate::policy).
+
+mod group;
+mod ids;
+mod instance;
+mod job;
+mod label;
+mod names;
+mod owner;
+mod runner;
+mod scope;
+mod secret;
+mod time;
+
+pub use group::{
+    Arch, Balance, Bounds, BoundsError, GitHubGroup, Limits, Os, Placement, PlacementKey, RunnerGroup,
+};
+pub use ids::{DeliveryId, GitHubGroupId, GitHubRunnerId, InstanceId, JobId, OperationId, RunId};
+pub use instance::{Instance, InstanceFailure, InstanceState};
+pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, WorkflowJob};
+pub use label::{Label, LabelError, Labels};
+pub use names::{BackendName, DeploymentName, GroupName, NameError, RunnerName};
+pub use owner::{Fingerprint, Owner, OwnerTags};
+pub use runner::{
+    CreateStep, EndedRunner, Failure, Leaving, Phase, RetireReason, RetireStep, Runner, RunnerState,
+};
+pub use scope::{Repository, RepositoryError, Scope};
+pub use secret::Secret;
+pub use time::later;

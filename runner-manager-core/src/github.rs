@@ -1,0 +1,293 @@
+//! The trait [`GitHub`]: what is asked of GitHub.
+//!
+//! It speaks of runners, runner groups, jobs, webhook deliveries and budgets in our words. How that becomes
+//! HTTP is the affair of [`rest`](crate::rest).
+
+use std::fmt::{self, Debug};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, Labels, Repository, RunnerName, Scope,
+    Secret,
+};
+use crate::retry::Retry;
+
+/// A request for a JIT config: the registration of one runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JitRequest {
+    /// Where to register.
+    pub scope: Scope,
+    /// Under which name.
+    pub name: RunnerName,
+    /// Into which of GitHub's groups.
+    pub group: GitHubGroupId,
+    /// The whole set of labels: GitHub adds none.
+    pub labels: Labels,
+}
+
+/// GitHub's answer to a [`JitRequest`].
+#[derive(Debug, Clone)]
+pub struct JitConfig {
+    /// GitHub's number of the new registration.
+    pub id: GitHubRunnerId,
+    /// `encoded_jit_config`: what the actions runner starts with. Good once.
+    pub encoded: Secret,
+}
+
+/// A runner as GitHub sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisteredRunner {
+    /// GitHub's number.
+    pub id: GitHubRunnerId,
+    /// Its name, ours or not.
+    pub name: String,
+    /// Whether it is connected.
+    pub online: bool,
+    /// Whether GitHub says that it runs a job. Known to lag behind the truth by minutes.
+    pub busy: bool,
+    /// All its labels. Empty where one of them is none by our rules, since it is then not ours.
+    pub labels: Labels,
+}
+
+/// A runner group as GitHub sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisteredGroup {
+    /// GitHub's number.
+    pub id: GitHubGroupId,
+    /// Its name.
+    pub name: String,
+    /// Whether it is the scope's default.
+    pub default: bool,
+    /// Whether public repositories may use it.
+    pub allows_public_repositories: bool,
+}
+
+/// One attempt to deliver a webhook, from GitHub's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookDelivery {
+    /// GitHub's number of the attempt.
+    pub id: u64,
+    /// The delivery that it was an attempt at; the same for all attempts.
+    pub delivery: DeliveryId,
+    /// When.
+    pub at: Timestamp,
+    /// What the receiver answered; 0 where it did not.
+    pub status: u16,
+}
+
+/// Which hook's deliveries are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// A hook of an organization or repository, by GitHub's number.
+    Of(Scope, u64),
+    /// The App's own.
+    App,
+}
+
+/// What GitHub last said of the calls that are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Calls in a period.
+    pub limit: u64,
+    /// Calls left in this one.
+    pub remaining: u64,
+    /// When the next begins.
+    pub reset_at: Timestamp,
+}
+
+/// What kind of thing went wrong at GitHub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GitHubErrorKind {
+    /// The scope, group or repository does not exist, or the credentials may not see it.
+    NotFound,
+    /// A registration of that name exists.
+    NameTaken,
+    /// The runner runs a job, so it is not removed.
+    Busy,
+    /// The credentials are wrong or have ended.
+    Unauthenticated,
+    /// The credentials do not allow this call.
+    PermissionDenied,
+    /// Too many calls.
+    RateLimited,
+    /// GitHub does not take the request as it is.
+    Invalid,
+    /// GitHub could not be reached, or said that it cannot work now. The call had no effect.
+    Unavailable,
+    /// The call may or may not have had its effect.
+    Unclear,
+    /// Anything else.
+    Unexpected,
+}
+
+impl fmt::Display for GitHubErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Debug::fmt(self, f)
+    }
+}
+
+/// A failed call to GitHub. It says nothing about any runner: never "gone", never "not busy".
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {kind}: {detail}")]
+pub struct GitHubError {
+    /// What kind of thing went wrong: callers act on this.
+    pub kind: GitHubErrorKind,
+    /// Whether another try is worth it: retry policies look at this alone.
+    pub retry: Retry,
+    /// Which call it was.
+    pub operation: &'static str,
+    /// What GitHub said, for people. No secret.
+    pub detail: String,
+    /// What is behind it.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl GitHubError {
+    /// An error of a kind, with the retry advice that is usual for the kind.
+    pub fn new(kind: GitHubErrorKind, operation: &'static str, detail: impl Into<String>) -> Self {
+        let retry = match kind {
+            GitHubErrorKind::NotFound
+            | GitHubErrorKind::NameTaken
+            | GitHubErrorKind::Unauthenticated
+            | GitHubErrorKind::PermissionDenied
+            | GitHubErrorKind::Invalid => Retry::Never,
+            GitHubErrorKind::Busy
+            | GitHubErrorKind::RateLimited
+            | GitHubErrorKind::Unavailable
+            | GitHubErrorKind::Unclear
+            | GitHubErrorKind::Unexpected => Retry::Backoff,
+        };
+        Self { kind, retry, operation, detail: detail.into(), source: None }
+    }
+
+    /// The same error with what is behind it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same error with another retry advice.
+    #[must_use]
+    pub const fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+}
+
+/// What is asked of GitHub.
+///
+/// # Behaviour
+/// The conformance suite (`testing::conformance::github`) tests these, by these names:
+/// - `a_jit_config_registers`: after `create_jit_config` the runner is found by name and listed, offline,
+///   with exactly the labels that were sent.
+/// - `a_taken_name_is_told`: a second registration of a name is `NameTaken`.
+/// - `an_unknown_group_is_told`: registering into a group that does not exist is `NotFound`.
+/// - `remove_takes_away`: after `remove_runner` the runner is neither found, got nor listed.
+/// - `remove_absent_succeeds`: removing what is not registered is success.
+/// - `remove_busy_is_refused`: removing a runner that runs a job is `Busy`, and it stays.
+/// - `lists_are_complete`: `runners` follows all pages; where one is missing it is an error.
+/// - `get_absent_is_none`, `find_absent_is_none`: what is not registered is `None`, not an error.
+/// - `groups_are_listed`: `runner_groups` has `Default`.
+/// - `queued_jobs_are_listed`, `a_job_is_told`, `an_absent_job_is_none`.
+/// - `a_delivery_is_logged_and_repeated`: a delivery stands in the log, and `redeliver` sends it again under
+///   the same name.
+/// - `a_refusal_is_unknown`: 403, 429 and 5xx are errors of their kinds, never an empty answer.
+/// - `a_wait_is_honoured`: `Retry-After` and a spent budget come back as [`Retry::After`].
+///
+/// # Errors
+/// Each call ends in a [`GitHubError`]. After [`Unclear`](GitHubErrorKind::Unclear) the call may have had
+/// its effect. An error is *unknown*: no verdict about a runner may be drawn from it.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait GitHub: Debug + Send + Sync + 'static {
+    /// Registers a runner and returns its JIT config.
+    ///
+    /// # Errors
+    /// `NameTaken`, `NotFound` (scope or group), `Invalid`, `Unclear`, ...
+    async fn create_jit_config(&self, request: &JitRequest) -> Result<JitConfig, GitHubError>;
+
+    /// Lists all runners of a scope, complete, ours or not.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn runners(&self, scope: &Scope) -> Result<Vec<RegisteredRunner>, GitHubError>;
+
+    /// Tells of one runner; `None` where it is not registered.
+    ///
+    /// # Errors
+    /// When GitHub did not say.
+    async fn runner(
+        &self,
+        scope: &Scope,
+        id: GitHubRunnerId,
+    ) -> Result<Option<RegisteredRunner>, GitHubError>;
+
+    /// Finds a runner by name; `None` where none of that name is registered.
+    ///
+    /// # Errors
+    /// When GitHub did not say.
+    async fn find_runner(
+        &self,
+        scope: &Scope,
+        name: &RunnerName,
+    ) -> Result<Option<RegisteredRunner>, GitHubError>;
+
+    /// Removes a registration. Absent is success.
+    ///
+    /// # Errors
+    /// `Busy` when it runs a job.
+    async fn remove_runner(&self, scope: &Scope, id: GitHubRunnerId) -> Result<(), GitHubError>;
+
+    /// Lists the runner groups of a scope. A repository has one, `Default`.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError>;
+
+    /// Lists the jobs of a repository that wait for a runner.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn queued_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError>;
+
+    /// Lists the repositories of a scope that the credentials can see.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError>;
+
+    /// Tells of one job; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// When GitHub did not say.
+    async fn job(&self, repository: &Repository, id: JobId) -> Result<Option<JobObservation>, GitHubError>;
+
+    /// Lists the log of a hook's deliveries since a point in time, newest first.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<WebhookDelivery>, GitHubError>;
+
+    /// Asks GitHub to deliver again what the attempt `id` delivered.
+    ///
+    /// # Errors
+    /// When GitHub did not accept it.
+    async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError>;
+
+    /// Whether GitHub would let us work on a scope: finds the App's installation, or asks with the token.
+    /// Each sentence of the answer names something that is missing.
+    ///
+    /// # Errors
+    /// When GitHub could not be asked at all.
+    async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError>;
+
+    /// What GitHub last said of the calls that are left, for the credentials of a scope; `None` before the
+    /// first answer.
+    fn budget(&self, scope: &Scope) -> Option<Budget>;
+}

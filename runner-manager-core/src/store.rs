@@ -1,0 +1,406 @@
+//! The trait [`Store`]: where groups, runners and jobs are recorded.
+//!
+//! All writing goes through one call, [`Store::apply`]: a [`Write`] is one atomic step that holds every
+//! change, and every task that follows from it. The store keeps the counters and compares versions; what to
+//! write is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    BackendName, EndedRunner, GroupName, JobId, OperationId, Phase, PlacementKey, Runner, RunnerGroup,
+    RunnerName, Scope, WorkflowJob,
+};
+use crate::policy::placement::PlacementHealth;
+use crate::queue::{ClaimToken, NewTask};
+
+/// The version of a record: greater with each write, and never the same again, even when a record is removed
+/// and made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub u64);
+
+/// A record with its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// The record.
+    pub value: T,
+    /// Its version when it was read.
+    pub version: Version,
+}
+
+/// What a write expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// No such record.
+    Absent,
+    /// The record at this version.
+    Version(Version),
+}
+
+/// A runner group with what the manager knows about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The specification.
+    pub spec: RunnerGroup,
+    /// Set where the group makes no new runners: an operator drains it, or it is configured no more.
+    pub draining: Option<Draining>,
+    /// How each placement fares. One that is missing fares well.
+    pub placements: BTreeMap<PlacementKey, PlacementHealth>,
+}
+
+/// Why a group makes no new runners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Draining {
+    /// An operator asked for it.
+    Operator,
+    /// It is configured no more. The record goes when its last runner has.
+    Removed,
+}
+
+/// How many of each there are in a group. The store keeps these with the records, in the same atomic step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCounts {
+    /// Jobs that wait and count for this group.
+    pub queued: u32,
+    /// Runners in [`Phase::Requested`].
+    pub requested: u32,
+    /// Runners in [`Phase::Creating`].
+    pub creating: u32,
+    /// Runners in [`Phase::Booting`].
+    pub booting: u32,
+    /// Runners in [`Phase::Idle`].
+    pub idle: u32,
+    /// Runners in [`Phase::Busy`].
+    pub busy: u32,
+    /// Runners in [`Phase::Retiring`].
+    pub retiring: u32,
+}
+
+impl GroupCounts {
+    /// All runners that are not gone: what `max` bounds.
+    pub const fn alive(&self) -> u32 {
+        self.requested + self.creating + self.booting + self.idle + self.busy + self.retiring
+    }
+
+    /// Runners that have no job and are to get one.
+    pub const fn free(&self) -> u32 {
+        self.requested + self.creating + self.booting + self.idle
+    }
+
+    /// How many runners are in a phase.
+    pub const fn of(&self, phase: Phase) -> u32 {
+        match phase {
+            Phase::Requested => self.requested,
+            Phase::Creating => self.creating,
+            Phase::Booting => self.booting,
+            Phase::Idle => self.idle,
+            Phase::Busy => self.busy,
+            Phase::Retiring => self.retiring,
+        }
+    }
+
+    /// The counter of a phase, to be changed: for implementations of [`Store`].
+    pub const fn of_mut(&mut self, phase: Phase) -> &mut u32 {
+        match phase {
+            Phase::Requested => &mut self.requested,
+            Phase::Creating => &mut self.creating,
+            Phase::Booting => &mut self.booting,
+            Phase::Idle => &mut self.idle,
+            Phase::Busy => &mut self.busy,
+            Phase::Retiring => &mut self.retiring,
+        }
+    }
+}
+
+/// A group's record with its counters, read in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// The record.
+    pub record: Versioned<GroupRecord>,
+    /// The counters.
+    pub counts: GroupCounts,
+}
+
+/// One change to one record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Writes a group's record.
+    PutGroup {
+        /// The record.
+        record: GroupRecord,
+        /// What must be there.
+        expected: Expected,
+    },
+    /// Removes a group's record.
+    RemoveGroup {
+        /// Which.
+        name: GroupName,
+        /// What must be there.
+        expected: Version,
+    },
+    /// Writes a new runner if its group is below `max` and not draining: the one way to take a slot.
+    ReserveRunner {
+        /// The runner, in [`Phase::Requested`].
+        runner: Runner,
+    },
+    /// Writes a new record for an instance that was found without one. Counts against `max` but is not
+    /// bounded by it: the instance exists.
+    AdoptRunner {
+        /// The runner.
+        runner: Runner,
+    },
+    /// Writes an existing runner. Its group never changes.
+    PutRunner {
+        /// The runner.
+        runner: Runner,
+        /// What must be there.
+        expected: Version,
+    },
+    /// Removes a runner, frees its slot, and keeps its history for a while.
+    EndRunner {
+        /// What is kept.
+        ended: EndedRunner,
+        /// What must be there.
+        expected: Version,
+    },
+    /// Writes a job.
+    PutJob {
+        /// The job.
+        job: WorkflowJob,
+        /// What must be there.
+        expected: Expected,
+    },
+}
+
+/// One atomic step: all of it is done, or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// Names this write: a repeat of it, after a lost reply or a redelivered webhook, gets the first answer
+    /// and changes nothing. Kept for at least a day.
+    pub operation: OperationId,
+    /// The claim under which it is made, where it is made for a task. A claim that was lost is refused.
+    pub claim: Option<ClaimToken>,
+    /// The changes. Each names another record.
+    pub changes: Vec<Change>,
+    /// The tasks that follow.
+    pub tasks: Vec<NewTask>,
+}
+
+/// The answer to a [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The version of each record after the write, in the order of the changes; none for one that was
+    /// removed.
+    pub versions: Vec<Option<Version>>,
+    /// Whether this is the answer to an earlier write of the same operation.
+    #[serde(default)]
+    pub repeated: bool,
+}
+
+/// Which runners to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunnerFilter {
+    /// All, by name.
+    All,
+    /// Those of a group, by name.
+    Group(GroupName),
+    /// Those of a group in a phase, those longest in it first.
+    Phase(GroupName, Phase),
+    /// Those that live on a backend, by name.
+    Backend(BackendName),
+    /// Those that register in a scope, by name.
+    Scope(Scope),
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobFilter {
+    /// All, those first heard of last first.
+    All,
+    /// Those that wait and count for a group, those made first first.
+    Queued(GroupName),
+    /// Those that wait and that no group serves, those made first first.
+    Unserved,
+}
+
+/// Where a page of a list begins and how long it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<K> {
+    /// The last key of the page before; none for the first page.
+    pub after: Option<K>,
+    /// The most that is wanted.
+    pub limit: usize,
+}
+
+impl<K> Page<K> {
+    /// The first page.
+    pub const fn first(limit: usize) -> Self {
+        Self { after: None, limit }
+    }
+
+    /// The page after one that ended with `key`.
+    pub const fn after(key: K, limit: usize) -> Self {
+        Self { after: Some(key), limit }
+    }
+}
+
+/// A call to the store that had no effect, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A record is not as the write expected it: read it again and decide again.
+    #[error("{record} was changed by somebody else")]
+    Conflict {
+        /// Which record.
+        record: String,
+    },
+    /// The group has no free slot.
+    #[error("group {group} is at max: {alive} of {max} runners")]
+    AtMax {
+        /// The group.
+        group: GroupName,
+        /// How many runners it has.
+        alive: u32,
+        /// How many it may have.
+        max: u32,
+    },
+    /// The group makes no new runners, or does not exist.
+    #[error("group {group} makes no new runners")]
+    Closed {
+        /// The group.
+        group: GroupName,
+    },
+    /// The claim under which the write was made is not held any more.
+    #[error("the claim on this task was lost to another worker")]
+    LostClaim,
+    /// The store cannot be reached or cannot work now.
+    #[error("the store cannot work now: {0}")]
+    Unavailable(String, #[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// The write may or may not have been done: repeat it under the same operation id.
+    #[error("the store did not answer: {0}")]
+    Unclear(String, #[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// Something in the store cannot be read. Nothing was changed.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String, #[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+}
+
+/// Where groups, runners and jobs are recorded.
+///
+/// # Behaviour
+/// The conformance suite (`testing::conformance::store`) tests these, by these names:
+/// - `a_write_is_read`: what was written is read, by every reader, once `apply` returned.
+/// - `a_write_is_whole`: where one change of a write is refused, none is made and no task is queued.
+/// - `tasks_come_with_their_write`: the tasks of a write are in the queue once it returned.
+/// - `versions_are_compared`: a change that expects another version, or a record where there is none, is a
+///   `Conflict`.
+/// - `versions_never_return`: a record that was removed and made anew has a version that it never had.
+/// - `a_slot_is_reserved_once`: `ReserveRunner` of a name that exists is a `Conflict`.
+/// - `max_is_never_exceeded`: of many concurrent reservations exactly as many succeed as there are slots,
+///   and the others are `AtMax`.
+/// - `a_slot_is_freed_at_the_end`: `EndRunner` frees the slot; no other change does.
+/// - `a_draining_group_is_closed`: reserving in a draining or unknown group is `Closed`.
+/// - `adoption_is_not_bounded`: `AdoptRunner` succeeds at `max`, and counts.
+/// - `counters_follow_the_records`: after any writes, each group's counters are what counting would give.
+/// - `a_lost_claim_is_refused`: a write under a claim that ended or was taken over is `LostClaim`, even if
+///   nobody wrote meanwhile.
+/// - `a_repeat_gets_the_first_answer`: the same operation again changes nothing and gives the first answer,
+///   marked as repeated; a refused write is not remembered.
+/// - `lists_are_ordered_and_paged`: each filter has its order, and pages neither skip nor repeat.
+/// - `history_is_kept_and_bounded`: ended runners and completed jobs stay for a while, and not for ever.
+///
+/// # Errors
+/// [`StoreError`]. All but `Unclear` mean that nothing was done.
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait Store: Debug + Send + Sync + 'static {
+    /// The store's time: the one that all replicas share.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+
+    /// Does one atomic step.
+    ///
+    /// # Errors
+    /// `Conflict`, `AtMax`, `Closed`, `LostClaim`: refused, nothing was done. `Unavailable`, `Corrupt`:
+    /// failed, nothing was done. `Unclear`: repeat it with the same operation id.
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError>;
+
+    /// A group with its counters; `None` where there is none of that name. Costs the same however many
+    /// runners and jobs there are.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn group(&self, name: &GroupName) -> Result<Option<GroupView>, StoreError>;
+
+    /// All groups with their counters, by name.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn groups(&self) -> Result<Vec<GroupView>, StoreError>;
+
+    /// A runner; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError>;
+
+    /// A page of runners, in the filter's order.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn runners(
+        &self,
+        filter: &RunnerFilter,
+        page: &Page<RunnerName>,
+    ) -> Result<Vec<Versioned<Runner>>, StoreError>;
+
+    /// A job; `None` where it is not recorded (any more).
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn job(&self, id: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError>;
+
+    /// A page of jobs, in the filter's order.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn jobs(
+        &self,
+        filter: &JobFilter,
+        page: &Page<JobId>,
+    ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError>;
+
+    /// The runners that ended last, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError>;
+}
+
+/// All runners that a filter selects, read page by page.
+///
+/// # Errors
+/// Those of [`Store::runners`].
+pub async fn all_runners(
+    store: &dyn Store,
+    filter: &RunnerFilter,
+) -> Result<Vec<Versioned<Runner>>, StoreError> {
+    const PAGE: usize = 500;
+    let mut all: Vec<Versioned<Runner>> = Vec::new();
+    loop {
+        let after = all.last().map(|last| last.value.name.clone());
+        let page = store.runners(filter, &Page { after, limit: PAGE }).await?;
+        let complete = page.len() < PAGE;
+        all.extend(page);
+        if complete {
+            return Ok(all);
+        }
+    }
+}

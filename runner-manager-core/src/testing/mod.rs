@@ -1,0 +1,6 @@
+//! What tests need, ours and other people's: conformance suites for every trait, and the GitHub simulator.
+//!
+//! Behind feature `testing`. It is outside the promises of semantic versioning: cases are added with every
+//! release, because that is what they are for.
+
+pub mod conformance;
