@@ -36,6 +36,13 @@ pub enum Task {
         /// The backend that it lives on.
         backend: BackendName,
     },
+    /// Remove a registration that was found without a record, if it still has none and no instance.
+    Forget {
+        /// Where it is registered.
+        scope: Scope,
+        /// The name that it bears.
+        runner: RunnerName,
+    },
     /// List a scope at GitHub and compare.
     SweepScope {
         /// The scope.
@@ -68,6 +75,7 @@ impl Task {
             Self::Reconcile { group } => format!("reconcile:{group}"),
             Self::Provision { runner, .. } => format!("provision:{runner}"),
             Self::Retire { runner, .. } => format!("retire:{runner}"),
+            Self::Forget { runner, .. } => format!("forget:{runner}"),
             Self::SweepScope { scope } => format!("sweep-scope:{scope}"),
             Self::SweepBackend { backend } => format!("sweep-backend:{backend}"),
             Self::RecoverJobs { scope } => format!("recover-jobs:{scope}"),
@@ -81,7 +89,8 @@ impl Task {
         match self {
             Self::Reconcile { .. } | Self::SyncConfiguration => Lane::control(),
             Self::Provision { backend, .. } | Self::Retire { backend, .. } => Lane::backend(backend),
-            Self::SweepScope { .. }
+            Self::Forget { .. }
+            | Self::SweepScope { .. }
             | Self::SweepBackend { .. }
             | Self::RecoverJobs { .. }
             | Self::RedeliverWebhooks { .. } => Lane::sweeps(),
@@ -94,6 +103,7 @@ impl Task {
             Self::Reconcile { .. } => "reconcile",
             Self::Provision { .. } => "provision",
             Self::Retire { .. } => "retire",
+            Self::Forget { .. } => "forget",
             Self::SweepScope { .. } => "sweep_scope",
             Self::SweepBackend { .. } => "sweep_backend",
             Self::RecoverJobs { .. } => "recover_jobs",

@@ -15,7 +15,7 @@ use crate::domain::{
     BackendName, EndedRunner, GroupName, JobId, OperationId, Phase, PlacementKey, Runner, RunnerGroup,
     RunnerName, Scope, WorkflowJob,
 };
-use crate::policy::placement::PlacementHealth;
+use crate::policy::placement::Health;
 use crate::queue::{ClaimToken, NewTask};
 
 /// The version of a record: greater with each write, and never the same again, even when a record is removed
@@ -49,8 +49,11 @@ pub struct GroupRecord {
     pub spec: RunnerGroup,
     /// Set where the group makes no new runners: an operator drains it, or it is configured no more.
     pub draining: Option<Draining>,
-    /// How each placement fares. One that is missing fares well.
-    pub placements: BTreeMap<PlacementKey, PlacementHealth>,
+    /// How each placement that failed fares. One that is missing fares well.
+    pub placements: BTreeMap<PlacementKey, Health>,
+    /// How registering at GitHub fares, where it failed.
+    #[serde(default)]
+    pub registration: Option<Health>,
 }
 
 /// Why a group makes no new runners.
@@ -150,7 +153,7 @@ pub enum Change {
         runner: Runner,
     },
     /// Writes a new record for an instance that was found without one. Counts against `max` but is not
-    /// bounded by it: the instance exists.
+    /// bounded by it: the instance exists. Its group need not.
     AdoptRunner {
         /// The runner.
         runner: Runner,

@@ -212,6 +212,11 @@ impl Limits {
 pub struct PlacementKey(String);
 
 impl PlacementKey {
+    /// The key of an instance that was found without a record: nobody knows where it was to be made.
+    pub fn unknown() -> Self {
+        Self("unknown".to_owned())
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -17,6 +17,8 @@ pub enum InstanceFailure {
     QuotaExceeded,
     /// The cloud took it back (spot, preemption).
     Reclaimed,
+    /// It was made, but its runner never registered at GitHub.
+    NeverRegistered,
     /// Anything else.
     Other,
 }

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// How far the making of a runner has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum CreateStep {
     /// GitHub is being asked for a JIT config. Nothing has been asked of the backend.
@@ -39,7 +39,7 @@ pub struct Leaving {
 }
 
 /// How far a retirement has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum RetireStep {
     /// GitHub is being asked to remove the registration.
@@ -53,6 +53,12 @@ pub enum RetireStep {
     Delete,
     /// The deletion was accepted; the backend has yet to say that the instance is absent.
     Confirm,
+    /// The instance was found without a record and without a registration. If a second reading, some time
+    /// later, says the same, it is deleted.
+    Suspect {
+        /// When the first reading was begun.
+        since: Timestamp,
+    },
     /// The instance is absent; GitHub is being asked to remove what may be left of the registration.
     Forget,
 }
@@ -93,6 +99,10 @@ pub enum RetireReason {
     },
     /// The backend's answer to `create` was lost, and no instance was found afterwards.
     NeverCreated,
+    /// It lost its connection to GitHub.
+    Offline,
+    /// Its instance was found without a record and without a registration.
+    Orphan,
     /// Its instance does not exist any more.
     InstanceGone,
     /// Its instance stopped.
@@ -122,6 +132,8 @@ impl fmt::Display for RetireReason {
             Self::JobTimeout { job: None } => f.write_str("its job ran for longer than max_job_time"),
             Self::RegistrationFailed { detail } => write!(f, "registration failed: {detail}"),
             Self::RegistrationGone => f.write_str("GitHub has no registration of it any more"),
+            Self::Offline => f.write_str("it lost its connection to GitHub"),
+            Self::Orphan => f.write_str("its instance was found without a record and without a registration"),
             Self::CreateFailed { detail, .. } => write!(f, "create failed: {detail}"),
             Self::NeverCreated => f.write_str("the answer to create was lost and no instance appeared"),
             Self::InstanceGone => f.write_str("its instance is gone"),

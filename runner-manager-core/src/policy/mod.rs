@@ -1,9 +1,25 @@
 //! The decisions, pure and total: functions of what is known and of the time.
 //!
+//! - [`matching`]: which group serves a job.
+//! - [`scaling`]: how many runners a group makes or gives up.
+//! - [`placement`]: where the next one is made; back-off and breakers.
+//! - [`lifecycle`]: what follows for a runner from an event.
+//! - [`jobs`]: what follows for a job's record from an observation.
+//! - [`orphans`]: what is to become of things that no record explains.
+//! - [`waiting`]: why a job still waits.
+//!
 //! Nothing in here waits, reads a clock, draws a random number, logs or fails. Every event has an answer in
 //! every state, and no match has a wildcard arm, so that a new state or event does not compile until every
 //! rule has an answer to it.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod jobs;
+pub mod lifecycle;
+pub mod matching;
+pub mod orphans;
 pub mod placement;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod scaling;
+pub mod waiting;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Failure, InstanceFailure, Placement, RunnerName, later};
+use crate::domain::{Failure, InstanceFailure, Placement, PlacementKey, RunnerName, later};
 use crate::retry::Backoff;
 use crate::store::GroupRecord;
 
@@ -19,9 +19,10 @@ pub const PLACEMENT_BACKOFF: Backoff =
 /// How long a probe may be under way before another may be sent.
 const PROBE_PATIENCE: Duration = Duration::from_mins(15);
 
-/// How a placement that failed fares. One that works has no health on record.
+/// How something that failed fares: a placement, or a group's registering at GitHub. What works has no health
+/// on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacementHealth {
+pub struct Health {
     /// Failures in a row.
     pub failures: u32,
     /// What kind the last one was.
@@ -53,7 +54,7 @@ pub enum Availability {
     },
 }
 
-impl PlacementHealth {
+impl Health {
     /// Whether the breaker is open: several failures in a row, so that only one runner at a time tries.
     pub const fn is_open(&self) -> bool {
         self.failures >= BREAKER_THRESHOLD
@@ -91,7 +92,23 @@ pub enum Choice<'a> {
 ///
 /// One that failed is tried again by one runner once its pause is over; while that one is under way, the
 /// placements after it are used.
+///
+/// While registering at GitHub fails, no placement helps: the group is blocked as a whole, and the first
+/// placement is probed once that pause is over.
 pub fn choose(group: &GroupRecord, now: Timestamp) -> Choice<'_> {
+    let registration =
+        group.registration.as_ref().map_or(Availability::Open, |health| health.availability(now));
+    match registration {
+        Availability::Open => first_available(group, now),
+        Availability::Probe => match first_available(group, now) {
+            Choice::Use(placement) | Choice::Probe(placement) => Choice::Probe(placement),
+            Choice::Blocked { until } => Choice::Blocked { until },
+        },
+        Availability::SetBack { until } | Availability::Probing { until } => Choice::Blocked { until },
+    }
+}
+
+fn first_available(group: &GroupRecord, now: Timestamp) -> Choice<'_> {
     let mut earliest: Option<Timestamp> = None;
     for placement in &group.spec.placements {
         let availability = group
@@ -109,15 +126,26 @@ pub fn choose(group: &GroupRecord, now: Timestamp) -> Choice<'_> {
     Choice::Blocked { until: earliest.unwrap_or(Timestamp::MAX) }
 }
 
-/// The health of a placement after another failure. `entropy` spreads the retries of those who failed
+/// The record after a probe was sent: no second one is until it tells, or patience ends.
+pub fn mark_probe(group: &mut GroupRecord, placement: &PlacementKey, runner: &RunnerName, now: Timestamp) {
+    let probe = Some((runner.clone(), now));
+    if let Some(health) = group.placements.get_mut(placement).filter(|health| now >= health.retry_at) {
+        health.probe.clone_from(&probe);
+    }
+    if let Some(health) = group.registration.as_mut().filter(|health| now >= health.retry_at) {
+        health.probe = probe;
+    }
+}
+
+/// The health after another failure. `entropy` spreads the retries of those who failed
 /// together.
 pub fn after_failure(
-    before: Option<&PlacementHealth>,
+    before: Option<&Health>,
     kind: InstanceFailure,
     detail: &str,
     now: Timestamp,
     entropy: u64,
-) -> PlacementHealth {
+) -> Health {
     // Runners that were under way together fail together: while the pause runs, that is one failure.
     let failures = match before {
         Some(health) if now < health.retry_at => health.failures,
@@ -128,11 +156,78 @@ pub fn after_failure(
         Some(health) if now < health.retry_at => health.retry_at,
         Some(_) | None => later(now, PLACEMENT_BACKOFF.pause(failures, entropy)),
     };
-    PlacementHealth {
-        failures,
-        kind,
-        last: Failure { detail: detail.to_owned(), at: now },
-        retry_at,
-        probe: None,
+    Health { failures, kind, last: Failure { detail: detail.to_owned(), at: now }, retry_at, probe: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{Availability, BREAKER_THRESHOLD, Choice, Health, after_failure, choose, mark_probe};
+    use crate::domain::{InstanceFailure, RunnerName, later};
+    use crate::policy::samples::{at, group_with_placements};
+    use crate::store::GroupRecord;
+
+    fn fail(before: Option<&Health>, now: Timestamp) -> Health {
+        after_failure(before, InstanceFailure::NoCapacity, "no room", now, 0)
+    }
+
+    fn key(group: &GroupRecord, index: usize) -> crate::domain::PlacementKey {
+        group.spec.placements[index].key.clone()
+    }
+
+    #[test]
+    fn the_first_that_is_not_set_back_is_used() {
+        let mut group = group_with_placements(2);
+        assert_eq!(choose(&group, at(0)), Choice::Use(&group.spec.placements[0]));
+        let first = key(&group, 0);
+        group.placements.insert(first, fail(None, at(0)));
+        assert_eq!(choose(&group, at(1)), Choice::Use(&group.spec.placements[1]));
+    }
+
+    #[test]
+    fn a_set_back_placement_is_probed_by_one() {
+        let mut group = group_with_placements(1);
+        let health = fail(None, at(0));
+        let over = health.retry_at;
+        group.placements.insert(key(&group, 0), health);
+        assert!(matches!(choose(&group, at(1)), Choice::Blocked { until } if until == over));
+        assert!(matches!(choose(&group, over), Choice::Probe(_)));
+        let first = key(&group, 0);
+        mark_probe(&mut group, &first, &RunnerName::new("a-b-c").unwrap(), over);
+        assert!(matches!(choose(&group, over), Choice::Blocked { .. }));
+        let patience_over = later(over, super::PROBE_PATIENCE);
+        assert!(matches!(choose(&group, patience_over), Choice::Probe(_)));
+    }
+
+    #[test]
+    fn failures_of_one_moment_count_once_and_pauses_grow() {
+        let first = fail(None, at(0));
+        assert_eq!(fail(Some(&first), at(1)), Health { last: fail(None, at(1)).last, ..first.clone() });
+        let mut health = first;
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let now = health.retry_at;
+            health = fail(Some(&health), now);
+            pauses.push(health.retry_at.duration_since(now));
+        }
+        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");
+        assert!(health.failures >= BREAKER_THRESHOLD && health.is_open());
+    }
+
+    #[test]
+    fn failing_registration_blocks_all_placements() {
+        let mut group = group_with_placements(2);
+        let health = fail(None, at(0));
+        let over = health.retry_at;
+        group.registration = Some(health);
+        assert!(matches!(choose(&group, at(1)), Choice::Blocked { .. }));
+        assert!(matches!(choose(&group, over), Choice::Probe(_)));
+        let first = key(&group, 0);
+        mark_probe(&mut group, &first, &RunnerName::new("a-b-c").unwrap(), over);
+        assert_eq!(
+            group.registration.as_ref().map(|health| health.availability(over)),
+            Some(Availability::Probing { until: later(over, super::PROBE_PATIENCE) })
+        );
     }
 }

@@ -1,0 +1,267 @@
+//! A runner's life: what follows from an event.
+//!
+//! [`step`] is total: any event has an answer in any state. It takes the record as it is
+//! and gives the record that is to be saved, so that no half-changed one exists. [`wake`] says when a runner must be
+//! looked at again although nothing happens: every state but one has such a time. The exception is `Busy`
+//! without `max_job_time`, which waits for the job's end, for the instance's end, or for an operator.
+//!
+//! Promises 1 and 5 are kept here: what is busy is retired only when its job completed, its instance is
+//! gone, an operator forces it, or its `max_job_time` ran out; `create` is asked for once.
+
+// In a table two rows may well say the same.
+#![allow(clippy::match_same_arms)]
+
+mod retiring;
+mod serving;
+mod starting;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::{
+    GitHubRunnerId, InstanceFailure, InstanceId, InstanceState, JobRef, Leaving, Limits, RetireReason,
+    RetireStep, Runner, RunnerState, later,
+};
+
+/// What one look at GitHub said about a runner's registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistrationReading {
+    /// The look failed, or was not complete. It says nothing.
+    Unknown,
+    /// There is no registration.
+    Absent,
+    /// There is one.
+    Present {
+        /// Whether the runner is connected.
+        online: bool,
+        /// Whether GitHub calls it busy.
+        busy: bool,
+    },
+}
+
+/// What one complete look at a backend said about a runner's instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceReading {
+    /// There is no instance, or what is left of it is [`InstanceState::Gone`].
+    Absent {
+        /// How long after a `create` an instance may still appear.
+        settle: Duration,
+    },
+    /// There is one.
+    Present {
+        /// The instance.
+        id: InstanceId,
+        /// What it is doing.
+        state: InstanceState,
+    },
+}
+
+/// Something that happened to a runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A worker begins to bring it up.
+    Started,
+    /// GitHub gave a JIT config; the backend is about to be asked.
+    Registered {
+        /// GitHub's number of the registration.
+        id: GitHubRunnerId,
+    },
+    /// GitHub refused to register it, for good.
+    RegistrationFailed {
+        /// What GitHub said.
+        detail: String,
+    },
+    /// The backend accepted to create its instance.
+    Created {
+        /// The instance.
+        id: InstanceId,
+    },
+    /// The backend refused, and made nothing.
+    CreateFailed {
+        /// What kind of refusal.
+        kind: InstanceFailure,
+        /// What the backend said.
+        detail: String,
+    },
+    /// The backend's answer was lost, or the worker that asked was.
+    CreateUnclear,
+    /// A look at the backend, begun at a time.
+    Instance {
+        /// What it said.
+        reading: InstanceReading,
+        /// When it was begun, by the store's time.
+        begun: Timestamp,
+    },
+    /// A look at GitHub, begun at a time.
+    Registration {
+        /// What it said.
+        reading: RegistrationReading,
+        /// When it was begun, by the store's time.
+        begun: Timestamp,
+    },
+    /// It was told to run a job.
+    JobStarted {
+        /// The job.
+        job: JobRef,
+    },
+    /// A job that it ran has ended.
+    JobCompleted {
+        /// The job.
+        job: JobRef,
+    },
+    /// No job needs it.
+    Unneeded,
+    /// A job needs it after all.
+    Needed,
+    /// An operator wants it gone.
+    OperatorRetire {
+        /// Whether a running job may be killed for it.
+        force: bool,
+    },
+    /// Time has passed: see which deadlines are over.
+    Tick,
+    /// GitHub removed the registration, or had none.
+    Deregistered,
+    /// GitHub refused to remove the registration, because the runner runs a job.
+    DeregisterRefused,
+    /// The backend accepted to delete the instance.
+    DeleteAccepted,
+}
+
+/// What a runner is after an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// As before: nothing need be saved.
+    Unchanged,
+    /// This record is to be saved.
+    Changed(Box<Runner>),
+    /// The record is to be removed and the slot freed.
+    Ended {
+        /// Why it was taken away.
+        why: RetireReason,
+    },
+}
+
+/// When a runner must be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// By a `Provision` task, not before this time.
+    Provision(Timestamp),
+    /// By a `Retire` task, not before this time.
+    Retire(Timestamp),
+}
+
+/// How long to wait before an unclear `create` is looked up again, at most.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(5);
+
+/// What follows for a runner from an event.
+pub fn step(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Next {
+    let change = match &runner.state {
+        RunnerState::Requested => starting::requested(event),
+        RunnerState::Creating { create } => starting::creating(runner, *create, event, limits, now),
+        RunnerState::Booting => serving::booting(runner, event, limits, now),
+        RunnerState::Idle { leaving } => serving::idle(runner, leaving.as_ref(), event, limits, now),
+        RunnerState::Busy { job } => serving::busy(runner, job.as_ref(), event, limits, now),
+        RunnerState::Retiring { why, retire } => retiring::retiring(runner, why, *retire, event, limits, now),
+    };
+    apply(runner, change, event, now)
+}
+
+/// What a state answers to an event: the new state, or nothing, with what the record learns beside.
+#[derive(Debug)]
+enum Change {
+    Nothing,
+    State(RunnerState),
+    Missing(Timestamp),
+    End(RetireReason),
+}
+
+impl Change {
+    const fn retire(why: RetireReason, retire: RetireStep) -> Self {
+        Self::State(RunnerState::Retiring { why, retire })
+    }
+}
+
+fn apply(before: &Runner, change: Change, event: &Event, now: Timestamp) -> Next {
+    let mut runner = before.clone();
+    learn(&mut runner, event, now);
+    match change {
+        Change::Nothing => {}
+        Change::State(state) => runner.state = state,
+        Change::Missing(since) => runner.missing_since = Some(since),
+        Change::End(why) => return Next::Ended { why },
+    }
+    if runner.phase() != before.phase() {
+        runner.since = now;
+    }
+    if runner == *before { Next::Unchanged } else { Next::Changed(Box::new(runner)) }
+}
+
+/// Facts that an event tells whatever the state.
+fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
+    match event {
+        Event::Registered { id } => runner.registration = Some(*id),
+        Event::Created { id } => {
+            runner.instance = Some(id.clone());
+            runner.missing_since = None;
+        }
+        Event::Instance { reading: InstanceReading::Present { id, state }, .. }
+            if *state != InstanceState::Gone =>
+        {
+            runner.instance = Some(id.clone());
+            runner.missing_since = None;
+        }
+        Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. }
+        | Event::JobStarted { .. } => {
+            runner.online_at = runner.online_at.or(Some(now));
+        }
+        Event::Started
+        | Event::RegistrationFailed { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Registration { .. }
+        | Event::JobCompleted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => {}
+    }
+}
+
+/// When a runner must be looked at again although nothing happens.
+///
+/// `None` for a `Busy` one without `max_job_time`.
+pub fn wake(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<Wake> {
+    match &runner.state {
+        RunnerState::Requested => Some(Wake::Provision(now)),
+        // The task that brings it up is held by a worker, or comes back when that worker is lost.
+        RunnerState::Creating { .. } => Some(Wake::Provision(later(now, LOOK_UP_PAUSE))),
+        RunnerState::Booting => Some(Wake::Provision(later(runner.since, limits.start_timeout))),
+        RunnerState::Idle { leaving: None } => Some(Wake::Retire(later(runner.since, limits.max_idle_age))),
+        RunnerState::Idle { leaving: Some(leaving) } => {
+            Some(Wake::Retire(next_reading(runner, leaving, now)))
+        }
+        RunnerState::Busy { .. } => limits.max_job_time.map(|limit| Wake::Retire(later(runner.since, limit))),
+        RunnerState::Retiring { retire, .. } => Some(Wake::Retire(retiring::next_try(runner, retire, now))),
+    }
+}
+
+/// When the next reading of an idle runner that is to go may count.
+fn next_reading(runner: &Runner, leaving: &Leaving, now: Timestamp) -> Timestamp {
+    let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
+    let apart = leaving.not_busy_at.map_or(now, |first| later(first, Limits::READING_GAP));
+    settled.max(apart).max(now)
+}
+
+/// A pause that grows with the time something has taken already, between one second and one minute.
+fn pause_after(since: Timestamp, now: Timestamp) -> Duration {
+    let spent = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    (spent / 4).clamp(Duration::from_secs(1), Duration::from_mins(1))
+}

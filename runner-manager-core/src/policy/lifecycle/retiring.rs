@@ -1,0 +1,315 @@
+//! The way out: out of GitHub, then the instance, then the record.
+//!
+//! A runner whose job is over, or whose instance has ended, goes the other way round, because nothing can
+//! run on it any more: first the instance, then what GitHub may still have of it.
+
+use jiff::Timestamp;
+
+use super::{Change, Event, InstanceReading, RegistrationReading, pause_after};
+use crate::domain::{InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later};
+
+pub(super) fn retiring(
+    runner: &Runner,
+    why: &RetireReason,
+    retire: RetireStep,
+    event: &Event,
+    limits: &Limits,
+    now: Timestamp,
+) -> Change {
+    if too_early_to_count(runner, event) {
+        return Change::Nothing;
+    }
+    match retire {
+        RetireStep::Deregister => deregister(runner, why, event, limits, now),
+        RetireStep::Grace { until } => grace(why, until, event, now),
+        RetireStep::Delete => delete(why, event),
+        RetireStep::Confirm => confirm(why, event),
+        RetireStep::Suspect { since } => suspect(why, since, event),
+        RetireStep::Forget => forget(why, event),
+    }
+}
+
+/// An instance that no answer has named yet may still appear until the settle time is over.
+fn too_early_to_count(runner: &Runner, event: &Event) -> bool {
+    match event {
+        Event::Instance { reading: InstanceReading::Absent { settle }, begun } => {
+            runner.instance.is_none() && *begun < later(runner.since, *settle)
+        }
+        Event::Instance { reading: InstanceReading::Present { .. }, .. }
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Registration { .. }
+        | Event::JobStarted { .. }
+        | Event::JobCompleted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => false,
+    }
+}
+
+/// When the next try of a step is due. The longer it has taken already, the longer the pause.
+pub(super) fn next_try(runner: &Runner, retire: &RetireStep, now: Timestamp) -> Timestamp {
+    match retire {
+        RetireStep::Deregister | RetireStep::Delete | RetireStep::Forget => now,
+        RetireStep::Grace { until } => (*until).max(now),
+        RetireStep::Suspect { since } => later(*since, Limits::READING_GAP).max(now),
+        RetireStep::Confirm => later(now, pause_after(runner.since, now)),
+    }
+}
+
+/// GitHub is being asked to let it go. Any sign of a job keeps it.
+fn deregister(runner: &Runner, why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp) -> Change {
+    match event {
+        Event::Deregistered => after_deregister(runner, why, limits, now),
+        Event::DeregisterRefused => Change::State(RunnerState::Busy { job: None }),
+        Event::JobStarted { .. }
+        | Event::JobCompleted { .. }
+        | Event::Registration { .. }
+        | Event::OperatorRetire { .. } => sign_of_a_job(event),
+        Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Tick
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// A runner that was never online cannot have been given a job, so it needs no grace; one that never had an
+/// instance is done.
+fn after_deregister(runner: &Runner, why: &RetireReason, limits: &Limits, now: Timestamp) -> Change {
+    if matches!(why, RetireReason::NeverCreated) {
+        return Change::End(why.clone());
+    }
+    let retire = if runner.online_at.is_some() {
+        RetireStep::Grace { until: later(now, limits.removal_grace) }
+    } else {
+        RetireStep::Delete
+    };
+    Change::retire(why.clone(), retire)
+}
+
+/// GitHub let it go; a job that was assigned at the last moment may still show itself.
+fn grace(why: &RetireReason, until: Timestamp, event: &Event, now: Timestamp) -> Change {
+    match event {
+        Event::Tick if now >= until => Change::retire(why.clone(), RetireStep::Delete),
+        Event::JobStarted { .. }
+        | Event::JobCompleted { .. }
+        | Event::Registration { .. }
+        | Event::OperatorRetire { .. } => sign_of_a_job(event),
+        Event::Instance { reading, .. } if is_absent(reading) => Change::End(why.clone()),
+        Event::Tick
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+fn sign_of_a_job(event: &Event) -> Change {
+    match event {
+        Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
+        Event::JobCompleted { job } => {
+            Change::retire(RetireReason::JobCompleted { job: job.clone() }, RetireStep::Delete)
+        }
+        Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
+            Change::State(RunnerState::Busy { job: None })
+        }
+        Event::OperatorRetire { force: true } => {
+            Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
+        }
+        Event::OperatorRetire { force: false }
+        | Event::Registration { .. }
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// The backend is being asked to delete the instance. From here on there is no way back.
+fn delete(why: &RetireReason, event: &Event) -> Change {
+    match event {
+        Event::DeleteAccepted => Change::retire(why.clone(), RetireStep::Confirm),
+        Event::Instance { reading, .. } => match reading {
+            InstanceReading::Absent { .. } | InstanceReading::Present { state: InstanceState::Gone, .. } => {
+                instance_is_absent(why)
+            }
+            InstanceReading::Present { .. } => Change::Nothing,
+        },
+        Event::JobCompleted { .. } => explained(why, event, RetireStep::Delete),
+        Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Registration { .. }
+        | Event::JobStarted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused => Change::Nothing,
+    }
+}
+
+/// The deletion was accepted. Only the backend's word that the instance is absent frees the slot; one that
+/// is still there after a pause is deleted again.
+fn confirm(why: &RetireReason, event: &Event) -> Change {
+    match event {
+        Event::Instance { reading, .. } => match reading {
+            InstanceReading::Absent { .. } | InstanceReading::Present { state: InstanceState::Gone, .. } => {
+                instance_is_absent(why)
+            }
+            InstanceReading::Present { .. } => Change::Nothing,
+        },
+        Event::Tick => Change::retire(why.clone(), RetireStep::Delete),
+        Event::JobCompleted { .. } => explained(why, event, RetireStep::Confirm),
+        Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Registration { .. }
+        | Event::JobStarted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// An instance that nobody knows. A registration makes it a runner again; none in a second reading condemns
+/// it.
+fn suspect(why: &RetireReason, since: Timestamp, event: &Event) -> Change {
+    match event {
+        Event::Registration { reading, begun } => match reading {
+            RegistrationReading::Present { online: true, busy: false } => {
+                Change::State(RunnerState::Idle { leaving: None })
+            }
+            RegistrationReading::Present { online: false, busy: false } => {
+                Change::State(RunnerState::Booting)
+            }
+            RegistrationReading::Present { busy: true, .. } => Change::State(RunnerState::Busy { job: None }),
+            RegistrationReading::Absent if *begun >= later(since, Limits::READING_GAP) => {
+                Change::retire(why.clone(), RetireStep::Delete)
+            }
+            RegistrationReading::Absent | RegistrationReading::Unknown => Change::Nothing,
+        },
+        Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::OperatorRetire { .. } => {
+            sign_of_a_job(event)
+        }
+        Event::Instance { reading, .. } if is_absent(reading) => Change::End(why.clone()),
+        Event::Instance { .. }
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// What GitHub may still have of it is being removed. GitHub calls a runner whose machine died in mid-job
+/// busy for some minutes and refuses: its registration is left to the sweep then, and holds no slot.
+fn forget(why: &RetireReason, event: &Event) -> Change {
+    match event {
+        Event::Deregistered | Event::DeregisterRefused => Change::End(why.clone()),
+        Event::JobCompleted { .. } => explained(why, event, RetireStep::Forget),
+        Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Registration { .. }
+        | Event::JobStarted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+const fn is_absent(reading: &InstanceReading) -> bool {
+    matches!(
+        reading,
+        InstanceReading::Absent { .. } | InstanceReading::Present { state: InstanceState::Gone, .. }
+    )
+}
+
+/// The slot is free once GitHub has nothing of it either. GitHub itself removes the registration of an
+/// ephemeral runner whose job completed, and it was asked already where that came first.
+fn instance_is_absent(why: &RetireReason) -> Change {
+    match why {
+        RetireReason::JobCompleted { .. }
+        | RetireReason::Surplus
+        | RetireReason::TooOld
+        | RetireReason::StartTimeout
+        | RetireReason::RegistrationGone
+        | RetireReason::Offline
+        | RetireReason::NeverCreated
+        | RetireReason::Orphan
+        | RetireReason::Operator { force: false } => Change::End(why.clone()),
+        RetireReason::JobTimeout { .. }
+        | RetireReason::RegistrationFailed { .. }
+        | RetireReason::CreateFailed { .. }
+        | RetireReason::InstanceGone
+        | RetireReason::InstanceStopped
+        | RetireReason::InstanceFailed { .. }
+        | RetireReason::Operator { force: true } => Change::retire(why.clone(), RetireStep::Forget),
+    }
+}
+
+/// A machine that stopped because its job was over stopped for that reason.
+fn explained(why: &RetireReason, event: &Event, retire: RetireStep) -> Change {
+    match (why, event) {
+        (RetireReason::InstanceStopped | RetireReason::InstanceGone, Event::JobCompleted { job }) => {
+            Change::retire(RetireReason::JobCompleted { job: job.clone() }, retire)
+        }
+        _ => Change::Nothing,
+    }
+}

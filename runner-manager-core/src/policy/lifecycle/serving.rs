@@ -1,0 +1,218 @@
+//! While there is an instance: `Booting`, `Idle` and `Busy`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Change, Event, InstanceReading, RegistrationReading};
+use crate::domain::{
+    InstanceState, JobRef, Leaving, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
+};
+
+/// The instance exists; its runner has yet to come online.
+pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Change {
+    match event {
+        Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
+        Event::JobCompleted { job } => completed(job),
+        Event::Registration { reading, .. } => match reading {
+            RegistrationReading::Present { busy: true, .. } => Change::State(RunnerState::Busy { job: None }),
+            RegistrationReading::Present { online: true, busy: false } => {
+                Change::State(RunnerState::Idle { leaving: None })
+            }
+            RegistrationReading::Present { online: false, busy: false }
+            | RegistrationReading::Absent
+            | RegistrationReading::Unknown => Change::Nothing,
+        },
+        Event::Instance { reading, begun } => instance(runner, reading, *begun),
+        Event::OperatorRetire { force } => {
+            let retire = if *force { RetireStep::Delete } else { RetireStep::Deregister };
+            Change::retire(RetireReason::Operator { force: *force }, retire)
+        }
+        Event::Tick if now >= later(runner.since, limits.start_timeout) => {
+            Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
+        }
+        Event::Tick
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// Registered and waiting. It goes only after two readings at GitHub; see promise 1.
+pub(super) fn idle(
+    runner: &Runner,
+    leaving: Option<&Leaving>,
+    event: &Event,
+    limits: &Limits,
+    now: Timestamp,
+) -> Change {
+    match event {
+        Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
+        Event::JobCompleted { job } => completed(job),
+        Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun),
+        Event::Instance { reading, begun } => instance(runner, reading, *begun),
+        Event::Unneeded => leave(leaving, RetireReason::Surplus),
+        Event::Needed => match leaving {
+            Some(Leaving { reason: RetireReason::Surplus, .. }) => stay(),
+            Some(_) | None => Change::Nothing,
+        },
+        Event::OperatorRetire { force: true } => {
+            Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
+        }
+        Event::OperatorRetire { force: false } => leave(leaving, RetireReason::Operator { force: false }),
+        Event::Tick if now >= later(runner.since, limits.max_idle_age) => {
+            leave(leaving, RetireReason::TooOld)
+        }
+        Event::Tick
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+fn leave(leaving: Option<&Leaving>, reason: RetireReason) -> Change {
+    match leaving {
+        Some(_) => Change::Nothing,
+        None => Change::State(RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at: None }) }),
+    }
+}
+
+const fn stay() -> Change {
+    Change::State(RunnerState::Idle { leaving: None })
+}
+
+/// What GitHub says of an idle runner. Busy at once makes it busy; anything less than a complete "not busy"
+/// begins the count of readings anew.
+fn idle_reading(
+    runner: &Runner,
+    leaving: Option<&Leaving>,
+    reading: RegistrationReading,
+    begun: Timestamp,
+) -> Change {
+    match (reading, leaving) {
+        (RegistrationReading::Present { busy: true, .. }, _) => {
+            Change::State(RunnerState::Busy { job: None })
+        }
+        (RegistrationReading::Unknown, Some(Leaving { reason, not_busy_at: Some(_) })) => {
+            Change::State(RunnerState::Idle {
+                leaving: Some(Leaving { reason: reason.clone(), not_busy_at: None }),
+            })
+        }
+        (RegistrationReading::Unknown, _) => Change::Nothing,
+        (RegistrationReading::Present { online: true, busy: false }, None) => Change::Nothing,
+        (
+            RegistrationReading::Present { online: true, busy: false },
+            Some(Leaving { reason: RetireReason::Offline | RetireReason::RegistrationGone, .. }),
+        ) => stay(),
+        (RegistrationReading::Present { online: false, busy: false }, None) => {
+            not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun)
+        }
+        (RegistrationReading::Absent, None) => {
+            not_busy(runner, &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None }, begun)
+        }
+        (RegistrationReading::Present { busy: false, .. } | RegistrationReading::Absent, Some(leaving)) => {
+            not_busy(runner, leaving, begun)
+        }
+    }
+}
+
+/// Counts a complete reading that called the runner not busy: the first counts no earlier than 2 min after
+/// it came online, the second at least 60 s after the first.
+fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp) -> Change {
+    let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
+    let not_busy_at = match leaving.not_busy_at {
+        Some(first) if begun >= later(first, Limits::READING_GAP) => {
+            return Change::retire(leaving.reason.clone(), RetireStep::Deregister);
+        }
+        Some(first) => Some(first),
+        None => (begun >= settled).then_some(begun),
+    };
+    Change::State(RunnerState::Idle {
+        leaving: Some(Leaving { reason: leaving.reason.clone(), not_busy_at }),
+    })
+}
+
+/// It runs a job. Nothing that GitHub says of its registration ends that.
+pub(super) fn busy(
+    runner: &Runner,
+    running: Option<&JobRef>,
+    event: &Event,
+    limits: &Limits,
+    now: Timestamp,
+) -> Change {
+    match event {
+        Event::JobStarted { job } if running.is_none() => {
+            Change::State(RunnerState::Busy { job: Some(job.clone()) })
+        }
+        Event::JobCompleted { job } if running.is_none_or(|running| running.id == job.id) => completed(job),
+        Event::Instance { reading, begun } => instance(runner, reading, *begun),
+        Event::OperatorRetire { force: true } => {
+            Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
+        }
+        Event::Tick if limits.max_job_time.is_some_and(|limit| now >= later(runner.since, limit)) => {
+            Change::retire(RetireReason::JobTimeout { job: running.cloned() }, RetireStep::Delete)
+        }
+        Event::JobStarted { .. }
+        | Event::JobCompleted { .. }
+        | Event::OperatorRetire { force: false }
+        | Event::Tick
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Registration { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+fn completed(job: &JobRef) -> Change {
+    Change::retire(RetireReason::JobCompleted { job: job.clone() }, RetireStep::Delete)
+}
+
+/// What a backend says of the instance. One that ended is retired at once; a missing one counts only when a
+/// second reading, begun past the settle time, lacks it too.
+fn instance(runner: &Runner, reading: &InstanceReading, begun: Timestamp) -> Change {
+    match reading {
+        InstanceReading::Present { state, .. } => match state {
+            InstanceState::Pending | InstanceState::Running => Change::Nothing,
+            InstanceState::Stopped => Change::retire(RetireReason::InstanceStopped, RetireStep::Delete),
+            InstanceState::Failed(kind, detail) => Change::retire(
+                RetireReason::InstanceFailed { kind: *kind, detail: detail.clone() },
+                RetireStep::Delete,
+            ),
+            InstanceState::Gone => Change::retire(RetireReason::InstanceGone, RetireStep::Forget),
+        },
+        InstanceReading::Absent { settle } => missing(runner, *settle, begun),
+    }
+}
+
+fn missing(runner: &Runner, settle: Duration, begun: Timestamp) -> Change {
+    match runner.missing_since {
+        Some(first) if begun >= later(first, settle.max(Duration::from_secs(1))) => {
+            Change::retire(RetireReason::InstanceGone, RetireStep::Forget)
+        }
+        Some(_) => Change::Nothing,
+        None if begun >= later(runner.since, settle) => Change::Missing(begun),
+        None => Change::Nothing,
+    }
+}

@@ -1,0 +1,133 @@
+//! From the reserved slot to the backend's answer: `Requested` and `Creating`.
+
+use jiff::Timestamp;
+
+use super::{Change, Event, InstanceReading, RegistrationReading};
+use crate::domain::{
+    CreateStep, InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
+};
+
+/// Nothing has been made, so it can go at once.
+pub(super) fn requested(event: &Event) -> Change {
+    match event {
+        Event::Started => Change::State(RunnerState::Creating { create: CreateStep::Registering }),
+        Event::Unneeded => Change::End(RetireReason::Surplus),
+        Event::OperatorRetire { force } => Change::End(RetireReason::Operator { force: *force }),
+        Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::Registration { .. } => {
+            sign_of_life(event)
+        }
+        Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Needed
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// GitHub, then the backend, is being asked.
+pub(super) fn creating(
+    runner: &Runner,
+    create: CreateStep,
+    event: &Event,
+    limits: &Limits,
+    now: Timestamp,
+) -> Change {
+    match event {
+        Event::Registered { .. } => match create {
+            CreateStep::Registering => Change::State(RunnerState::Creating {
+                create: CreateStep::Asked { at: now, unclear_since: None },
+            }),
+            CreateStep::Asked { .. } => Change::Nothing,
+        },
+        Event::RegistrationFailed { detail } => match create {
+            CreateStep::Registering => {
+                let why = RetireReason::RegistrationFailed { detail: detail.clone() };
+                Change::retire(why, RetireStep::Forget)
+            }
+            CreateStep::Asked { .. } => Change::Nothing,
+        },
+        Event::Created { .. } => Change::State(RunnerState::Booting),
+        Event::CreateFailed { kind, detail } => {
+            let why = RetireReason::CreateFailed { kind: *kind, detail: detail.clone() };
+            Change::retire(why, RetireStep::Forget)
+        }
+        Event::CreateUnclear => match create {
+            CreateStep::Asked { at, unclear_since: None } => Change::State(RunnerState::Creating {
+                create: CreateStep::Asked { at, unclear_since: Some(now) },
+            }),
+            CreateStep::Asked { unclear_since: Some(_), .. } | CreateStep::Registering => Change::Nothing,
+        },
+        Event::Instance { reading, begun } => looked_up(&create, reading, *begun),
+        Event::OperatorRetire { force } => {
+            let retire = if *force { RetireStep::Delete } else { RetireStep::Deregister };
+            Change::retire(RetireReason::Operator { force: *force }, retire)
+        }
+        Event::Tick if now >= later(runner.since, limits.start_timeout) => {
+            Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
+        }
+        Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::Registration { .. } => {
+            sign_of_life(event)
+        }
+        Event::Started
+        | Event::Unneeded
+        | Event::Needed
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}
+
+/// A look-up after an unclear `create`: found is adopted; absent ends the runner once a reading was begun
+/// after the backend's settle time.
+fn looked_up(create: &CreateStep, reading: &InstanceReading, begun: Timestamp) -> Change {
+    match reading {
+        InstanceReading::Present { state: InstanceState::Gone, .. } => {
+            Change::retire(RetireReason::InstanceGone, RetireStep::Deregister)
+        }
+        InstanceReading::Present { .. } => Change::State(RunnerState::Booting),
+        InstanceReading::Absent { settle } => match create {
+            CreateStep::Asked { unclear_since: Some(unclear), .. } if begun >= later(*unclear, *settle) => {
+                Change::retire(RetireReason::NeverCreated, RetireStep::Deregister)
+            }
+            CreateStep::Asked { .. } | CreateStep::Registering => Change::Nothing,
+        },
+    }
+}
+
+/// A runner that GitHub tells of is further than its record.
+fn sign_of_life(event: &Event) -> Change {
+    match event {
+        Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
+        Event::JobCompleted { job } => {
+            Change::retire(RetireReason::JobCompleted { job: job.clone() }, RetireStep::Delete)
+        }
+        Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
+            Change::State(RunnerState::Busy { job: None })
+        }
+        Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. } => {
+            Change::State(RunnerState::Idle { leaving: None })
+        }
+        Event::Registration { .. }
+        | Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => Change::Nothing,
+    }
+}

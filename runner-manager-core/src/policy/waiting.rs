@@ -1,0 +1,212 @@
+//! Why a job still waits: promise 3, the visible reason.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::matching::{Asked, Mismatch, mismatch};
+use super::placement::{Choice, choose};
+use crate::domain::{Failure, GroupName, JobState, Label, Repository, WorkflowJob};
+use crate::store::{Draining, GroupView};
+
+/// Why a job waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitReason {
+    /// A deployment protection rule has yet to let it go.
+    Protection,
+    /// No group covers its repository.
+    NoScope(Repository),
+    /// No group that covers its repository offers this label.
+    NoLabel(Label),
+    /// No one group offers all that it asks for.
+    NoCombination,
+    /// Its group is being drained.
+    Draining(GroupName),
+    /// Its group has as many runners as it may have.
+    AtMax {
+        /// The group.
+        group: GroupName,
+        /// How many runners it may have.
+        max: u32,
+    },
+    /// Its group cannot make runners now.
+    Blocked {
+        /// The group.
+        group: GroupName,
+        /// What is tried again then.
+        what: String,
+        /// What was said last.
+        last: Failure,
+        /// When the next try is due.
+        until: Timestamp,
+    },
+    /// Runners of its group are starting.
+    Starting {
+        /// The group.
+        group: GroupName,
+        /// How many.
+        runners: u32,
+    },
+    /// A runner of its group is idle: GitHub is about to give it the job.
+    Assigning(GroupName),
+    /// A runner for it is about to be requested.
+    Requesting(GroupName),
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protection => f.write_str("a deployment protection rule has yet to let it go"),
+            Self::NoScope(repository) => write!(f, "no group covers repository {repository}"),
+            Self::NoLabel(label) => write!(f, "no group offers label {label}"),
+            Self::NoCombination => f.write_str("no one group offers all the labels that it asks for"),
+            Self::Draining(group) => write!(f, "group {group} is draining"),
+            Self::AtMax { group, max } => write!(f, "group {group} is at max ({max} runners)"),
+            Self::Blocked { group, what, last, until } => {
+                write!(f, "group {group} is blocked: {what}: {}; next try at {until:.0}", last.detail)
+            }
+            Self::Starting { group, runners } => write!(f, "group {group} has {runners} runners starting"),
+            Self::Assigning(group) => {
+                write!(f, "group {group} has an idle runner, GitHub is about to give it the job")
+            }
+            Self::Requesting(group) => write!(f, "group {group} is about to request a runner"),
+        }
+    }
+}
+
+/// Why a job waits; `None` where it does not.
+pub fn reason(job: &WorkflowJob, groups: &[GroupView], now: Timestamp) -> Option<WaitReason> {
+    match &job.state {
+        JobState::Waiting => Some(WaitReason::Protection),
+        JobState::InProgress { .. } | JobState::Completed { .. } => None,
+        JobState::Queued { group: None } => Some(unserved(job, groups)),
+        JobState::Queued { group: Some(name) } => {
+            let view = groups.iter().find(|view| view.record.value.spec.name == *name);
+            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(view, now)))
+        }
+    }
+}
+
+fn unserved(job: &WorkflowJob, groups: &[GroupView]) -> WaitReason {
+    let asked = Asked {
+        job: job.id,
+        repository: &job.repository,
+        enterprise: job.enterprise.as_deref(),
+        labels: &job.labels,
+    };
+    let configured = || {
+        groups
+            .iter()
+            .filter(|view| view.record.value.draining != Some(Draining::Removed))
+            .map(|view| &view.record.value.spec)
+    };
+    if let Some(fitting) = configured().find(|spec| super::matching::serves(spec, asked)) {
+        return WaitReason::Draining(fitting.name.clone());
+    }
+    match mismatch(configured(), asked) {
+        Mismatch::Repository => WaitReason::NoScope(job.repository.clone()),
+        Mismatch::Label(label) => WaitReason::NoLabel(label),
+        Mismatch::Combination => WaitReason::NoCombination,
+    }
+}
+
+fn in_group(view: &GroupView, now: Timestamp) -> WaitReason {
+    let (record, counts) = (&view.record.value, &view.counts);
+    let group = record.spec.name.clone();
+    let starting = counts.creating + counts.booting + counts.requested;
+    if record.draining.is_some() {
+        WaitReason::Draining(group)
+    } else if counts.idle > 0 {
+        WaitReason::Assigning(group)
+    } else if starting > 0 {
+        WaitReason::Starting { group, runners: starting }
+    } else if counts.alive() >= record.spec.bounds.max() {
+        WaitReason::AtMax { group, max: record.spec.bounds.max() }
+    } else {
+        match choose(record, now) {
+            Choice::Use(_) | Choice::Probe(_) => WaitReason::Requesting(group),
+            Choice::Blocked { until } => blocked(view, until).unwrap_or(WaitReason::Requesting(group)),
+        }
+    }
+}
+
+fn blocked(view: &GroupView, until: Timestamp) -> Option<WaitReason> {
+    let record = &view.record.value;
+    let of_placement = || {
+        record.spec.placements.iter().find_map(|placement| {
+            let health = record.placements.get(&placement.key)?;
+            let state = if health.is_open() { "open" } else { "set back" };
+            Some((format!("placement {} of {} {state}", placement.description, placement.backend), health))
+        })
+    };
+    let of_registration =
+        record.registration.as_ref().map(|health| ("registering at GitHub fails".to_owned(), health));
+    let (what, health) = of_registration.or_else(of_placement)?;
+    Some(WaitReason::Blocked { group: record.spec.name.clone(), what, last: health.last.clone(), until })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+    use crate::domain::{InstanceFailure, JobId, JobState, Labels, RunId, WorkflowJob};
+    use crate::policy::placement::after_failure;
+    use crate::policy::samples::{at, group, view};
+    use crate::store::{Draining, GroupCounts, GroupView};
+
+    fn job(labels: &[&str], group: Option<&str>) -> WorkflowJob {
+        WorkflowJob {
+            id: JobId(1),
+            run: RunId(1),
+            attempt: 1,
+            repository: "acme/app".parse().unwrap(),
+            enterprise: None,
+            name: "build".to_owned(),
+            workflow: None,
+            labels: Labels::parse(labels).unwrap(),
+            created_at: at(0),
+            recorded_at: at(0),
+            state: JobState::Queued { group: group.map(|name| name.parse().unwrap()) },
+        }
+    }
+
+    fn says(job: &WorkflowJob, groups: &[GroupView]) -> String {
+        reason(job, groups, at(0)).unwrap().to_string()
+    }
+
+    #[test]
+    fn every_wait_has_its_reason() {
+        let counts = GroupCounts::default();
+        let linux = || view(group("linux", &["large"], 0, 2), counts);
+        assert_eq!(says(&job(&["gpu"], None), &[linux()]), "no group offers label gpu");
+        assert_eq!(
+            says(&job(&["large"], Some("linux")), &[linux()]),
+            "group linux is about to request a runner"
+        );
+        let full = GroupCounts { queued: 1, busy: 2, ..counts };
+        assert_eq!(
+            says(&job(&["large"], Some("linux")), &[GroupView { counts: full, ..linux() }]),
+            "group linux is at max (2 runners)"
+        );
+        let starting = GroupCounts { queued: 1, booting: 1, ..counts };
+        assert_eq!(
+            says(&job(&["large"], Some("linux")), &[GroupView { counts: starting, ..linux() }]),
+            "group linux has 1 runners starting"
+        );
+        let mut drained = linux();
+        drained.record.value.draining = Some(Draining::Operator);
+        assert_eq!(says(&job(&["large"], None), &[drained]), "group linux is draining");
+    }
+
+    #[test]
+    fn a_blocked_group_tells_what_was_said() {
+        let mut linux = view(group("linux", &[], 0, 2), GroupCounts::default());
+        let key = linux.record.value.spec.placements[0].key.clone();
+        let health = after_failure(None, InstanceFailure::QuotaExceeded, "QuotaExceeded: 10 cores", at(0), 0);
+        linux.record.value.placements.insert(key, health);
+        assert_eq!(
+            says(&job(&["linux"], Some("linux")), &[linux]),
+            "group linux is blocked: placement zone a of cloud set back: QuotaExceeded: 10 cores; \
+             next try at 1970-01-12T13:46:45Z"
+        );
+    }
+}
