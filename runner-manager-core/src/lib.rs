@@ -18,6 +18,7 @@ pub mod backend;
 pub mod clock;
 pub mod domain;
 pub mod github;
+pub mod manager;
 pub mod policy;
 pub mod queue;
 pub mod random;
