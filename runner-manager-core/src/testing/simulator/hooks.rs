@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     DeliveryId, HookId, Scope, Simulator,
     reply::{Call, Page, Reply, time, with_query},
-    webhooks::{Event, Record},
+    webhooks::{Event, Outcome, Record},
     world::ScopeId,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Hook {
     active: bool,
     created_at: Timestamp,
     updated_at: Timestamp,
-    pub(super) last_outcome: Option<Option<u16>>,
+    pub(super) last_outcome: Option<Outcome>,
     /// Attempts that have been made, answered or not reached.
     pub(super) log: BTreeSet<DeliveryId>,
     /// The delivery that the next one is to overtake.
@@ -370,10 +370,13 @@ impl Simulator {
     fn delivery_json(&self, id: DeliveryId) -> Value {
         let record = &self.deliveries.by_id[&id];
         let (repository, installation) = self.delivery_origin(record);
-        let outcome = record.outcome.flatten();
-        let status = match outcome {
-            Some(status) => StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()),
-            None => Some("failed to connect to host"),
+        let code = record.outcome.map_or(0, Outcome::code);
+        let status = match code {
+            0 => "failed to connect to host",
+            _ => StatusCode::from_u16(code)
+                .ok()
+                .and_then(|status| status.canonical_reason())
+                .unwrap_or("Unknown"),
         };
         json!({
             "id": id,
@@ -381,8 +384,8 @@ impl Simulator {
             "delivered_at": record.sent_at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()),
             "redelivery": record.redelivery,
             "duration": record.seconds,
-            "status": status.unwrap_or("Invalid HTTP Response"),
-            "status_code": outcome.unwrap_or(0),
+            "status": status,
+            "status_code": code,
             "event": record.event.name(),
             "action": record.event.action(),
             "installation_id": installation,
@@ -415,7 +418,7 @@ fn target_of(scope: ScopeId) -> Option<HookTarget> {
 }
 
 fn outcome_is(record: &Record, wanted: Option<&str>) -> bool {
-    let status = record.outcome.flatten().unwrap_or(0);
+    let status = record.outcome.map_or(0, Outcome::code);
     match wanted {
         Some("success") => (200..400).contains(&status),
         Some("failure") => !(200..400).contains(&status),
@@ -432,14 +435,16 @@ fn config_json(hook: &Hook) -> Value {
     json
 }
 
-fn last_response(outcome: Option<Option<u16>>) -> Value {
+fn last_response(outcome: Option<Outcome>) -> Value {
     match outcome {
         None => json!({"code": null, "status": "unused", "message": null}),
-        Some(Some(code @ 200..=299)) => json!({"code": code, "status": "active", "message": "OK"}),
-        Some(Some(code)) => {
+        Some(Outcome::Answered(code @ 200..=299)) => {
+            json!({"code": code, "status": "active", "message": "OK"})
+        }
+        Some(Outcome::Answered(code)) => {
             json!({"code": code, "status": "invalid_http_response", "message": "Invalid HTTP Response"})
         }
-        Some(None) => {
+        Some(Outcome::Unreached) => {
             json!({"code": 0, "status": "connection_error", "message": "failed to connect to host"})
         }
     }

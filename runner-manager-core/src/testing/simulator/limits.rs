@@ -142,7 +142,7 @@ impl Simulator {
             return Err(undecodable());
         }
         let issuer = &claims["iss"];
-        let known = *issuer == json!(app.id) || *issuer == app.id.to_string() || *issuer == app.client_id;
+        let known = [json!(app.id), json!(app.id.to_string()), json!(app.client_id)].contains(issuer);
         if !known {
             return Err(unauthorized("'Issuer' claim ('iss') must be an Integer or the App's client id"));
         }

@@ -90,10 +90,9 @@ impl Simulator {
         if let Err((_, reply)) = self.charge(caller, resource, call.now) {
             return reply;
         }
-        if call.method == "POST" && call.segments.last() == Some(&"generate-jitconfig") {
-            if let Err(reply) = self.check_jit_limit(caller, call.now) {
-                return reply;
-            }
+        let makes_jit_config = call.method == "POST" && call.segments.last() == Some(&"generate-jitconfig");
+        if makes_jit_config && let Err(reply) = self.check_jit_limit(caller, call.now) {
+            return reply;
         }
         self.dispatch(call, caller)
     }
@@ -152,10 +151,10 @@ impl Simulator {
     }
 
     fn scoped(&mut self, scope: ScopeId, rest: &[&str], call: &Call<'_>, caller: &Caller) -> Reply {
-        if let Caller::Installation(token) = caller {
-            if !self.token_covers(token, scope) {
-                return Reply::not_found();
-            }
+        if let Caller::Installation(token) = caller
+            && !self.token_covers(token, scope)
+        {
+            return Reply::not_found();
         }
         match (scope, rest) {
             (_, ["installation"]) if call.method == "GET" => self.scope_installation(scope),

@@ -176,8 +176,8 @@ impl Simulator {
             },
             ("POST", ["cancel"]) => accepted(self.cancel_run(id, now)),
             ("POST", ["force-cancel"]) => accepted(self.force_cancel_run(id, now)),
-            ("POST", ["rerun"]) => rerun(self.rerun_run(id, now)),
-            ("POST", ["rerun-failed-jobs"]) => rerun(self.rerun_failed_jobs(id, now)),
+            ("POST", ["rerun"]) => rerun(&self.rerun_run(id, now)),
+            ("POST", ["rerun-failed-jobs"]) => rerun(&self.rerun_failed_jobs(id, now)),
             _ => Reply::not_found(),
         }
     }
@@ -190,7 +190,7 @@ impl Simulator {
         let id = job.id;
         match (call.method, rest) {
             ("GET", []) => Reply::ok(self.job_json(job)),
-            ("POST", ["rerun"]) => rerun(self.rerun_job(id, call.now)),
+            ("POST", ["rerun"]) => rerun(&self.rerun_job(id, call.now)),
             _ => Reply::not_found(),
         }
     }
@@ -334,7 +334,7 @@ fn accepted(outcome: Result<(), NotPossible>) -> Reply {
     }
 }
 
-fn rerun<T>(outcome: Result<T, NotPossible>) -> Reply {
+fn rerun<T>(outcome: &Result<T, NotPossible>) -> Reply {
     match outcome {
         Ok(_) => Reply::created(json!({})),
         Err(NotPossible::WrongState) => {

@@ -69,6 +69,28 @@ impl Event {
     }
 }
 
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Answered(u16),
+    /// The receiver could not be reached, or was too slow.
+    Unreached,
+}
+
+impl Outcome {
+    fn of(status: Option<u16>) -> Self {
+        status.map_or(Self::Unreached, Self::Answered)
+    }
+
+    /// As in delivery logs, where 0 stands for no answer.
+    pub(super) fn code(self) -> u16 {
+        match self {
+            Self::Answered(status) => status,
+            Self::Unreached => 0,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Record {
     pub(super) hook: HookId,
@@ -76,8 +98,7 @@ pub(super) struct Record {
     pub(super) event: Arc<Event>,
     pub(super) redelivery: bool,
     pub(super) sent_at: Option<Timestamp>,
-    /// What the receiver said. None within: it could not be reached.
-    pub(super) outcome: Option<Option<u16>>,
+    pub(super) outcome: Option<Outcome>,
     pub(super) seconds: f64,
 }
 
@@ -140,7 +161,7 @@ impl Simulator {
         let Some(record) = self.deliveries.by_id.get_mut(&delivery) else { return };
         let (None, Some(sent_at)) = (record.outcome, record.sent_at) else { return };
         record.seconds = now.duration_since(sent_at).as_secs_f64();
-        self.log(delivery, status, sent_at);
+        self.log(delivery, Outcome::of(status), sent_at);
         match status {
             Some(200..=299) => self.books.webhooks.accepted += 1,
             _ => self.books.webhooks.refused += 1,
@@ -189,7 +210,7 @@ impl Simulator {
         let record = Record { hook, guid, event, redelivery, sent_at: None, outcome: None, seconds: 0.0 };
         if self.strikes(faults.failed, FaultKind::WebhookFailed) {
             let id = self.deliveries.add(record);
-            self.log(id, None, at);
+            self.log(id, Outcome::Unreached, at);
             return;
         }
         let mut due = at + self.settings.timings.webhook;
@@ -301,9 +322,10 @@ impl Simulator {
         let api = &self.settings.base_url;
         let found = self.world.repository(repository);
         let owner = self.world.account(found.owner);
-        let organization = match owner.is_user {
-            true => String::new(),
-            false => format!("\"organization\":{},", shapes::organization(api, owner)),
+        let organization = if owner.is_user {
+            String::new()
+        } else {
+            format!("\"organization\":{},", shapes::organization(api, owner))
         };
         let full = shapes::full_repository(api, found, owner);
         let sender = shapes::sender(api);
@@ -341,7 +363,7 @@ impl Simulator {
     }
 
     /// Enters an attempt into its hook's log, and forgets the entries that are too old for it.
-    fn log(&mut self, id: DeliveryId, outcome: Option<u16>, sent_at: Timestamp) {
+    fn log(&mut self, id: DeliveryId, outcome: Outcome, sent_at: Timestamp) {
         let record =
             self.deliveries.by_id.get_mut(&id).expect("the caller has just looked it up or added it");
         record.outcome = Some(outcome);
