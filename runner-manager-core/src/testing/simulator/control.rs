@@ -33,19 +33,26 @@ use super::{
 /// The most jobs that one request may queue.
 const MOST_JOBS: usize = 100_000;
 
-/// Queues jobs.
+/// Queues jobs: the fields of [`JobSpec`], and how many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, Value>")]
 pub struct QueueJobs {
     /// What kind.
     #[serde(flatten)]
     pub job: JobSpec,
     /// How many. Default 1.
-    #[serde(default = "one")]
     pub count: usize,
 }
 
-fn one() -> usize {
-    1
+/// Not `flatten`, which would let unknown fields pass.
+impl TryFrom<serde_json::Map<String, Value>> for QueueJobs {
+    type Error = serde_json::Error;
+
+    fn try_from(mut fields: serde_json::Map<String, Value>) -> Result<Self, Self::Error> {
+        let count = fields.remove("count").map_or(Ok(1), serde_json::from_value)?;
+        let job = serde_json::from_value(Value::Object(fields))?;
+        Ok(Self { job, count })
+    }
 }
 
 /// The jobs that were queued.

@@ -201,3 +201,25 @@ pub enum FaultKind {
     /// A DELETE that killed a running job.
     LyingBusyDelete,
 }
+
+impl FaultKind {
+    /// All kinds, for a test that wants each to have struck.
+    pub const ALL: [Self; 16] = [
+        Self::WebhookLost,
+        Self::WebhookFailed,
+        Self::WebhookDoubled,
+        Self::WebhookDelayed,
+        Self::WebhookReordered,
+        Self::Delay,
+        Self::Answer403,
+        Self::Answer429,
+        Self::AnswerError,
+        Self::LostReply,
+        Self::SkippedEntry,
+        Self::JitLimit,
+        Self::HourlyBudget,
+        Self::LyingBusy,
+        Self::LyingBusyRead,
+        Self::LyingBusyDelete,
+    ];
+}

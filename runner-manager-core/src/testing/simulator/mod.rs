@@ -17,8 +17,7 @@
 //! runs and jobs (read, cancel, re-run), hooks (also the App's) with deliveries and redelivery, App and
 //! installations with their tokens, `/rate_limit`, `/meta`. All else is 404. Answers and payloads are tested
 //! against the schemas that GitHub publishes. Known differences: listings of runs are filtered by `status`
-//! alone; a token's permissions are handed out but not enforced; signatures of App web tokens are not
-//! verified; JIT configs and registration tokens are assumed to be what the rate limit resource
+//! alone; signatures of App web tokens are not verified; JIT configs and registration tokens are assumed to be what the rate limit resource
 //! `actions_runner_registration` counts.
 //!
 //! # Example
@@ -68,6 +67,7 @@ mod hooks;
 mod ids;
 mod jobs;
 mod limits;
+mod permissions;
 mod random;
 mod reply;
 mod routes;
