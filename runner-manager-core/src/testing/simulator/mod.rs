@@ -256,7 +256,7 @@ impl Simulator {
         if let Some(id) = self.world.find_account(login) {
             return Some(id);
         }
-        if !self.settings.create_on_demand || login.is_empty() {
+        if !self.settings.create_on_demand || !is_name(login) {
             return None;
         }
         let enterprise = self.settings.enterprise.as_ref().map(|slug| self.world.add_enterprise(slug));
@@ -267,14 +267,14 @@ impl Simulator {
         if let Some(id) = self.world.find_enterprise(slug) {
             return Some(id);
         }
-        (self.settings.create_on_demand && !slug.is_empty()).then(|| self.world.add_enterprise(slug))
+        (self.settings.create_on_demand && is_name(slug)).then(|| self.world.add_enterprise(slug))
     }
 
     fn resolve_repository(&mut self, owner: &str, name: &str) -> Option<u64> {
         if let Some(id) = self.world.find_repository(&format!("{owner}/{name}")) {
             return Some(id);
         }
-        if !self.settings.create_on_demand || name.is_empty() || name.contains('/') {
+        if !self.settings.create_on_demand || !is_name(name) {
             return None;
         }
         let owner = self.resolve_account(owner)?;
@@ -289,4 +289,10 @@ impl Simulator {
             ScopeId::Repository(id) => format!("/repos/{}", self.world.repository(id).full_name),
         }
     }
+}
+
+/// What GitHub lets accounts, repositories and enterprises be called.
+fn is_name(text: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=100).contains(&text.len()) && text.bytes().all(is_legal)
 }
