@@ -186,6 +186,16 @@ impl Simulator {
         self.runners.iter()
     }
 
+    /// A registration that is there now.
+    pub fn runner(&self, id: RunnerId) -> Option<&Runner> {
+        self.runners.get(id).map(|registration| &registration.runner)
+    }
+
+    /// The registration of this name in this scope, without case.
+    pub fn runner_named(&self, scope: &Scope, name: &str) -> Option<&Runner> {
+        self.runner(self.runners.find_name(self.find(scope)?, name)?)
+    }
+
     /// What goes wrong now.
     pub fn faults(&self) -> &Faults {
         &self.settings.faults
@@ -236,6 +246,15 @@ impl Simulator {
         self.world.add_repository(owner, name, private);
     }
 
+    fn find(&self, scope: &Scope) -> Option<ScopeId> {
+        match scope {
+            Scope::Organization(login) => self.world.find_account(login).map(ScopeId::Organization),
+            Scope::Enterprise(slug) => self.world.find_enterprise(slug).map(ScopeId::Enterprise),
+            Scope::Repository(full_name) => self.world.find_repository(full_name).map(ScopeId::Repository),
+        }
+    }
+
+    /// As [`find`](Self::find), and makes what is missing, if it may.
     fn resolve(&mut self, scope: &Scope) -> Option<ScopeId> {
         match scope {
             Scope::Organization(login) => self.resolve_organization(login).map(ScopeId::Organization),

@@ -92,7 +92,7 @@ impl Runners {
         self.by_secret.get(secret).copied()
     }
 
-    fn find_name(&self, scope: ScopeId, name: &str) -> Option<RunnerId> {
+    pub(super) fn find_name(&self, scope: ScopeId, name: &str) -> Option<RunnerId> {
         self.by_name.get(&(scope, name.to_lowercase())).copied()
     }
 
