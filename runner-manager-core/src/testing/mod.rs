@@ -4,3 +4,4 @@
 //! release, because that is what they are for.
 
 pub mod conformance;
+pub mod simulator;
