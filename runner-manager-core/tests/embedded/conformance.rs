@@ -10,11 +10,13 @@ use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::testing::conformance;
 use runner_manager_core::testing::conformance::clock::ClockSubject;
 use runner_manager_core::testing::conformance::storage::{PassTime, StorageSubject};
+use tempfile::TempDir;
 
 const UNIT: Duration = Duration::from_secs(1);
 
+/// The clock, and the directory of the storage's file for as long as the subject lives.
 #[derive(Debug)]
-struct Simulated(Arc<SimulatedClock>);
+struct Simulated(Arc<SimulatedClock>, #[expect(dead_code, reason = "kept until the end")] Option<TempDir>);
 
 #[async_trait]
 impl PassTime for Simulated {
@@ -34,14 +36,45 @@ impl PassTime for Real {
     }
 }
 
-fn subject(make: impl FnOnce(Arc<dyn Clock>) -> EmbeddedStorage) -> StorageSubject {
-    let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
-    let storage = Arc::new(make(clock.clone()).with_retention(StorageSubject::retention(UNIT)));
-    StorageSubject::new(storage.clone(), storage, Arc::new(Simulated(clock)), UNIT)
+fn subject(
+    clock: Arc<SimulatedClock>,
+    storage: EmbeddedStorage,
+    directory: Option<TempDir>,
+) -> StorageSubject {
+    let storage = Arc::new(storage.with_retention(StorageSubject::retention(UNIT)));
+    StorageSubject::new(storage.clone(), storage, Arc::new(Simulated(clock, directory)), UNIT)
+}
+
+fn clock() -> Arc<SimulatedClock> {
+    Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH))
 }
 
 async fn in_memory() -> StorageSubject {
-    subject(EmbeddedStorage::in_memory)
+    let clock = clock();
+    subject(clock.clone(), EmbeddedStorage::in_memory(clock), None)
+}
+
+async fn in_a_file() -> StorageSubject {
+    let (clock, directory) = (clock(), tempfile::tempdir().unwrap());
+    let storage = EmbeddedStorage::open(directory.path().join("storage"), clock.clone()).unwrap();
+    subject(clock, storage, Some(directory))
+}
+
+#[tokio::test]
+async fn the_store_in_a_file_behaves() {
+    conformance::run(conformance::store::cases(), &[], in_a_file).await;
+}
+
+#[tokio::test]
+async fn the_queue_in_a_file_behaves() {
+    conformance::run(conformance::queue::cases(), &[], in_a_file).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_behave_on_several_threads() {
+    conformance::run(conformance::store::cases(), &[], in_memory).await;
+    conformance::run(conformance::queue::cases(), &[], in_memory).await;
+    conformance::run(conformance::queue::cases(), &[], in_a_file).await;
 }
 
 #[tokio::test]
@@ -57,8 +90,8 @@ async fn the_queue_in_memory_behaves() {
 #[tokio::test]
 async fn the_simulated_clock_behaves() {
     let subject = async || {
-        let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
-        ClockSubject { clock: clock.clone(), time: Arc::new(Simulated(clock)), unit: UNIT }
+        let clock = clock();
+        ClockSubject { clock: clock.clone(), time: Arc::new(Simulated(clock, None)), unit: UNIT }
     };
     conformance::run(conformance::clock::cases(), &[], subject).await;
 }
