@@ -17,6 +17,8 @@
 pub mod backend;
 pub mod clock;
 pub mod domain;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod github;
 pub mod manager;
 pub mod policy;
