@@ -10,8 +10,6 @@ use std::sync::Arc;
 
 use runner_manager_core::backend::{BackendKind, BackendRegistry};
 
-#[cfg(feature = "docker")]
-pub mod docker;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod settings;
@@ -24,8 +22,6 @@ pub mod settings;
 /// ```
 pub fn registry() -> BackendRegistry {
     let kinds: Vec<Arc<dyn BackendKind>> = vec![
-        #[cfg(feature = "docker")]
-        Arc::new(docker::DockerKind::new()),
         #[cfg(feature = "fake")]
         Arc::new(fake::FakeKind::new()),
     ];

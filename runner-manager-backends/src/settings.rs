@@ -173,14 +173,14 @@ impl Reader {
 
     fn take_out(&mut self, rest: &mut Value, path: &[String]) -> bool {
         let Some((last, parents)) = path.split_last() else { return false };
-        let list = self.original(parents, rest);
+        let place = self.original(parents, rest);
         let parent = parents.iter().try_fold(rest, |value, step| child_mut(value, step));
         match parent {
             Some(Value::Object(object)) => object.remove(last).is_some(),
             Some(Value::Array(array)) => match last.parse::<usize>() {
                 Ok(index) if index < array.len() => {
                     array.remove(index);
-                    *self.taken.entry(list).or_default() += 1;
+                    *self.taken.entry(place).or_default() += 1;
                     true
                 }
                 _ => false,

@@ -27,7 +27,7 @@ use runner_manager_core::domain::{InstanceId, RunnerName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::behaviour::{Ending, Fault, Operation, Script};
+use super::behaviour::{Behaviour, Ending, Fault, Operation, Script};
 use super::cloud::{FakeCloud, Filter, Order, Refusal};
 use super::wire::{CreateBody, ErrorBody, Page, StartedBody, StartedWire, TagsBody, owner};
 
@@ -291,7 +291,7 @@ fn body<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, Refusal> {
 }
 
 fn checked(script: Script) -> Result<Script, Refusal> {
-    let faults = script.behaviour.iter().flat_map(|behaviour| behaviour.faults());
+    let faults = script.behaviour.iter().flat_map(Behaviour::faults);
     let told: Vec<String> =
         faults.map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
     if !told.is_empty() {
