@@ -18,6 +18,10 @@ use super::engine::Engine;
 use super::errors::{Effect, Failure};
 use super::images::Images;
 
+/// How often, and after which pauses, a name that the engine has reserved is looked at.
+const RESERVED_LOOKS: u32 = 20;
+const RESERVED_PAUSE: Duration = Duration::from_millis(100);
+
 /// The backend of kind `docker`.
 #[derive(Debug)]
 pub struct DockerBackend {
@@ -37,37 +41,46 @@ impl DockerBackend {
         self.engine.docker().await.map_err(|failure| failure.into_error(operation, Effect::None, "engine"))
     }
 
-    /// The container of a name or an id, and its owner; `None` where there is none, or none with our marks.
+    /// What the engine tells of the container of a name or an id.
     async fn inspect(
         &self,
         operation: &'static str,
         effect: Effect,
         name: &str,
-    ) -> Result<Option<Inspected>, BackendError> {
+    ) -> Result<Told, BackendError> {
         let docker = self.docker(operation).await?;
         match self.engine.call(docker.inspect_container(name, None)).await {
-            Ok(container) => Ok(inspected(&container).map(|(instance, owner)| Inspected {
+            Ok(container) => Ok(inspected(&container).map_or(Told::Foreign, |(instance, owner)| {
                 // The engine also takes the beginning of an id for a name.
-                exact: container.name.as_deref().map(|told| told.trim_start_matches('/')) == Some(name),
-                instance,
-                owner,
+                let exact = container.name.as_deref().map(|told| told.trim_start_matches('/')) == Some(name);
+                Told::Marked { instance, owner, exact }
             })),
-            Err(failure) if failure.status() == Some(404) => Ok(None),
+            Err(failure) if failure.status() == Some(404) => Ok(Told::Absent),
             Err(failure) => Err(failure.into_error(operation, effect, format!("container {name}"))),
         }
     }
 
     /// The container that bears the name which a create wanted.
-    async fn found(&self, spec: &InstanceSpec) -> Result<Inspected, BackendError> {
+    ///
+    /// The engine reserves a name before it tells of the container, so one that is absent may be about to
+    /// appear.
+    async fn found(&self, spec: &InstanceSpec) -> Result<Instance, BackendError> {
         let name = spec.runner.as_str();
-        match self.inspect("create", Effect::Some, name).await? {
-            Some(found) if found.exact && found.owner == spec.owner => Ok(found),
-            _ => {
-                let detail =
-                    format!("the name {name} is taken by a container without our owner mark: remove that");
-                Err(BackendError::new(BackendErrorKind::InvalidConfig, "create", detail))
+        for _ in 0..RESERVED_LOOKS {
+            match self.inspect("create", Effect::Some, name).await? {
+                Told::Marked { instance, owner, exact: true } if owner == spec.owner => return Ok(instance),
+                Told::Absent => self.engine.sleep(RESERVED_PAUSE).await,
+                Told::Marked { .. } | Told::Foreign => {
+                    let detail = format!(
+                        "the name {name} is taken by a container without our owner mark: remove that"
+                    );
+                    return Err(BackendError::new(BackendErrorKind::InvalidConfig, "create", detail));
+                }
             }
         }
+        let detail =
+            format!("the engine has reserved the name {name}, and tells of no container that bears it");
+        Err(BackendError::new(BackendErrorKind::Unclear, "create", detail))
     }
 
     /// Starts a container; one that cannot start is removed again.
@@ -103,11 +116,19 @@ impl DockerBackend {
     }
 }
 
-struct Inspected {
-    instance: Instance,
-    owner: Owner,
-    /// Whether the container bears exactly the name that was asked for.
-    exact: bool,
+/// What the engine tells of one container.
+enum Told {
+    /// There is none.
+    Absent,
+    /// One without our marks.
+    Foreign,
+    /// One with marks of ours.
+    Marked {
+        instance: Instance,
+        owner: Owner,
+        /// Whether it bears exactly the name that was asked for.
+        exact: bool,
+    },
 }
 
 fn config(operation: &'static str, placement: &Placement) -> Result<PlacementConfig, BackendError> {
@@ -127,10 +148,10 @@ impl Backend for DockerBackend {
             Ok(made) => made.id,
             Err(failure) if failure.status() == Some(409) && failure.words().contains("already in use") => {
                 let found = self.found(spec).await?;
-                if found.instance.state != InstanceState::Pending {
-                    return Ok(found.instance);
+                if found.state != InstanceState::Pending {
+                    return Ok(found);
                 }
-                found.instance.id.as_str().to_owned()
+                found.id.as_str().to_owned()
             }
             Err(failure) => {
                 return Err(failure.into_error("create", Effect::Some, format!("container {name}")));
@@ -138,9 +159,9 @@ impl Backend for DockerBackend {
         };
         self.start(docker, &id, &spec.runner).await?;
         match self.inspect("create", Effect::Some, &id).await {
-            Ok(Some(made)) => Ok(made.instance),
+            Ok(Told::Marked { instance, .. }) => Ok(instance),
             // It was made, so no error may say that it was not.
-            Ok(None) => {
+            Ok(Told::Absent | Told::Foreign) => {
                 let detail = format!("container {name} was gone right after it had been started");
                 Err(BackendError::new(BackendErrorKind::Unclear, "create", detail))
             }
@@ -158,13 +179,17 @@ impl Backend for DockerBackend {
     }
 
     async fn get(&self, id: &InstanceId) -> Result<Option<Instance>, BackendError> {
-        let found = self.inspect("get", Effect::None, id.as_str()).await?;
-        Ok(found.map(|found| found.instance).filter(|instance| instance.id == *id))
+        match self.inspect("get", Effect::None, id.as_str()).await? {
+            Told::Marked { instance, .. } if instance.id == *id => Ok(Some(instance)),
+            _ => Ok(None),
+        }
     }
 
     async fn find(&self, name: &RunnerName) -> Result<Option<Instance>, BackendError> {
-        let found = self.inspect("find", Effect::None, name.as_str()).await?;
-        Ok(found.filter(|found| found.exact).map(|found| found.instance))
+        match self.inspect("find", Effect::None, name.as_str()).await? {
+            Told::Marked { instance, exact: true, .. } => Ok(Some(instance)),
+            _ => Ok(None),
+        }
     }
 
     async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {

@@ -38,6 +38,10 @@ impl Engine {
         self.within(self.timeout, call).await
     }
 
+    pub(super) async fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+
     /// Makes one call that may take so long.
     pub(super) async fn within<T>(
         &self,

@@ -222,6 +222,15 @@ async fn a_name_that_is_taken_is_ours_or_an_error() {
     .await;
     assert_eq!(played.create().await, Ok(()));
 
+    // One that the engine has reserved the name for, and does not tell of yet.
+    let absent = (BY_NAME, message(404, "No such container: docker-tests-linux-1"));
+    let running = (BY_NAME, Reply::Json(200, inspected("running")));
+    let played = Played::new([image(), conflict.clone(), absent.clone(), running]).await;
+    assert_eq!(played.create().await, Ok(()));
+    let looks = std::iter::repeat_n(absent, 20);
+    let played = Played::new([image(), conflict.clone()].into_iter().chain(looks)).await;
+    assert_eq!(played.create().await.unwrap_err().0, BackendErrorKind::Unclear);
+
     let foreign = json!({"Id": "9", "Name": format!("/{NAME}"), "Created": "2026-01-01T00:00:00Z",
         "State": {"Status": "running"}, "Config": {"Labels": {}}});
     for theirs in [foreign, inspected_of(&owner("another"), "running")] {

@@ -5,6 +5,7 @@
 //! make are removed at their end, and those that earlier runs left at their beginning.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use bollard::{Docker, body_full};
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use runner_manager_core::backend::{Backend, BackendErrorKind};
 use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::domain::{DeploymentName, Instance, InstanceState, Owner, Secret};
@@ -95,9 +96,16 @@ impl Lab {
     async fn backend(&self) -> Arc<dyn Backend> {
         connect(&json!({"settle": "1s"})).await
     }
+}
 
-    async fn end(self) {
-        clean(&self.docker, Some(&self.key)).await;
+/// Runs a test with a lab, which is cleared away also when the test fails.
+async fn in_lab(test: impl AsyncFnOnce(&Lab)) {
+    let _turn = TURN.lock().await;
+    let Some(lab) = Lab::new().await else { return };
+    let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
+    clean(&lab.docker, Some(&lab.key)).await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
     }
 }
 
@@ -165,90 +173,89 @@ const SKIPS: [Skip; 1] = [Skip {
 
 #[tokio::test]
 async fn conforms() {
-    let _turn = TURN.lock().await;
-    let Some(lab) = Lab::new().await else { return };
-    let report = run(cases(), &SKIPS, || async {
-        Subject {
-            backend: lab.backend().await,
-            good: placement(&lab.settings()),
-            bad: placement(&json!({"image": "runner-manager-docker-tests:no-such-tag", "pull": "never"})),
-            owner: lab.owner("one"),
-            stranger: lab.owner("another"),
-            random: Arc::new(SystemRandom),
-            hooks: Arc::new(Real(lab.docker.clone())),
-        }
+    in_lab(async |lab| {
+        let report = run(cases(), &SKIPS, || async {
+            Subject {
+                backend: lab.backend().await,
+                good: placement(&lab.settings()),
+                bad: placement(&json!({"image": "runner-manager-docker-tests:no-such-tag", "pull": "never"})),
+                owner: lab.owner("one"),
+                stranger: lab.owner("another"),
+                random: Arc::new(SystemRandom),
+                hooks: Arc::new(Real(lab.docker.clone())),
+            }
+        })
+        .await;
+        assert_eq!((report.passed.len(), report.skipped.len()), (cases().len() - 1, 1));
     })
     .await;
-    assert_eq!((report.passed.len(), report.skipped.len()), (cases().len() - 1, 1));
-    lab.end().await;
 }
 
 #[tokio::test]
 async fn what_the_engine_refuses_is_told_and_leaves_nothing() {
-    let _turn = TURN.lock().await;
-    let Some(lab) = Lab::new().await else { return };
-    let backend = lab.backend().await;
-    for (change, kind) in [
-        (json!({"command": ["/no-such-program"]}), BackendErrorKind::InvalidConfig),
-        (json!({"image": "runner-manager-docker-tests:no-such-tag"}), BackendErrorKind::NotFound),
-        (json!({"network": "no-such-network"}), BackendErrorKind::NotFound),
-        (json!({"runtime": "no-such-runtime"}), BackendErrorKind::InvalidConfig),
-        (json!({"cpus": 4000}), BackendErrorKind::InvalidConfig),
-        (json!({"user": "nobody-of-that-name"}), BackendErrorKind::InvalidConfig),
-        (json!({"image": "UPPER CASE"}), BackendErrorKind::InvalidConfig),
-        (json!({"image": "127.0.0.1:1/no/registry", "pull": "missing"}), BackendErrorKind::Unavailable),
-    ] {
-        let mut settings = lab.settings();
-        settings.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        let name = format!("docker-tests-linux-{:x}", SystemRandom.next_u64());
-        let mut spec = spec(&name, &settings);
-        spec.owner = lab.owner("one");
-        let error = backend.create(&spec).await.unwrap_err();
-        assert_eq!(error.kind, kind, "{change}: {error}");
-        assert_eq!(backend.find(&spec.runner).await.unwrap(), None, "{change}: a container is left");
-    }
-    lab.end().await;
+    in_lab(async |lab| {
+        let backend = lab.backend().await;
+        for (change, kind) in [
+            (json!({"command": ["/no-such-program"]}), BackendErrorKind::InvalidConfig),
+            (json!({"image": "runner-manager-docker-tests:no-such-tag"}), BackendErrorKind::NotFound),
+            (json!({"network": "no-such-network"}), BackendErrorKind::NotFound),
+            (json!({"runtime": "no-such-runtime"}), BackendErrorKind::InvalidConfig),
+            (json!({"cpus": 4000}), BackendErrorKind::InvalidConfig),
+            (json!({"user": "nobody-of-that-name"}), BackendErrorKind::InvalidConfig),
+            (json!({"image": "UPPER CASE"}), BackendErrorKind::InvalidConfig),
+            (json!({"image": "127.0.0.1:1/no/registry", "pull": "missing"}), BackendErrorKind::Unavailable),
+        ] {
+            let mut settings = lab.settings();
+            settings.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let name = format!("docker-tests-linux-{:x}", SystemRandom.next_u64());
+            let mut spec = spec(&name, &settings);
+            spec.owner = lab.owner("one");
+            let error = backend.create(&spec).await.unwrap_err();
+            assert_eq!(error.kind, kind, "{change}: {error}");
+            assert_eq!(backend.find(&spec.runner).await.unwrap(), None, "{change}: a container is left");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn limits_and_labels_reach_the_engine_and_an_ended_runner_is_stopped() {
-    let _turn = TURN.lock().await;
-    let Some(lab) = Lab::new().await else { return };
-    let backend = lab.backend().await;
-    let mut settings = lab.settings();
-    settings["memory"] = json!("64MiB");
-    settings["cpus"] = json!(0.5);
-    settings["env"] = json!({"GREETING": "hello"});
-    settings["command"] = json!(["/program", "7"]);
-    let mut spec = spec(&format!("docker-tests-linux-{:x}", SystemRandom.next_u64()), &settings);
-    spec.owner = lab.owner("one");
-    let made = backend.create(&spec).await.unwrap();
+    in_lab(async |lab| {
+        let backend = lab.backend().await;
+        let mut settings = lab.settings();
+        settings["memory"] = json!("64MiB");
+        settings["cpus"] = json!(0.5);
+        settings["env"] = json!({"GREETING": "hello"});
+        settings["command"] = json!(["/program", "7"]);
+        let mut spec = spec(&format!("docker-tests-linux-{:x}", SystemRandom.next_u64()), &settings);
+        spec.owner = lab.owner("one");
+        let made = backend.create(&spec).await.unwrap();
 
-    let told = lab.docker.inspect_container(made.id.as_str(), None).await.unwrap();
-    let (config, host) = (told.config.unwrap(), told.host_config.unwrap());
-    assert_eq!((host.memory, host.nano_cpus), (Some(64 << 20), Some(500_000_000)));
-    assert!(config.env.unwrap().contains(&"GREETING=hello".to_owned()));
-    assert_eq!(config.labels.unwrap()["cost-center"], "ci");
-    assert_eq!(config.hostname.as_deref(), Some(spec.runner.as_str()));
+        let told = lab.docker.inspect_container(made.id.as_str(), None).await.unwrap();
+        let (config, host) = (told.config.unwrap(), told.host_config.unwrap());
+        assert_eq!((host.memory, host.nano_cpus), (Some(64 << 20), Some(500_000_000)));
+        assert!(config.env.unwrap().contains(&"GREETING=hello".to_owned()));
+        assert_eq!(config.labels.unwrap()["cost-center"], "ci");
+        assert_eq!(config.hostname.as_deref(), Some(spec.runner.as_str()));
 
-    let mut waited = 0;
-    while backend.get(&made.id).await.unwrap().unwrap().state != InstanceState::Stopped {
-        assert!(waited < 100, "a container that exited is not Stopped");
-        waited += 1;
-        SystemClock.sleep(Duration::from_millis(100)).await;
-    }
-    let told = lab.docker.inspect_container(made.id.as_str(), None).await.unwrap();
-    assert_eq!(told.state.unwrap().exit_code, Some(7), "the JIT config did not reach the program");
-    lab.end().await;
+        let mut waited = 0;
+        while backend.get(&made.id).await.unwrap().unwrap().state != InstanceState::Stopped {
+            assert!(waited < 100, "a container that exited is not Stopped");
+            waited += 1;
+            SystemClock.sleep(Duration::from_millis(100)).await;
+        }
+        let told = lab.docker.inspect_container(made.id.as_str(), None).await.unwrap();
+        assert_eq!(told.state.unwrap().exit_code, Some(7), "the JIT config did not reach the program");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn validation_asks_the_engine() {
-    let _turn = TURN.lock().await;
-    let Some(lab) = Lab::new().await else { return };
+    in_lab(async |lab| {
     let backend = lab.backend().await;
     assert_eq!(backend.validate(&placement(&lab.settings())).await.unwrap(), Vec::<String>::new());
     let wrong = json!({"image": "runner-manager-docker-tests:no-such-tag", "pull": "never", "network": "no-such-network"});
     assert_eq!(backend.validate(&placement(&wrong)).await.unwrap().len(), 2);
-    lab.end().await;
+    }).await;
 }
