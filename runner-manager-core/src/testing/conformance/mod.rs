@@ -9,6 +9,9 @@ pub mod queue;
 pub mod storage;
 pub mod store;
 
+pub mod backend;
+pub mod backend_kind;
+
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
