@@ -38,10 +38,17 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
+        match self.node.value {
+            Value::Number(_) | Value::Flag(_) => self.text_as("a text (put it in quotes)"),
+            _ => self.text_as("a text"),
+        }
+    }
+
+    /// A text with a meaning of its own, such as a duration.
+    pub(super) fn text_as(&self, expected: &str) -> Option<&'a str> {
         match &self.node.value {
             Value::Text(text) => Some(text),
-            Value::Number(_) | Value::Flag(_) => self.mismatch("a text (put it in quotes)"),
-            _ => self.mismatch("a text"),
+            _ => self.mismatch(expected),
         }
     }
 
@@ -243,13 +250,11 @@ pub(super) fn hint<'k>(word: &str, known: impl Iterator<Item = &'k str> + Clone)
         .map(|other| (strsim::damerau_levenshtein(word, other), other))
         .filter(|(distance, other)| *distance <= 1 + other.len() / 4)
         .min();
-    match near {
-        Some((_, other)) => format!("; did you mean `{other}`?"),
-        None => {
-            let known: Vec<_> = known.collect();
-            if known.is_empty() { "; none is known".into() } else { format!("; known: {}", known.join(", ")) }
-        }
+    if let Some((_, other)) = near {
+        return format!("; did you mean `{other}`?");
     }
+    let known: Vec<_> = known.collect();
+    if known.is_empty() { "; none is known".into() } else { format!("; known: {}", known.join(", ")) }
 }
 
 fn list(words: &[&str], before_last: &str) -> String {

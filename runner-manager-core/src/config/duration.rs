@@ -85,7 +85,8 @@ pub(super) fn limit_keys() -> [DurationKey; 6] {
 
 /// Reads the keys of [`Limits`].
 pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
-    let [start, idle, age, job, retire, grace] = limit_keys().map(|key| key.read(fields));
+    let [start, idle, age, job, retire, grace] =
+        limit_keys().map(|key| fields.or(key.name, key.default, |at| key.parse(at).map(Some)));
     Some(Limits {
         start_timeout: start??,
         idle_timeout: idle??,
@@ -96,21 +97,26 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
     })
 }
 
-impl DurationKey {
-    /// The duration that the map has for this key, or the default.
-    pub(super) fn read(&self, fields: &Fields<'_>) -> Option<Option<Duration>> {
-        fields.or(self.name, self.default, |at| self.parse(at).map(Some))
-    }
+/// Reads [`SWEEP_INTERVAL`].
+pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
+    let key = SWEEP_INTERVAL;
+    fields.or(key.name, key.default, |at| key.parse(at).map(Some))?
+}
 
+impl DurationKey {
     fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
-        at.parsed(|text| match SpanParser::new().parse_unsigned_duration(text) {
-            Ok(duration) if (self.least..=self.most).contains(&duration) => Ok(duration),
-            Ok(_) => {
-                let (least, most) = (friendly(self.least), friendly(self.most));
-                Err(format!("expected a duration from {least} to {most}, found `{text}`"))
-            }
-            Err(_) => Err(format!("expected a duration such as 90s, 10m, 12h or 1h30m, found `{text}`")),
-        })
+        let expected = "a duration such as 90s, 10m, 12h or 1h30m";
+        let text = at.text_as(expected)?;
+        let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {
+            at.fault(format!("expected {expected}, found `{text}`"));
+            return None;
+        };
+        if !(self.least..=self.most).contains(&duration) {
+            let (least, most) = (friendly(self.least), friendly(self.most));
+            at.fault(format!("expected a duration from {least} to {most}, found `{text}`"));
+            return None;
+        }
+        Some(duration)
     }
 }
 

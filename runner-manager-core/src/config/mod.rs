@@ -41,7 +41,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::cursor::Cursor;
-use self::duration::SWEEP_INTERVAL;
 use self::fault::Sink;
 use crate::backend::BackendRegistry;
 use crate::domain::{BackendName, Balance, DeploymentName, Owner, RunnerGroup, Secret};
@@ -49,7 +48,7 @@ use crate::domain::{BackendName, Balance, DeploymentName, Owner, RunnerGroup, Se
 pub use self::environment::{Environment, ProcessEnvironment};
 pub use self::fault::{Fault, Faults};
 pub use self::schema::schema;
-pub use self::server::{ApiToken, Role, Server};
+pub use self::server::{ApiToken, Role, Server, Webhooks};
 pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError};
 
@@ -164,7 +163,7 @@ fn document(
     let groups =
         fields.required("runner_groups").and_then(|at| groups::read(at, name.as_ref(), declared.as_ref()));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
-    let sweep_interval = SWEEP_INTERVAL.read(&fields);
+    let sweep_interval = duration::sweep_interval(&fields);
     let (name, secret_key) = (name?, secret_key?);
     Some(Configuration {
         owner: Owner::new(name.clone(), &secret_key),
@@ -176,6 +175,6 @@ fn document(
         backends: backends??,
         groups: groups?,
         balance: balance?,
-        sweep_interval: sweep_interval??,
+        sweep_interval: sweep_interval?,
     })
 }

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Location, Options, Spanned};
 
@@ -55,13 +56,23 @@ pub(super) fn parse(text: &str, sink: &Sink) -> Option<Node> {
         Ok(node) => Some(node),
         Err(error) => {
             let place = error.location().map_or(Place::START, Place::from);
-            let message = error.without_snippet().to_string();
-            // The place is told by the fault; the parser's own sentence may repeat it.
-            let message = message.split(" at line ").next().unwrap_or_default().trim();
-            sink.push(place, "", format!("cannot be read as YAML: {message}"));
+            sink.push(place, "", refusal(error.without_snippet()));
             None
         }
     }
+}
+
+fn refusal(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::Budget { breach, .. } = error {
+        return match breach {
+            BudgetBreach::Documents { .. } => "expected one document, found another".to_owned(),
+            BudgetBreach::Depth { .. } => format!("lists and maps are nested deeper than {MAX_DEPTH}"),
+            other => format!("more than is read of a configuration: {other:?}"),
+        };
+    }
+    // The place is told by the fault; the parser's own sentence repeats it.
+    let message = error.to_string();
+    format!("cannot be read as YAML: {}", message.split(" at line ").next().unwrap_or_default().trim())
 }
 
 fn options() -> Options {

@@ -11,7 +11,7 @@ use super::server::ROLES;
 use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY};
 use super::{BALANCES, BackendSettings, MIN_SECRET_LENGTH, Server};
 use crate::backend::BackendRegistry;
-use crate::domain::{BackendName, Bounds, DeploymentName, GitHubGroup, GroupName, Label};
+use crate::domain::{BackendName, Bounds, DeploymentName, GroupName, Label};
 
 const NAME_PATTERN: &str = "^[a-z]([a-z0-9-]*[a-z0-9])?$";
 
@@ -24,7 +24,7 @@ pub fn schema(registry: &BackendRegistry) -> Value {
     let groups = json!({
         "description": "The groups that runners are made from.",
         "type": "array",
-        "items": group(placement(registry, &mut defs)),
+        "items": group(&placement(registry, &mut defs)),
     });
     let mut root = object(
         "The configuration of Runner Manager.",
@@ -210,7 +210,7 @@ fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value 
         "description": "What hosts instances, by names that placements refer to.",
         "type": "object",
         "propertyNames": {"pattern": NAME_PATTERN, "maxLength": BackendName::MAX_LENGTH},
-        "additionalProperties": any_of(kinds.collect()),
+        "additionalProperties": any_of(&kinds.collect::<Vec<_>>()),
     })
 }
 
@@ -220,10 +220,10 @@ fn placement(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value
         add(&mut part, "backend", name("The name of the backend.", BackendName::MAX_LENGTH), true);
         part
     });
-    any_of(kinds.collect())
+    any_of(&kinds.collect::<Vec<_>>())
 }
 
-fn group(placement: Value) -> Value {
+fn group(placement: &Value) -> Value {
     let number = |description, minimum: i64, maximum: i64, default: i64| {
         let whole = json!({
             "description": description, "type": "integer", "minimum": minimum, "maximum": maximum,
@@ -392,7 +392,7 @@ fn object(description: &str, required: &[&str], properties: Vec<(&str, Value)>) 
 }
 
 /// One of several schemas; where there is none, nothing.
-fn any_of(schemas: Vec<Value>) -> Value {
+fn any_of(schemas: &[Value]) -> Value {
     if schemas.is_empty() { Value::Bool(false) } else { json!({"anyOf": schemas}) }
 }
 

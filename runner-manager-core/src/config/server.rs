@@ -1,6 +1,5 @@
 //! `server`: where the manager listens, and who may talk to it.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::MIN_SECRET_LENGTH;
@@ -24,9 +23,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// How GitHub and people reach it from outside. Default none.
     pub public_url: Option<BaseUrl>,
-    /// The secret that GitHub signs webhooks with. `None` is possible on a loopback address alone, where the
-    /// user wrote `allow_unsigned_webhooks: true`: then no signature is asked for.
-    pub webhook_secret: Option<Secret>,
+    /// How webhooks prove that they come from GitHub.
+    pub webhooks: Webhooks,
     /// Who may use the API. Default nobody.
     pub tokens: Vec<ApiToken>,
 }
@@ -34,6 +32,16 @@ pub struct Server {
 impl Server {
     /// Port 8080 of this machine alone: a server that others reach is a decision.
     pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+}
+
+/// How webhooks prove that they come from GitHub.
+#[derive(Debug, Clone)]
+pub enum Webhooks {
+    /// By a signature with this secret.
+    Signed(Secret),
+    /// Not at all: possible on a loopback address alone, where the user wrote
+    /// `allow_unsigned_webhooks: true`.
+    Unsigned,
 }
 
 /// What the bearer of a token may do.
@@ -60,14 +68,9 @@ pub(super) fn read(at: &Cursor<'_>, environment: &dyn Environment) -> Option<Ser
     let fields = at.known_fields(&KEYS)?;
     let listen = fields.or("listen", Server::DEFAULT_LISTEN, listen);
     let public_url = fields.or("public_url", None, |at| at.parsed(BaseUrl::new).map(Some));
-    let webhook_secret = webhook_secret(&fields, listen, environment);
+    let webhooks = webhooks(&fields, listen, environment);
     let tokens = fields.or("tokens", Vec::new(), |at| tokens(at, environment));
-    Some(Server {
-        listen: listen?,
-        public_url: public_url?,
-        webhook_secret: webhook_secret?,
-        tokens: tokens?,
-    })
+    Some(Server { listen: listen?, public_url: public_url?, webhooks: webhooks?, tokens: tokens? })
 }
 
 fn listen(at: &Cursor<'_>) -> Option<SocketAddr> {
@@ -77,29 +80,32 @@ fn listen(at: &Cursor<'_>) -> Option<SocketAddr> {
     })
 }
 
-/// The secret, or that none is needed. `listen` is none where it could not be read.
-fn webhook_secret(
+/// `listen` is none where it could not be read.
+fn webhooks(
     fields: &Fields<'_>,
     listen: Option<SocketAddr>,
     environment: &dyn Environment,
-) -> Option<Option<Secret>> {
-    let unsigned = fields.or("allow_unsigned_webhooks", false, Cursor::flag)?;
-    match (fields.optional("webhook_secret"), fields.optional("allow_unsigned_webhooks")) {
-        (Some(at), Some(other)) if unsigned => {
-            other.fault("has no meaning beside webhook_secret: remove one of them");
-            secret(at, environment, MIN_SECRET_LENGTH).map(Some)
+) -> Option<Webhooks> {
+    let unsigned = match fields.optional("allow_unsigned_webhooks") {
+        Some(at) => at.flag()?.then_some(at),
+        None => None,
+    };
+    match (fields.optional("webhook_secret"), unsigned) {
+        (Some(at), unsigned) => {
+            if let Some(unsigned) = unsigned {
+                unsigned.fault("has no meaning beside webhook_secret: remove one of them");
+            }
+            secret(at, environment, MIN_SECRET_LENGTH).map(Webhooks::Signed)
         }
-        (Some(at), _) => secret(at, environment, MIN_SECRET_LENGTH).map(Some),
-        (None, Some(other)) if unsigned => {
+        (None, Some(unsigned)) => {
             if listen.is_some_and(|listen| !listen.ip().is_loopback()) {
-                other.fault(
+                unsigned.fault(
                     "is possible only where server.listen is a loopback address such as 127.0.0.1:8080",
                 );
-                return None;
             }
-            Some(None)
+            Some(Webhooks::Unsigned)
         }
-        (None, _) => {
+        (None, None) => {
             fields.missing(
                 "webhook_secret",
                 "is required, but missing: without it anybody could send webhooks (on a loopback address \
@@ -113,17 +119,17 @@ fn webhook_secret(
 fn tokens(at: &Cursor<'_>, environment: &dyn Environment) -> Option<Vec<ApiToken>> {
     let items = at.items()?;
     let read = items.iter().map(|item| token(item, environment)).collect::<Vec<_>>();
-    let mut lines = BTreeMap::new();
-    for (item, token) in items.iter().zip(&read).filter_map(|(item, token)| Some((item, token.as_ref()?))) {
-        if let Some(line) = lines.insert(token.name.clone(), item.line()) {
-            item.fault(format!("a token `{}` stands in line {line} already", token.name));
-        }
-        let twins = read.iter().flatten().filter(|other| other.token.expose() == token.token.expose());
-        if twins.count() > 1 {
-            item.fault(format!(
-                "token `{}` is the same secret as another: its role would be unclear",
-                token.name
-            ));
+    for (at, item) in items.iter().enumerate() {
+        let Some(token) = &read[at] else { continue };
+        for (earlier, other) in read[..at].iter().enumerate() {
+            let Some(other) = other else { continue };
+            let line = items[earlier].line();
+            if other.name == token.name {
+                item.fault(format!("a token `{}` stands in line {line} already", token.name));
+            }
+            if other.token.expose() == token.token.expose() {
+                item.fault(format!("is the same secret as the token in line {line}: whose is it?"));
+            }
         }
     }
     all(read)
