@@ -80,10 +80,11 @@ pub(super) fn secret(at: &Cursor<'_>, environment: &dyn Environment, least: usiz
 }
 
 fn referred(at: &Cursor<'_>, environment: &dyn Environment) -> Option<String> {
-    let fields = at.known_fields(&["env", "file"])?;
-    match (fields.optional("env"), fields.optional("file")) {
-        (Some(name), None) => from_variable(name, environment),
-        (None, Some(path)) => from_file(path, environment),
+    let fields = at.fields()?;
+    match fields.iter().collect::<Vec<_>>()[..] {
+        [("env", name)] => from_variable(name, environment),
+        [("file", path)] => from_file(path, environment),
+        // Other keys are not told: a secret such as `{x7` without its quotes is a map to YAML.
         _ => {
             at.fault("expected a text, {env: NAME} or {file: PATH}");
             None

@@ -63,16 +63,26 @@ pub(super) fn parse(text: &str, sink: &Sink) -> Option<Node> {
 }
 
 fn refusal(error: &serde_saphyr::Error) -> String {
-    if let serde_saphyr::Error::Budget { breach, .. } = error {
-        return match breach {
-            BudgetBreach::Documents { .. } => "expected one document, found another".to_owned(),
-            BudgetBreach::Depth { .. } => format!("lists and maps are nested deeper than {MAX_DEPTH}"),
-            other => format!("more than is read of a configuration: {other:?}"),
-        };
+    match error {
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            "expected one document, found another".to_owned()
+        }
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            format!("lists and maps are nested deeper than {MAX_DEPTH}")
+        }
+        // The tag is not told: a secret such as `!x7` without its quotes is one.
+        serde_saphyr::Error::UnsupportedTag { .. } => {
+            "tags are not supported; a text that begins with ! is put in quotes".to_owned()
+        }
+        other => {
+            // The place is told by the fault; the parser's own sentence repeats it.
+            let message = other.to_string();
+            format!(
+                "cannot be read as YAML: {}",
+                message.split(" at line ").next().unwrap_or_default().trim()
+            )
+        }
     }
-    // The place is told by the fault; the parser's own sentence repeats it.
-    let message = error.to_string();
-    format!("cannot be read as YAML: {}", message.split(" at line ").next().unwrap_or_default().trim())
 }
 
 fn options() -> Options {

@@ -216,7 +216,6 @@ fn reserved_words_are_those_of_the_owner() {
 #[test]
 fn every_reader_refuses_unknown_keys() {
     for (from, path) in [
-        ("secret_key: {", "secret_key"),
         ("- {name: ops, ", "server.tokens[0]"),
         ("github:\n  ", "github"),
         ("  listen:", "server"),
