@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use self::books::Books;
-#[cfg(feature = "octocrab")]
+#[cfg(any(feature = "octocrab", feature = "testing"))]
 pub(crate) use self::check::installation_path;
 use self::models::{Delivery, Group, JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
 use self::pages::Listing;

@@ -147,7 +147,7 @@ impl TryFrom<RepositoryEntry> for Repository {
 pub(super) struct Delivery {
     id: u64,
     guid: String,
-    delivered_at: Timestamp,
+    pub(super) delivered_at: Timestamp,
     #[serde(default)]
     status_code: Option<u16>,
 }
