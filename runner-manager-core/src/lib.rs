@@ -22,10 +22,15 @@ pub mod domain;
 pub mod embedded;
 pub mod github;
 pub mod manager;
+
+#[cfg(feature = "octocrab")]
+pub mod octocrab;
 pub mod policy;
 pub mod queue;
 pub mod random;
+pub mod rest;
 pub mod retry;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod webhook;

@@ -4,13 +4,13 @@
 //! cannot do something lists a [`Skip`] for it, which names what covers the case elsewhere; a case that is
 //! skipped although it passes fails the run, so that the list stays true.
 
+pub mod backend;
+pub mod backend_kind;
 pub mod clock;
+pub mod github;
 pub mod queue;
 pub mod storage;
 pub mod store;
-
-pub mod backend;
-pub mod backend_kind;
 
 use std::fmt;
 use std::future::Future;
