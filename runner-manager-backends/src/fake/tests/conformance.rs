@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runner_manager_core::backend::BackendKind;
+use runner_manager_core::backend::{Backend, BackendKind};
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::Instance;
 use runner_manager_core::random::SeededRandom;
@@ -12,7 +12,7 @@ use runner_manager_core::testing::conformance::backend::{Hooks, NoSuchHook, Subj
 use runner_manager_core::testing::conformance::{backend_kind, run};
 use serde_json::json;
 
-use super::super::{Behaviour, FakeCloud, FakeKind, Fault, Operation};
+use super::super::{Behaviour, FakeBackend, FakeCloud, FakeKind, Fault, Operation};
 use super::{Lab, owner, placement};
 
 #[derive(Debug)]
@@ -39,20 +39,23 @@ impl Hooks for InProcess {
     }
 }
 
+/// The subject of a lab, whose backend is what `wrap` makes of it.
+pub(super) fn subject(lab: Lab, wrap: impl FnOnce(FakeBackend) -> Arc<dyn Backend>) -> Subject {
+    Subject {
+        backend: wrap(lab.backend),
+        good: placement("zone-a"),
+        bad: placement("zone-of-nowhere"),
+        owner: owner("one"),
+        stranger: owner("another"),
+        random: Arc::new(SeededRandom::new(1)),
+        hooks: Arc::new(InProcess { cloud: lab.cloud, clock: lab.clock }),
+    }
+}
+
 async fn conforms(behaviour: Behaviour) {
-    let report = run(cases(), &[], || async {
-        let lab = Lab::new(behaviour.clone());
-        Subject {
-            backend: Arc::new(lab.backend),
-            good: placement("zone-a"),
-            bad: placement("zone-of-nowhere"),
-            owner: owner("one"),
-            stranger: owner("another"),
-            random: Arc::new(SeededRandom::new(1)),
-            hooks: Arc::new(InProcess { cloud: lab.cloud, clock: lab.clock }),
-        }
-    })
-    .await;
+    let report =
+        run(cases(), &[], || async { subject(Lab::new(behaviour.clone()), |backend| Arc::new(backend)) })
+            .await;
     assert_eq!(report.passed.len(), cases().len());
 }
 
