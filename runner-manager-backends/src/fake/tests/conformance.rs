@@ -134,3 +134,22 @@ fn what_serde_takes_but_nobody_can_mean_is_refused() {
     );
     assert_eq!(check(json!({"url": "localhost:1", "behaviour": {"seed": 1}})), ["url", "behaviour"]);
 }
+
+/// As `docs/backends/fake.md` writes them.
+#[test]
+fn faults_read_as_they_are_documented() {
+    for (operation, fault) in [
+        ("create", json!({"error": {"kind": "NoCapacity", "retry_after": "30s"}})),
+        ("list", json!({"error": {"kind": "Unavailable"}})),
+        ("delete", json!("lost_reply")),
+        ("get", json!({"no_answer": "5m"})),
+        ("create", json!({"late": "40s"})),
+        ("create", json!({"dies": {"after": "1m", "how": "stopped"}})),
+        ("find", json!({"stale": "30s"})),
+        ("list", json!("missing_page")),
+    ] {
+        let rule = json!({"operation": operation, "chance": 0.5, "fault": fault});
+        let settings = json!({"behaviour": {"faults": [rule]}});
+        assert_eq!(FakeKind::new().check(&settings), Ok(()), "{settings}");
+    }
+}
