@@ -1,6 +1,7 @@
 //! The conformance suite of the trait `GitHub`, over the simulator: in this process, and over a socket through
 //! octocrab, with a token and as an App. Each request that the adapter sends is checked against GitHub's
 //! published description.
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's own helpers fails the test")]
 
 mod github_openapi;
 mod http_server;
@@ -111,9 +112,10 @@ async fn in_process(app: bool) -> BTreeSet<String> {
                 Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
             let simulator = simulator();
             let (shared, timer) = (Arc::clone(&simulator), Arc::clone(&clock));
-            let transport = match app {
-                true => SimulatorTransport::app(shared, timer, APP),
-                false => SimulatorTransport::new(shared, timer),
+            let transport = if app {
+                SimulatorTransport::app(shared, timer, APP)
+            } else {
+                SimulatorTransport::new(shared, timer)
             };
             subject(scope.clone(), transport, simulator, clock, &sent)
         })
