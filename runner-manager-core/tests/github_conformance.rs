@@ -20,7 +20,9 @@ use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
 use runner_manager_core::testing::conformance::github::{SimulatedWorld, Subject, cases};
 use runner_manager_core::testing::conformance::run;
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
-use runner_manager_core::testing::simulator::{AppSettings, DEFAULT_TOKEN, Settings, Simulator};
+use runner_manager_core::testing::simulator::{
+    AppSettings, DEFAULT_TOKEN, DurationRange, Effect, RequestFault, Settings, Simulator,
+};
 
 use self::github_openapi::OpenApi;
 use self::http_server::{Reply, Server, keys::private_key};
@@ -234,3 +236,41 @@ fn each_point_of_behaviour_has_a_case() {
 
 /// What the section names that is no point of it.
 const CALLS: [&str; 3] = ["create_jit_config", "remove_runner", "runner_groups"];
+
+#[tokio::test]
+async fn a_lost_reply_is_unclear_and_a_slow_one_takes_its_time() {
+    use runner_manager_core::domain::{GitHubGroupId, Labels, RunnerName};
+    use runner_manager_core::github::{GitHub, GitHubErrorKind, JitRequest};
+    use std::time::Duration;
+
+    let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
+    let simulator = simulator();
+    let transport = SimulatorTransport::new(Arc::clone(&simulator), Arc::<SimulatedClock>::clone(&clock));
+    let github = RestGitHub::new(Arc::new(transport), Arc::<SimulatedClock>::clone(&clock));
+    let scope = Scope::organization("acme").unwrap();
+    let set = |effect| simulator.lock().unwrap().faults_mut().requests = vec![RequestFault::always(effect)];
+
+    set(Effect::LoseReply);
+    let request = JitRequest {
+        scope: scope.clone(),
+        name: RunnerName::new("rm-1").unwrap(),
+        group: GitHubGroupId::DEFAULT,
+        labels: Labels::parse(["linux"]).unwrap(),
+    };
+    assert_eq!(github.create_jit_config(&request).await.unwrap_err().kind, GitHubErrorKind::Unclear);
+    assert_eq!(github.runners(&scope).await.unwrap_err().kind, GitHubErrorKind::Unavailable);
+    simulator.lock().unwrap().faults_mut().requests.clear();
+    assert_eq!(github.runners(&scope).await.unwrap().len(), 1, "what was asked was done");
+
+    for (seconds, answered) in [(5, true), (500, false)] {
+        let latency = jiff::SignedDuration::from_secs(seconds);
+        set(Effect::Delay(DurationRange { min: latency, max: latency }));
+        let call = github.runners(&scope);
+        let time = async {
+            assert!(clock.next_wake().is_some(), "the answer is held back");
+            clock.advance(Duration::from_secs(60));
+        };
+        let (result, ()) = futures_util::join!(call, time);
+        assert_eq!(result.is_ok(), answered, "{seconds}");
+    }
+}
