@@ -231,7 +231,7 @@ async fn jobs_of_a_full_group_are_passed_on_to_the_next_fitting_one() {
 
 #[tokio::test]
 async fn a_drained_group_finishes_and_its_jobs_wait_with_a_reason_or_elsewhere() {
-    let mut world = World::new(vec![linux(1, 5)], Behaviour::default()).await;
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
     world.queue(&spec(&["large"]).seconds(300), 2);
     world.until("both run", MINUTE, |world| world.github().books().jobs.in_progress == 2).await;
     assert!(world.manager.drain(&name("linux")).await.unwrap());

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{
     FaultKind, Job, JobId, JobStatus, Removal, RunId, RunnerId, SessionId, Simulator, Violation,
-    jobs::{Bucket, Conclusion, JobRunner},
+    jobs::{Conclusion, JobRunner},
+    lifecycle::Bucket,
     timers::Timer,
     world::ScopeId,
 };

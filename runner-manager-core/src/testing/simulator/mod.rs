@@ -61,11 +61,13 @@ mod agents;
 mod apps;
 mod books;
 pub mod control;
+mod delivery_log;
 mod faults;
 mod groups;
 mod hooks;
 mod ids;
 mod jobs;
+mod lifecycle;
 mod limits;
 mod permissions;
 mod random;
@@ -92,7 +94,7 @@ use self::{
     apps::InstallationToken,
     groups::Groups,
     hooks::{HookTarget, Hooks},
-    jobs::Jobs,
+    lifecycle::Jobs,
     limits::Limits,
     random::Random,
     runners::Runners,
