@@ -79,7 +79,7 @@ impl EmbeddedStorage {
     }
 
     /// What the storage has done since it was opened.
-    pub fn statistics(&self) -> StorageStatistics {
+    pub fn storage_statistics(&self) -> StorageStatistics {
         self.shared.tally.statistics()
     }
 }
