@@ -8,6 +8,8 @@ pub mod clock;
 pub mod queue;
 pub mod storage;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
