@@ -283,7 +283,7 @@ pub struct QueueStatistics {
 ///
 #[cfg_attr(
     feature = "embedded",
-    doc = r##"
+    doc = r#"
 ```
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,7 +306,7 @@ assert!(queue.claim(&Lane::control(), 1, lease, Duration::ZERO).await?.is_empty(
 # Ok(())
 # }
 ```
-"##
+"#
 )]
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]

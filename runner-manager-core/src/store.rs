@@ -363,7 +363,7 @@ pub enum StoreError {
 ///
 #[cfg_attr(
     feature = "embedded",
-    doc = r##"
+    doc = r#"
 ```
 use std::sync::Arc;
 use runner_manager_core::clock::SystemClock;
@@ -409,7 +409,7 @@ assert!(matches!(store.apply(other).await, Err(StoreError::Conflict { .. })));
 # Ok(())
 # }
 ```
-"##
+"#
 )]
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]

@@ -13,7 +13,7 @@ use runner_manager_core::store::{Change, Store, StoreError};
 
 use crate::records::{group_name, put_group, put_job, reconcile, runner, write};
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 /// What happened since `before`.
 fn since(storage: &EmbeddedStorage, before: StorageStatistics) -> StorageStatistics {
@@ -86,7 +86,7 @@ async fn cost_does_not_grow_with_the_number_of_runners() {
 async fn one_task_wakes_one_of_those_who_wait() {
     let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let storage = EmbeddedStorage::in_memory(clock.clone());
-    let (lane, hour) = (Lane::control(), Duration::from_secs(3600));
+    let (lane, hour) = (Lane::control(), Duration::from_hours(1));
     let waiting = join_all((0..50).map(|_| storage.claim(&lane, 1, hour * 2, hour)));
     let before = storage.storage_statistics();
     let passing = async {
@@ -95,7 +95,7 @@ async fn one_task_wakes_one_of_those_who_wait() {
         let due = Timestamp::from_second(600).unwrap();
         storage.push(vec![NewTask { not_before: Some(due), ..reconcile("delayed") }]).await.unwrap();
         for _ in 0..59 {
-            clock.advance(Duration::from_secs(60));
+            clock.advance(Duration::from_mins(1));
             tokio::task::yield_now().await;
         }
         let looks = since(&storage, before).operations - 52;
@@ -111,7 +111,7 @@ async fn one_task_wakes_one_of_those_who_wait() {
 async fn who_was_woken_and_leaves_wakes_another() {
     let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let storage = EmbeddedStorage::in_memory(clock.clone());
-    let (lane, hour) = (Lane::control(), Duration::from_secs(3600));
+    let (lane, hour) = (Lane::control(), Duration::from_hours(1));
     let wait = || Box::pin(storage.claim(&lane, 1, hour, hour));
     let (mut leaves, mut stays) = (wait(), wait());
     assert!(poll!(&mut leaves).is_pending() && poll!(&mut stays).is_pending());
@@ -125,6 +125,6 @@ async fn who_was_woken_and_leaves_wakes_another() {
     assert!(poll!(&mut keeps_time).is_pending() && poll!(&mut stays).is_pending());
     drop(keeps_time);
     assert!(poll!(&mut stays).is_pending());
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     assert_eq!(stays.await.unwrap().len(), 1);
 }

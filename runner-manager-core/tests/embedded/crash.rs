@@ -21,7 +21,7 @@ use crate::records::{put_job, reconcile, write};
 
 const FILE: &str = "RUNNER_MANAGER_CRASH_TEST_FILE";
 const ROUND: &str = "RUNNER_MANAGER_CRASH_TEST_ROUND";
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 /// The process that is to be killed. By itself it does nothing.
 #[tokio::test]
