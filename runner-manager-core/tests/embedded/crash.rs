@@ -39,7 +39,9 @@ async fn writes_until_it_is_killed() {
             storage.push(vec![reconcile(&format!("pushed-{id}"))]).await.unwrap();
             println!("\n@pushed {id}");
             let claims = storage.claim(&Lane::control(), 1, LEASE, Duration::ZERO).await.unwrap();
-            claims.iter().for_each(|claim| println!("\n@claimed {}", claim.token.key));
+            for claim in claims {
+                println!("\n@claimed {}", claim.token.key);
+            }
         }
     };
     join_all((0..8).map(lane)).await;
