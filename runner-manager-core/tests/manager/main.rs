@@ -1,6 +1,8 @@
 //! The manager in a world that is whole but for the sockets: what goes right, what goes wrong, and what
 //! must hold all the same.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
+
 mod world;
 
 use std::time::Duration;
@@ -356,6 +358,7 @@ async fn an_operator_retires_an_idle_runner_in_order_and_a_busy_one_only_by_forc
     let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
     world.queue(&spec(&["large"]).seconds(1_800), 1);
     world.until("it runs", MINUTE, |world| world.github().books().jobs.in_progress == 1).await;
+    world.pass(Duration::from_secs(5)).await;
     let runner =
         world.manager.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap()[0].value.name.clone();
     assert!(world.manager.retire(&runner, false).await.unwrap());
