@@ -16,6 +16,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod github;
 pub mod policy;

@@ -1,0 +1,443 @@
+//! The JSON Schema of the configuration file, for editors: what the readers take, with meanings and defaults.
+//!
+//! The parts of backends and placements are composed from the schemas of the kinds. What concerns several
+//! values (`min_idle` and `max`, a backend's name in a placement) only the readers know.
+
+use serde_json::{Map, Value, json};
+
+use super::duration::{DurationKey, SWEEP_INTERVAL, friendly, limit_keys};
+use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
+use super::server::ROLES;
+use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY};
+use super::{BALANCES, BackendSettings, MIN_SECRET_LENGTH, Server};
+use crate::backend::BackendRegistry;
+use crate::domain::{BackendName, Bounds, DeploymentName, GroupName, Label};
+
+const NAME_PATTERN: &str = "^[a-z]([a-z0-9-]*[a-z0-9])?$";
+
+/// The JSON Schema (2020-12) of the file that [`read`](super::read) takes, with the kinds of `registry`.
+pub fn schema(registry: &BackendRegistry) -> Value {
+    let mut defs = Map::new();
+    defs.insert("secret".into(), secret_definition());
+    defs.insert("duration".into(), json!({"type": "string", "examples": ["90s", "10m", "12h", "1h30m"]}));
+    let backends = backends(registry, &mut defs);
+    let groups = json!({
+        "description": "The groups that runners are made from.",
+        "type": "array",
+        "items": group(&placement(registry, &mut defs)),
+    });
+    let mut root = object(
+        "The configuration of Runner Manager.",
+        &["name", "secret_key", "server", "github", "backends", "runner_groups"],
+        vec![
+            (
+                "name",
+                name(
+                    "The deployment's name: half of the owner mark on all that it makes, and the beginning of \
+                     its runners' names. Together with a group's name at most 48 characters.",
+                    DeploymentName::MAX_LENGTH,
+                ),
+            ),
+            (
+                "secret_key",
+                made_up_secret(
+                    "Signs the tokens of starting instances; its fingerprint is the other half of the owner \
+                     mark. All replicas have the same one.",
+                ),
+            ),
+            ("server", server()),
+            ("store", store()),
+            ("github", github()),
+            ("backends", backends),
+            ("runner_groups", groups),
+            (
+                "balance",
+                word(
+                    "Which of several groups that serve a job equally well takes it: `pack` fills the first in \
+                     the file up to its `max`, `spread` takes all in turn.",
+                    &BALANCES.map(|(word, _)| word),
+                    BALANCES[0].0,
+                ),
+            ),
+            ("sweep_interval", duration(&SWEEP_INTERVAL)),
+        ],
+    );
+    root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    root["title"] = "Runner Manager".into();
+    root["$defs"] = defs.into();
+    root
+}
+
+fn server() -> Value {
+    object(
+        "Where the manager listens, and who may talk to it.",
+        &[],
+        vec![
+            (
+                "listen",
+                with_default(
+                    text("The IP address and port of the HTTP server."),
+                    Server::DEFAULT_LISTEN.to_string(),
+                ),
+            ),
+            ("public_url", text("How GitHub and people reach the server from outside: an https URL.")),
+            (
+                "webhook_secret",
+                made_up_secret(
+                    "What GitHub signs webhooks with. Required unless `allow_unsigned_webhooks` is `true`.",
+                ),
+            ),
+            (
+                "allow_unsigned_webhooks",
+                with_default(
+                    json!({
+                        "description": "Takes webhooks without a signature. Possible only where `listen` is a \
+                                        loopback address: for tries on one machine.",
+                        "type": "boolean",
+                    }),
+                    false,
+                ),
+            ),
+            (
+                "tokens",
+                with_default(
+                    json!({
+                        "description": "Who may use the API and the dashboard.",
+                        "type": "array",
+                        "items": token(),
+                    }),
+                    json!([]),
+                ),
+            ),
+        ],
+    )
+}
+
+fn token() -> Value {
+    let roles = ROLES.map(|(word, _)| word);
+    object(
+        "A token of the API.",
+        &["name", "role", "token"],
+        vec![
+            ("name", text("Who acts, for the log: up to 32 letters, digits, `-`, `_`, `.` and `@`.")),
+            (
+                "role",
+                json!({
+                    "description": "What it allows: `viewer` looks, `admin` also drains, resumes and retires.",
+                    "type": "string",
+                    "enum": roles,
+                }),
+            ),
+            ("token", made_up_secret("The token itself, another for each.")),
+        ],
+    )
+}
+
+fn store() -> Value {
+    object(
+        "Where state lives.",
+        &["kind"],
+        vec![
+            (
+                "kind",
+                json!({
+                    "description": "`embedded`: in a file of this machine, for one process.",
+                    "type": "string",
+                    "enum": ["embedded"],
+                }),
+            ),
+            (
+                "path",
+                with_default(
+                    text("The store's file; a relative path leads from the configuration's folder."),
+                    DEFAULT_STORE_PATH,
+                ),
+            ),
+        ],
+    )
+}
+
+fn github() -> Value {
+    let number = |description| json!({"description": description, "type": "integer", "minimum": 1});
+    let app = object(
+        "The GitHub App to act as.",
+        &["id", "private_key"],
+        vec![
+            ("id", number("The App's number.")),
+            ("private_key", secret("Its private key in PEM.")),
+            ("installation", number("The number of its installation. Without it, it is looked up.")),
+        ],
+    );
+    let mut github = object(
+        "How GitHub is reached, and as whom: exactly one of `app` and `token`.",
+        &[],
+        vec![
+            (
+                "api_url",
+                with_default(
+                    text("The REST API. For GitHub Enterprise Server `https://HOST/api/v3`."),
+                    DEFAULT_API_URL,
+                ),
+            ),
+            ("app", app),
+            ("token", secret("The personal access token to act with.")),
+        ],
+    );
+    github["oneOf"] = json!([{"required": ["app"]}, {"required": ["token"]}]);
+    github
+}
+
+fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value {
+    let common = || {
+        with_default(
+            json!({
+                "description": "How many calls may be under way at once.",
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_CONCURRENCY,
+            }),
+            BackendSettings::DEFAULT_CONCURRENCY,
+        )
+    };
+    let kinds = registry.iter().map(|kind| {
+        let word = kind.kind();
+        let mut part = embed(kind.backend_schema().into(), &format!("{word}-backend"), defs);
+        add(&mut part, "kind", json!({"description": "What hosts the instances.", "const": word}), true);
+        add(&mut part, "concurrency", common(), false);
+        part
+    });
+    json!({
+        "description": "What hosts instances, by names that placements refer to.",
+        "type": "object",
+        "propertyNames": {"pattern": NAME_PATTERN, "maxLength": BackendName::MAX_LENGTH},
+        "additionalProperties": any_of(&kinds.collect::<Vec<_>>()),
+    })
+}
+
+fn placement(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value {
+    let kinds = registry.iter().map(|kind| {
+        let mut part = embed(kind.placement_schema().into(), &format!("{}-placement", kind.kind()), defs);
+        add(&mut part, "backend", name("The name of the backend.", BackendName::MAX_LENGTH), true);
+        part
+    });
+    any_of(&kinds.collect::<Vec<_>>())
+}
+
+fn group(placement: &Value) -> Value {
+    let number = |description, minimum: i64, maximum: i64, default: i64| {
+        let whole = json!({
+            "description": description, "type": "integer", "minimum": minimum, "maximum": maximum,
+        });
+        with_default(whole, default)
+    };
+    let mut properties = vec![
+        ("name", name("The group's name.", GroupName::MAX_LENGTH)),
+        ("organization", text("Runners register at this organization.")),
+        ("repository", text("Runners register at this repository, `owner/name`.")),
+        ("enterprise", text("Runners register at the enterprise of this slug.")),
+        ("github_group", github_group()),
+        ("os", word("The operating system; also a label.", &SYSTEMS.map(|(word, _)| word), SYSTEMS[0].0)),
+        ("arch", word("The processor; also a label.", &PROCESSORS.map(|(word, _)| word), PROCESSORS[0].0)),
+        (
+            "labels",
+            with_default(
+                json!({
+                    "description": "What its runners offer beside `self-hosted`, `os` and `arch`.",
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1, "maxLength": Label::MAX_LENGTH},
+                    "maxItems": MAX_LABELS,
+                }),
+                json!([]),
+            ),
+        ),
+        (
+            "min_idle",
+            number("How many runners are kept idle beyond what waiting jobs need.", 0, u32::MAX.into(), 0),
+        ),
+        (
+            "max",
+            number(
+                "How many runners there may be at any moment, in whatever state.",
+                1,
+                u32::MAX.into(),
+                Bounds::DEFAULT_MAX.into(),
+            ),
+        ),
+        (
+            "priority",
+            number(
+                "Of groups that serve a job equally well the highest takes it.",
+                i32::MIN.into(),
+                i32::MAX.into(),
+                0,
+            ),
+        ),
+        (
+            "tags",
+            with_default(
+                json!({
+                    "description": "Your own tags, on every instance. Those that begin with `runner-manager-` \
+                                    are taken.",
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                    "maxProperties": MAX_TAGS,
+                }),
+                json!({}),
+            ),
+        ),
+    ];
+    properties.extend(limit_keys().iter().map(|key| (key.name, duration(key))));
+    properties.push((
+        "placements",
+        json!({
+            "description": "Where its instances may be created, tried in this order. Lists in a placement are \
+                            expanded to one placement for each combination.",
+            "type": "array",
+            "items": placement,
+            "minItems": 1,
+            "maxItems": MAX_PLACEMENTS,
+        }),
+    ));
+    let mut group =
+        object("The specification that runners are made from.", &["name", "placements"], properties);
+    group["oneOf"] =
+        ["organization", "repository", "enterprise"].map(|key| json!({"required": [key]})).as_slice().into();
+    group
+}
+
+fn github_group() -> Value {
+    object(
+        "GitHub's runner group that the runners register into. It must exist at GitHub.",
+        &["name"],
+        vec![
+            (
+                "name",
+                text(
+                    "Its name at GitHub. Without `github_group` it is `Default`, the only one of a repository.",
+                ),
+            ),
+            (
+                "manage",
+                with_default(
+                    json!({
+                        "description": "Whether GitHub's group is changed: this version never does.",
+                        "const": false,
+                    }),
+                    false,
+                ),
+            ),
+        ],
+    )
+}
+
+fn secret_definition() -> Value {
+    let referred = |key: &str, description: &str| {
+        object("A secret that stands elsewhere.", &[key], vec![(key, text(description))])
+    };
+    json!({
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            referred("env", "The environment variable that holds it."),
+            referred("file", "The file that holds it; a relative path leads from the configuration's folder."),
+        ],
+    })
+}
+
+fn secret(description: &str) -> Value {
+    json!({"description": description, "$ref": "#/$defs/secret"})
+}
+
+/// A secret that the user makes up.
+fn made_up_secret(description: &str) -> Value {
+    secret(&format!("{description} At least {MIN_SECRET_LENGTH} characters."))
+}
+
+fn duration(key: &DurationKey) -> Value {
+    let (least, most) = (friendly(key.least), friendly(key.most));
+    let description = format!("{} From {least} to {most}.", key.meaning);
+    let schema = json!({"description": description, "$ref": "#/$defs/duration"});
+    match key.default {
+        Some(default) => with_default(schema, friendly(default)),
+        None => schema,
+    }
+}
+
+fn text(description: &str) -> Value {
+    json!({"description": description, "type": "string", "minLength": 1})
+}
+
+fn name(description: &str, longest: usize) -> Value {
+    json!({"description": description, "type": "string", "pattern": NAME_PATTERN, "maxLength": longest})
+}
+
+fn word(description: &str, words: &[&str], default: &str) -> Value {
+    with_default(json!({"description": description, "type": "string", "enum": words}), default)
+}
+
+fn with_default(mut schema: Value, default: impl Into<Value>) -> Value {
+    schema["default"] = default.into();
+    schema
+}
+
+fn object(description: &str, required: &[&str], properties: Vec<(&str, Value)>) -> Value {
+    let properties: Map<_, _> =
+        properties.into_iter().map(|(key, schema)| (key.to_owned(), schema)).collect();
+    json!({
+        "description": description,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// One of several schemas; where there is none, nothing.
+fn any_of(schemas: &[Value]) -> Value {
+    if schemas.is_empty() { Value::Bool(false) } else { json!({"anyOf": schemas}) }
+}
+
+/// Adds a property of ours to the schema of a kind.
+fn add(schema: &mut Value, key: &str, property: Value, required: bool) {
+    schema["properties"][key] = property;
+    if required {
+        match schema["required"].as_array_mut() {
+            Some(keys) => keys.push(key.into()),
+            None => schema["required"] = json!([key]),
+        }
+    }
+}
+
+/// A kind's schema as a part of ours: its definitions move to `defs` under names that begin with `prefix`.
+fn embed(mut schema: Value, prefix: &str, defs: &mut Map<String, Value>) -> Value {
+    if !schema.is_object() {
+        schema = json!({"type": "object"});
+    }
+    rename_references(&mut schema, prefix);
+    let own = schema.as_object_mut().and_then(|object| {
+        object.remove("$schema");
+        object.remove("$defs")
+    });
+    if let Some(Value::Object(own)) = own {
+        defs.extend(own.into_iter().map(|(name, schema)| (format!("{prefix}-{name}"), schema)));
+    }
+    schema
+}
+
+fn rename_references(schema: &mut Value, prefix: &str) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(target) if key == "$ref" => {
+                        if let Some(name) = target.strip_prefix("#/$defs/") {
+                            *target = format!("#/$defs/{prefix}-{name}");
+                        }
+                    }
+                    _ => rename_references(value, prefix),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(item, prefix)),
+        _ => {}
+    }
+}

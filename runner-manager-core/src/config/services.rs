@@ -1,0 +1,213 @@
+//! `store`, `github` and `backends`: the services that the manager works with.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Fields, hint};
+use super::environment::{Environment, secret};
+use super::url::BaseUrl;
+use crate::backend::{BackendKind, BackendRegistry};
+use crate::domain::{BackendName, Secret};
+
+pub(super) const GITHUB_KEYS: [&str; 3] = ["api_url", "app", "token"];
+pub(super) const APP_KEYS: [&str; 3] = ["id", "private_key", "installation"];
+pub(super) const EMBEDDED_KEYS: [&str; 2] = ["kind", "path"];
+/// The keys of a backend that are ours, not its kind's.
+pub(super) const BACKEND_KEYS: [&str; 2] = ["kind", "concurrency"];
+/// Where the embedded store keeps its file by default, beside the configuration.
+pub(super) const DEFAULT_STORE_PATH: &str = "runner-manager.redb";
+pub(super) const DEFAULT_API_URL: &str = "https://api.github.com";
+/// The most calls under way at one backend.
+pub(super) const MAX_CONCURRENCY: u16 = 1024;
+
+/// Where state lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreSettings {
+    /// In a file of this machine, for one process alone.
+    Embedded {
+        /// The file. A relative path of the configuration leads from its own folder.
+        path: PathBuf,
+    },
+}
+
+/// How GitHub is reached.
+#[derive(Debug, Clone)]
+pub struct GitHubSettings {
+    /// The REST API: `https://api.github.com` (the default) or `https://HOST/api/v3`.
+    pub api_url: BaseUrl,
+    /// As whom.
+    pub credentials: GitHubCredentials,
+}
+
+/// As whom the manager talks to GitHub.
+#[derive(Debug, Clone)]
+pub enum GitHubCredentials {
+    /// As a GitHub App.
+    App {
+        /// The App's number.
+        id: u64,
+        /// Its private key in PEM.
+        private_key: Secret,
+        /// The number of its installation; where there is none it is looked up for each scope.
+        installation: Option<u64>,
+    },
+    /// As a user, by a personal access token.
+    Token(Secret),
+}
+
+/// A backend that the user wants to use.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BackendSettings {
+    /// The word of its kind, which the registry knows.
+    pub kind: String,
+    /// How many calls may be under way at once. Default [`BackendSettings::DEFAULT_CONCURRENCY`].
+    pub concurrency: u16,
+    /// The settings in the kind's own form, checked by it. May have secrets in it.
+    pub settings: serde_json::Value,
+}
+
+impl BackendSettings {
+    /// How many calls may be under way at once, unless the user says otherwise.
+    pub const DEFAULT_CONCURRENCY: u16 = 32;
+}
+
+impl fmt::Debug for BackendSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendSettings")
+            .field("kind", &self.kind)
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The backends that stand in the file, whether or not they are right, so that a group that names one is not
+/// blamed for it. The kind is known where the registry knows it.
+pub(super) type Declared<'r> = BTreeMap<String, Option<&'r Arc<dyn BackendKind>>>;
+
+pub(super) fn default_store(environment: &dyn Environment) -> StoreSettings {
+    StoreSettings::Embedded { path: environment.resolve(DEFAULT_STORE_PATH) }
+}
+
+pub(super) fn store(at: &Cursor<'_>, environment: &dyn Environment) -> Option<StoreSettings> {
+    let kind = at.fields()?.required("kind")?.clone();
+    match kind.text()? {
+        "embedded" => {
+            let fields = at.known_fields(&EMBEDDED_KEYS)?;
+            let path = fields.or("path", DEFAULT_STORE_PATH, |at| at.parsed(not_empty))?;
+            Some(StoreSettings::Embedded { path: environment.resolve(path) })
+        }
+        "redis" => {
+            kind.fault("this version has no Redis store; known: embedded");
+            None
+        }
+        other => {
+            kind.fault(format!("unknown kind of store `{other}`{}", hint(other, ["embedded"].into_iter())));
+            None
+        }
+    }
+}
+
+pub(super) fn github(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubSettings> {
+    let fields = at.known_fields(&GITHUB_KEYS)?;
+    let default = BaseUrl::new(DEFAULT_API_URL).expect("the default is a URL");
+    let api_url = fields.or("api_url", default, |at| at.parsed(BaseUrl::new));
+    let app = fields.optional("app").map(|at| app(at, environment));
+    let token = fields.optional("token").map(|at| token(at, environment));
+    let credentials = match (app, token) {
+        (Some(app), None) => app,
+        (None, Some(token)) => token,
+        (Some(_), Some(_)) => {
+            at.fault("expected one of app and token, found both");
+            None
+        }
+        (None, None) => {
+            at.fault("expected one of app and token, found neither");
+            None
+        }
+    };
+    Some(GitHubSettings { api_url: api_url?, credentials: credentials? })
+}
+
+fn app(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubCredentials> {
+    let fields = at.known_fields(&APP_KEYS)?;
+    let id = fields.required("id").and_then(|at| at.whole(1..=u64::MAX));
+    let private_key = fields.required("private_key").and_then(|at| {
+        let key = secret(at, environment, 1)?;
+        let is_pem = key.expose().trim_start().starts_with("-----BEGIN ");
+        if !is_pem {
+            at.fault("expected a private key in PEM, which begins with -----BEGIN");
+        }
+        is_pem.then_some(key)
+    });
+    let installation = fields.or("installation", None, |at| at.whole(1..=u64::MAX).map(Some));
+    Some(GitHubCredentials::App { id: id?, private_key: private_key?, installation: installation? })
+}
+
+fn token(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubCredentials> {
+    let token = secret(at, environment, 1)?;
+    if token.expose().chars().any(|c| !c.is_ascii_graphic()) {
+        at.fault("expected a token without spaces, line breaks and characters outside ASCII");
+        return None;
+    }
+    Some(GitHubCredentials::Token(token))
+}
+
+/// Reads the backends. What was declared is answered even where some of it is wrong, and none only where
+/// there is no map of backends at all.
+pub(super) fn backends<'r>(
+    at: &Cursor<'_>,
+    registry: &'r BackendRegistry,
+) -> Option<(Declared<'r>, Option<BTreeMap<BackendName, BackendSettings>>)> {
+    let fields = at.fields()?;
+    let mut declared = Declared::new();
+    let mut backends = Some(BTreeMap::new());
+    for (name, at) in fields.iter() {
+        let checked = BackendName::new(name).map_err(|error| at.fault(error.to_string())).ok();
+        let (kind, settings) = backend(at, registry);
+        declared.insert(name.to_owned(), kind);
+        backends = backends.zip(checked.zip(settings)).map(|(mut backends, (name, settings))| {
+            backends.insert(name, settings);
+            backends
+        });
+    }
+    Some((declared, backends))
+}
+
+fn backend<'r>(
+    at: &Cursor<'_>,
+    registry: &'r BackendRegistry,
+) -> (Option<&'r Arc<dyn BackendKind>>, Option<BackendSettings>) {
+    let Some(fields) = at.fields() else { return (None, None) };
+    let bounds = 1..=MAX_CONCURRENCY;
+    let concurrency = fields.or("concurrency", BackendSettings::DEFAULT_CONCURRENCY, |at| at.whole(bounds));
+    let Some(kind) = kind(&fields, registry) else { return (None, None) };
+    let settings = at.settings(&BACKEND_KEYS);
+    let checked = kind.check(&settings).map_err(|faults| at.tell(faults)).ok();
+    let read = checked.zip(concurrency).map(|((), concurrency)| BackendSettings {
+        kind: kind.kind().to_owned(),
+        concurrency,
+        settings,
+    });
+    (Some(kind), read)
+}
+
+fn kind<'r>(fields: &Fields<'_>, registry: &'r BackendRegistry) -> Option<&'r Arc<dyn BackendKind>> {
+    let at = fields.required("kind")?;
+    let word = at.text()?;
+    let found = registry.get(word);
+    if found.is_none() {
+        let known = registry.iter().map(|kind| kind.kind()).collect::<Vec<_>>();
+        at.fault(format!(
+            "this program was built without backend kind `{word}`; known: {}",
+            known.join(", ")
+        ));
+    }
+    found
+}
+
+fn not_empty(text: &str) -> Result<&str, &'static str> {
+    if text.is_empty() { Err("expected a path, found an empty text") } else { Ok(text) }
+}

@@ -1,0 +1,186 @@
+//! What a file that is right is read as.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::{
+    BackendSettings, GitHubCredentials, LoadError, ProcessEnvironment, Role, Server, StoreSettings, Webhooks,
+    load, read,
+};
+use super::{GOOD, good, registry, try_read};
+use crate::domain::{Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope};
+
+#[test]
+fn the_good_file() {
+    let read = try_read(GOOD).unwrap();
+    assert_eq!(read.name.as_str(), "acme");
+    assert_eq!(read.owner, Owner::new(read.name.clone(), &read.secret_key));
+    assert_eq!(read.secret_key.expose(), "the key of the deployment");
+    let Webhooks::Signed(secret) = &read.server.webhooks else { panic!("{:?}", read.server) };
+    assert_eq!(secret.expose(), "the secret of webhooks", "a file's last newline is cut");
+    assert_eq!((read.server.tokens[0].name.as_str(), read.server.tokens[0].role), ("ops", Role::Admin));
+    assert!(
+        matches!(&read.github.credentials, GitHubCredentials::Token(token) if token.expose() == "ghp_hidden")
+    );
+    let backend = &read.backends[&BackendName::new("here").unwrap()];
+    let settings = serde_json::json!({"region": "r1"});
+    assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, settings });
+}
+
+#[test]
+fn groups_in_the_order_of_the_file() {
+    let groups = try_read(GOOD).unwrap().groups;
+    let [linux, arm] = &groups[..] else { panic!("{groups:?}") };
+    assert_eq!((linux.name.as_str(), linux.order), ("linux", 0));
+    assert_eq!(linux.scope, Scope::organization("my-org").unwrap());
+    assert_eq!(linux.labels, Labels::parse(["large"]).unwrap());
+    assert_eq!(linux.bounds, Bounds::new(0, 5).unwrap());
+    let places: Vec<_> = linux.placements.iter().map(|one| one.description.as_str()).collect();
+    assert_eq!(places, [r#""a" in "z1""#, r#""a" in "z2""#]);
+    assert_eq!(linux.placements[0].settings, serde_json::json!({"image": "a", "zone": "z1"}));
+    assert_eq!((arm.name.as_str(), arm.order, arm.arch), ("arm", 1, Arch::Arm64));
+    assert_eq!(arm.scope, Scope::Repository("my-org/app".parse().unwrap()));
+}
+
+#[test]
+fn defaults() {
+    let read = good("  listen: 127.0.0.1:8080\n", "");
+    assert_eq!(read.server.listen, Server::DEFAULT_LISTEN);
+    assert!(read.server.listen.ip().is_loopback());
+    assert_eq!(read.server.public_url, None);
+    assert_eq!(read.store, StoreSettings::Embedded { path: "/etc/rm/runner-manager.redb".into() });
+    assert_eq!(read.github.api_url.as_str(), "https://api.github.com");
+    assert_eq!(read.balance, Balance::Pack);
+    assert_eq!(read.sweep_interval, Duration::from_mins(5));
+    let group = &read.groups[1];
+    assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
+    assert_eq!((group.os, group.priority), (Os::Linux, 0));
+    assert_eq!(group.github_group, GitHubGroup::default());
+    assert_eq!(group.limits, Limits::default());
+    assert!(group.labels.is_empty() && group.tags.is_empty());
+}
+
+#[test]
+fn what_a_user_may_choose() {
+    let app = "app: {id: 7, private_key: {file: app.pem}, installation: 9}\n  api_url: https://ghe.acme.com/api/v3/";
+    let read = good("token: {env: GITHUB_TOKEN}", app);
+    assert!(matches!(
+        &read.github.credentials,
+        GitHubCredentials::App { id: 7, installation: Some(9), private_key } if private_key.expose().starts_with("-----BEGIN ")
+    ));
+    assert_eq!(read.github.api_url.as_str(), "https://ghe.acme.com/api/v3");
+
+    let read = good(
+        "github:\n",
+        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\ngithub:\n",
+    );
+    assert_eq!(read.store, StoreSettings::Embedded { path: PathBuf::from("/var/rm.redb") });
+    assert_eq!((read.balance, read.sweep_interval), (Balance::Spread, Duration::from_secs(90)));
+
+    let group = "\
+arch: arm
+    os: windows
+    priority: -3
+    tags: {cost-center: ci}
+    github_group: {name: default, manage: false}
+    start_timeout: 1h30m
+    idle_timeout: 0s
+    max_idle_age: 10m
+    max_job_time: 6h
+    retire_timeout: 1h
+    removal_grace: 45s
+";
+    let read = good("arch: arm64\n", group);
+    let group = &read.groups[1];
+    assert_eq!((group.os, group.arch, group.priority), (Os::Windows, Arch::Arm, -3));
+    assert_eq!(group.tags["cost-center"], "ci");
+    assert_eq!(
+        group.limits,
+        Limits {
+            start_timeout: Duration::from_mins(90),
+            idle_timeout: Duration::ZERO,
+            max_idle_age: Duration::from_mins(10),
+            max_job_time: Some(Duration::from_hours(6)),
+            retire_timeout: Duration::from_hours(1),
+            removal_grace: Duration::from_secs(45),
+        }
+    );
+
+    let read = good("region: r1", "concurrency: 4");
+    let backend = &read.backends[&BackendName::new("here").unwrap()];
+    assert_eq!((backend.concurrency, &backend.settings), (4, &serde_json::json!({})));
+}
+
+#[test]
+fn unsigned_webhooks_on_a_loopback_address_alone() {
+    let read = good("webhook_secret: {file: webhook.secret}", "allow_unsigned_webhooks: true");
+    assert!(matches!(read.server.webhooks, Webhooks::Unsigned));
+    let read = good(
+        "listen: 127.0.0.1:8080\n  webhook_secret: {file: webhook.secret}",
+        "listen: '[::1]:0'\n  allow_unsigned_webhooks: true",
+    );
+    assert_eq!(read.server.listen, "[::1]:0".parse::<SocketAddr>().unwrap());
+}
+
+#[test]
+fn anchors_and_merges_are_taken() {
+    let text = GOOD
+        .replace("- {backend: here, image: a, zones: [z1, z2]}", "- &place {backend: here, image: a}")
+        .replace("- {backend: here, image: b}", "- {<<: *place, image: b}\n      - *place");
+    let groups = try_read(&text).unwrap().groups;
+    assert_eq!(groups[1].placements[0].settings["image"], "b");
+    assert_eq!(groups[1].placements[1], groups[0].placements[0]);
+}
+
+#[test]
+fn no_group_is_possible_so_that_the_last_can_drain() {
+    let text = &GOOD[..GOOD.find("runner_groups").unwrap()];
+    assert!(try_read(&format!("{text}runner_groups: []\n")).unwrap().groups.is_empty());
+}
+
+#[test]
+fn nothing_prints_a_secret() {
+    let app = "app: {id: 7, private_key: {file: app.pem}}";
+    for read in [try_read(GOOD).unwrap(), good("token: {env: GITHUB_TOKEN}", app)] {
+        let printed = format!("{read:?}");
+        for secret in ["hidden", "the key of", "the secret of", "ops-token", "r1"] {
+            assert!(!printed.contains(secret), "{secret} in {printed}");
+        }
+    }
+}
+
+#[test]
+fn a_file_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("runner-manager.yaml");
+    assert!(matches!(load(&path, &registry()), Err(LoadError::Unreadable { .. })));
+
+    let text = GOOD
+        .replace("{env: RM_SECRET_KEY}", "{file: webhook.secret}")
+        .replace("{env: GITHUB_TOKEN}", "ghp_plain");
+    std::fs::write(&path, text).unwrap();
+    let told = load(&path, &registry()).unwrap_err().to_string();
+    assert!(told.starts_with(&format!("{}:2:20: secret_key.file: file `", path.display())), "{told}");
+    assert_eq!(told.lines().count(), 2, "{told}");
+
+    std::fs::write(folder.path().join("webhook.secret"), "a secret from the disk\r\n").unwrap();
+    let read = load(&path, &registry()).unwrap();
+    assert_eq!(read.secret_key.expose(), "a secret from the disk");
+    assert_eq!(read.store, StoreSettings::Embedded { path: folder.path().join("runner-manager.redb") });
+}
+
+#[test]
+fn the_environment_of_this_process() {
+    let environment = ProcessEnvironment::new(Path::new("."));
+    // Cargo sets this one for every test.
+    let text = GOOD
+        .replace("{env: RM_SECRET_KEY}", "{env: CARGO_MANIFEST_DIR}")
+        .replace("{env: GITHUB_TOKEN}", "{env: RM_TEST_IS_NOT_SET}");
+    let told = read(&text, &registry(), &environment).unwrap_err().to_string();
+    assert!(
+        told.contains("9:16: github.token.env: environment variable `RM_TEST_IS_NOT_SET` is not set"),
+        "{told}"
+    );
+    assert!(!told.contains("secret_key"), "{told}");
+}
