@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Where Runner Manager's instances live: one module a backend, each behind the feature of its name.
+//!
+//! [`registry`] gives all that were compiled in. What a backend must do is written at
+//! [`Backend`](runner_manager_core::backend::Backend); nothing in here decides anything.
+//!
+//! To add one: a module with a [`BackendKind`](runner_manager_core::backend::BackendKind), a feature, and one
+//! line in [`registry`].
+
+use std::sync::Arc;
+
+use runner_manager_core::backend::{BackendKind, BackendRegistry};
+
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod settings;
+
+/// All kinds of backends that were compiled in.
+///
+/// ```
+/// let registry = runner_manager_backends::registry();
+/// assert!(registry.get("fake").is_some());
+/// ```
+pub fn registry() -> BackendRegistry {
+    let kinds: Vec<Arc<dyn BackendKind>> = vec![
+        #[cfg(feature = "fake")]
+        Arc::new(fake::FakeKind::new()),
+    ];
+    kinds.into_iter().fold(BackendRegistry::new(), BackendRegistry::register)
+}

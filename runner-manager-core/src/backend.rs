@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::Schema;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::domain::{
@@ -69,7 +70,7 @@ pub struct Capabilities {
 }
 
 /// What kind of thing went wrong at a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum BackendErrorKind {
     /// Something that the call needs (an image, a network) does not exist.

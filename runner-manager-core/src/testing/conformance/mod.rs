@@ -4,6 +4,9 @@
 //! cannot do something lists a [`Skip`] for it, which names what covers the case elsewhere; a case that is
 //! skipped although it passes fails the run, so that the list stays true.
 
+pub mod backend;
+pub mod backend_kind;
+
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -1,0 +1,284 @@
+//! Reads a backend's settings into types of its own, and tells all faults at once.
+//!
+//! serde stops at the first fault. [`read`] notes it, takes the faulty part out and reads again, until
+//! nothing is left to complain of. What the settings mean is each backend's own affair.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use runner_manager_core::backend::SettingsFault;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+/// More faults than this are not told at once: nobody reads them.
+const MOST_FAULTS: usize = 50;
+
+/// Reads `settings` as a `T`.
+///
+/// A type whose keys are all optional (a serde default each) has every fault told; where a required key is
+/// missing, serde goes no further in that object.
+///
+/// # Errors
+/// All faults, each with the path from the root of `settings`.
+///
+/// ```
+/// use runner_manager_backends::settings::read;
+/// use serde::Deserialize;
+///
+/// #[derive(Debug, Default, Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Settings {
+///     host: String,
+///     ports: Vec<u16>,
+/// }
+///
+/// let wrong = serde_json::json!({"hots": "a", "ports": [80, "http", 1]});
+/// let faults = read::<Settings>(&wrong).unwrap_err();
+/// assert_eq!(faults[0].path, ["hots"]);
+/// assert_eq!(faults[1].path, ["ports", "1"]);
+/// ```
+pub fn read<T: DeserializeOwned>(settings: &Value) -> Result<T, Vec<SettingsFault>> {
+    let mut rest = settings.clone();
+    let mut reader = Reader::default();
+    loop {
+        match serde_path_to_error::deserialize::<_, T>(&rest) {
+            Ok(read) if reader.faults.is_empty() => return Ok(read),
+            Ok(_) => return Err(reader.faults),
+            Err(error) => {
+                if !reader.note(&mut rest, &error) || reader.faults.len() >= MOST_FAULTS {
+                    return Err(reader.faults);
+                }
+            }
+        }
+    }
+}
+
+/// A fault at a path of keys.
+pub fn fault<const N: usize>(path: [&str; N], message: impl Into<String>) -> SettingsFault {
+    SettingsFault { path: path.map(str::to_owned).into(), message: message.into() }
+}
+
+/// A setting that is one value or a list of them: a list makes one placement of each.
+///
+/// It reads from either; an empty list is refused, because it would make no placement at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneOrMany(Vec<String>);
+
+impl OneOrMany {
+    /// The values, in the user's order; never empty.
+    pub fn values(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl From<&str> for OneOrMany {
+    fn from(value: &str) -> Self {
+        Self(vec![value.to_owned()])
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::from(value))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<OneOrMany, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = seq.next_element()? {
+                    values.push(value);
+                }
+                if values.is_empty() {
+                    return Err(serde::de::Error::custom("an empty list makes no placement"));
+                }
+                Ok(OneOrMany(values))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl schemars::JsonSchema for OneOrMany {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OneOrMany".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// The faults so far, and where the parts that were taken out of lists stood.
+#[derive(Default)]
+struct Reader {
+    faults: Vec<SettingsFault>,
+    told: BTreeSet<Vec<String>>,
+    taken: BTreeMap<Vec<String>, usize>,
+}
+
+impl Reader {
+    /// Notes one fault and takes what is faulty out of `rest`; false where nothing could be taken out.
+    fn note(&mut self, rest: &mut Value, error: &serde_path_to_error::Error<serde_json::Error>) -> bool {
+        let message = error.inner().to_string();
+        let mut now: Vec<String> = error.path().iter().filter_map(key).collect();
+        if let Some(unknown) = unknown_key(&message)
+            && now.last().map(String::as_str) != Some(unknown)
+        {
+            now.push(unknown.to_owned());
+        }
+        let original = self.original(&now, rest);
+        // An object that lost a faulty part may be refused for that alone, which would be no news.
+        let follows = self.told.iter().any(|told| told.starts_with(&original));
+        if !follows {
+            self.faults.push(SettingsFault { path: original.clone(), message });
+        }
+        self.told.insert(original);
+        self.take_out(rest, &now)
+    }
+
+    /// Where a path of what is left stood in what the user wrote.
+    fn original(&self, now: &[String], rest: &Value) -> Vec<String> {
+        let mut original: Vec<String> = Vec::new();
+        let mut at = Some(rest);
+        for step in now {
+            let shifted = match (at, step.parse::<usize>()) {
+                (Some(Value::Array(_)), Ok(index)) => {
+                    (index + self.taken.get(&original).copied().unwrap_or(0)).to_string()
+                }
+                _ => step.clone(),
+            };
+            at = at.and_then(|value| child(value, step));
+            original.push(shifted);
+        }
+        original
+    }
+
+    fn take_out(&mut self, rest: &mut Value, path: &[String]) -> bool {
+        let Some((last, parents)) = path.split_last() else { return false };
+        let place = self.original(parents, rest);
+        let parent = parents.iter().try_fold(rest, |value, step| child_mut(value, step));
+        match parent {
+            Some(Value::Object(object)) => object.remove(last).is_some(),
+            Some(Value::Array(array)) => match last.parse::<usize>() {
+                Ok(index) if index < array.len() => {
+                    array.remove(index);
+                    *self.taken.entry(place).or_default() += 1;
+                    true
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+fn key(segment: &Segment) -> Option<String> {
+    match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { variant } => Some(variant.clone()),
+        Segment::Unknown => None,
+    }
+}
+
+/// The key that serde's message calls unknown.
+fn unknown_key(message: &str) -> Option<&str> {
+    message.strip_prefix("unknown field `")?.split('`').next()
+}
+
+fn child<'a>(value: &'a Value, step: &str) -> Option<&'a Value> {
+    match value {
+        Value::Array(array) => array.get(step.parse::<usize>().ok()?),
+        _ => value.get(step),
+    }
+}
+
+fn child_mut<'a>(value: &'a mut Value, step: &str) -> Option<&'a mut Value> {
+    match value {
+        Value::Array(array) => array.get_mut(step.parse::<usize>().ok()?),
+        _ => value.get_mut(step),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::{OneOrMany, read};
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Outer {
+        _name: Option<String>,
+        zones: Option<OneOrMany>,
+        inner: Vec<Inner>,
+        map: BTreeMap<String, u32>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Inner {
+        count: u32,
+    }
+
+    fn paths(settings: &serde_json::Value) -> Vec<String> {
+        read::<Outer>(settings).unwrap_err().into_iter().map(|fault| fault.path.join(".")).collect()
+    }
+
+    #[test]
+    fn tells_every_fault_where_the_user_wrote_it() {
+        let wrong = json!({
+            "nmae": "x",
+            "zones": ["a", 1, "b", 2],
+            "inner": [{"count": 1}, 5, {"cuont": 1, "count": "x"}, {"count": -1}],
+            "map": {"a": 1, "b": "c"},
+        });
+        assert_eq!(
+            paths(&wrong),
+            [
+                "inner.1",
+                "inner.2.count",
+                "inner.2.cuont",
+                "inner.3.count",
+                "map.b",
+                "nmae",
+                "zones.1",
+                "zones.3"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_is_one_fault_at_the_root() {
+        assert_eq!(paths(&json!("x")), [""]);
+        assert_eq!(paths(&json!({"zones": []})), ["zones"]);
+    }
+
+    #[test]
+    fn reads_what_is_right() {
+        let right = read::<Outer>(&json!({"zones": "a", "inner": [{"count": 3}]})).unwrap();
+        assert_eq!(right.zones.unwrap().values(), ["a"]);
+        assert_eq!((right.inner[0].count, right.map.len()), (3, 0));
+    }
+}
