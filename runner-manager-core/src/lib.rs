@@ -19,10 +19,14 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod github;
+#[cfg(feature = "octocrab")]
+pub mod octocrab;
 pub mod policy;
 pub mod queue;
 pub mod random;
+pub mod rest;
 pub mod retry;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod webhook;

@@ -4,3 +4,5 @@
 //! release, because that is what they are for.
 
 pub mod conformance;
+pub mod simulated;
+pub mod simulator;

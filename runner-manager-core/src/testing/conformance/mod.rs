@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod backend_kind;
+pub mod github;
 
 use std::fmt;
 use std::future::Future;

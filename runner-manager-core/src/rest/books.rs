@@ -1,0 +1,69 @@
+//! What the adapter remembers of GitHub's answers: budgets, and which places it has lately seen.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+
+use super::status::number;
+use crate::domain::later;
+use crate::github::Budget;
+
+/// How long after an answer of success a place counts as visible.
+const VISIBLE: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Books(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By account and GitHub's name of the resource.
+    budgets: BTreeMap<(String, String), Budget>,
+    seen: BTreeMap<String, Timestamp>,
+}
+
+impl Books {
+    /// Notes what an answer says of the calls that are left.
+    pub(super) fn note_budget(&self, account: &str, headers: &HeaderMap) {
+        let resource = headers.get("x-ratelimit-resource").and_then(|name| name.to_str().ok());
+        if let Some(budget) = budget(headers) {
+            let key = (account.to_owned(), resource.unwrap_or("core").to_owned());
+            self.lock().budgets.insert(key, budget);
+        }
+    }
+
+    /// The scarcest of an account's budgets: registering has one of its own.
+    pub(super) fn budget(&self, account: &str, now: Timestamp) -> Option<Budget> {
+        let left = |budget: &Budget| if budget.reset_at <= now { budget.limit } else { budget.remaining };
+        let books = self.lock();
+        let own = books.budgets.iter().filter(|((owner, _), _)| owner == account);
+        own.map(|(_, budget)| *budget).min_by_key(left)
+    }
+
+    /// Notes that a place gave an answer of success.
+    pub(super) fn note_visible(&self, place: &str, now: Timestamp) {
+        let mut books = self.lock();
+        books.seen.retain(|_, at| later(*at, VISIBLE) > now);
+        books.seen.insert(place.to_owned(), now);
+    }
+
+    /// Whether a place gave an answer of success just now.
+    pub(super) fn is_visible(&self, place: &str, now: Timestamp) -> bool {
+        self.lock().seen.get(place).is_some_and(|at| later(*at, VISIBLE) > now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn budget(headers: &HeaderMap) -> Option<Budget> {
+    let reset = i64::try_from(number(headers, "x-ratelimit-reset")?).ok()?;
+    Some(Budget {
+        limit: number(headers, "x-ratelimit-limit")?,
+        remaining: number(headers, "x-ratelimit-remaining")?,
+        reset_at: Timestamp::from_second(reset).ok()?,
+    })
+}

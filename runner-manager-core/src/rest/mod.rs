@@ -1,0 +1,390 @@
+//! The trait [`GitHub`] over GitHub's REST API, by any [`Transport`].
+//!
+//! It owns the paths, the JSON, the pages and the meaning of each refusal. It leaves alone how a request
+//! travels, which credentials it bears (both: [`transport`]), and whether a failed call is tried again: that
+//! is the manager's affair, so nothing in here asks twice for the same thing.
+//!
+//! Everything is as in version 2022-11-28 of the API: <https://docs.github.com/rest>.
+
+mod books;
+mod check;
+pub(crate) mod models;
+mod pages;
+mod status;
+#[cfg(test)]
+mod tests;
+pub mod transport;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+
+use self::books::Books;
+#[cfg(any(feature = "octocrab", feature = "testing"))]
+pub(crate) use self::check::installation_path;
+use self::models::{Delivery, Group, JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
+use self::pages::Listing;
+use self::status::{Effect, Operation};
+pub use self::transport::{As, Transport, TransportError};
+use crate::clock::Clock;
+use crate::domain::{
+    GitHubGroup, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Repository, RunnerName,
+    Scope,
+};
+use crate::github::{
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
+    RegisteredRunner, WebhookDelivery,
+};
+
+/// GitHub over its REST API.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use async_trait::async_trait;
+/// use bytes::Bytes;
+/// use runner_manager_core::clock::SystemClock;
+/// use runner_manager_core::domain::Scope;
+/// use runner_manager_core::github::GitHub;
+/// use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
+///
+/// /// Answers each request with an empty listing.
+/// #[derive(Debug)]
+/// struct Nothing;
+///
+/// #[async_trait]
+/// impl Transport for Nothing {
+///     async fn send(
+///         &self,
+///         _: As<'_>,
+///         request: http::Request<Bytes>,
+///     ) -> Result<http::Response<Bytes>, TransportError> {
+///         assert_eq!(request.uri(), "/orgs/acme/actions/runners?per_page=100");
+///         Ok(http::Response::new(Bytes::from(r#"{"total_count": 0, "runners": []}"#)))
+///     }
+///
+///     fn account(&self, _: &Scope) -> String {
+///         "token".to_owned()
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let github = RestGitHub::new(Arc::new(Nothing), Arc::new(SystemClock));
+/// let acme = Scope::organization("acme").unwrap();
+/// assert!(github.runners(&acme).await?.is_empty());
+/// # Ok::<(), runner_manager_core::github::GitHubError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct RestGitHub {
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    books: Books,
+}
+
+impl RestGitHub {
+    /// GitHub by a transport. The clock tells how far away a reset of a budget is.
+    pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
+        Self { transport, clock, books: Books::default() }
+    }
+
+    /// Sends a request; an answer that is not success is an error.
+    async fn call(
+        &self,
+        operation: Operation,
+        who: As<'_>,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, GitHubError> {
+        let sent = self.transport.send(who, request).await;
+        let now = self.clock.now();
+        let answer = sent.map_err(|error| operation.unanswered(error, now))?;
+        if let As::Scope(scope) = who {
+            self.books.note_budget(&self.transport.account(scope), answer.headers());
+        }
+        if answer.status().is_success() { Ok(answer) } else { Err(operation.refusal(&answer, now)) }
+    }
+
+    async fn get(
+        &self,
+        operation: Operation,
+        who: As<'_>,
+        path: &str,
+    ) -> Result<Response<Bytes>, GitHubError> {
+        self.call(operation, who, operation.get(path)?).await
+    }
+
+    /// Gets one thing of a place: none where the place shows itself, but the thing is not there. A 404 alone
+    /// says less, since GitHub gives it also to credentials that may not see the place.
+    async fn get_one<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        scope: &Scope,
+        path: &str,
+        place: &str,
+    ) -> Result<Option<T>, GitHubError> {
+        match self.get(operation, As::Scope(scope), path).await {
+            Ok(answer) => {
+                self.books.note_visible(place, self.clock.now());
+                operation.read_json(&answer).map(Some)
+            }
+            Err(error) if error.kind == GitHubErrorKind::NotFound => {
+                self.expect_visible(operation, scope, place).await.map(|()| None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that the credentials may see a place, so that what is not in there is truly absent. Asks
+    /// only where the place was not seen in the last minute: absent runners are an everyday matter.
+    async fn expect_visible(
+        &self,
+        operation: Operation,
+        scope: &Scope,
+        place: &str,
+    ) -> Result<(), GitHubError> {
+        if !self.books.is_visible(place, self.clock.now()) {
+            let asking = Operation::read(operation.name);
+            self.get(asking, As::Scope(scope), &format!("{place}?per_page=1")).await?;
+            self.books.note_visible(place, self.clock.now());
+        }
+        Ok(())
+    }
+
+    async fn list_runners(
+        &self,
+        operation: Operation,
+        scope: &Scope,
+        filter: &str,
+    ) -> Result<Vec<RegisteredRunner>, GitHubError> {
+        let place = runners_path(scope);
+        let listing = Listing { operation, who: As::Scope(scope), path: &place };
+        let runners: Vec<Runner> = self.list(listing, filter).await?;
+        self.books.note_visible(&place, self.clock.now());
+        Ok(runners.into_iter().map(RegisteredRunner::from).collect())
+    }
+
+    /// The queued jobs of one run.
+    async fn queued_jobs_of(
+        &self,
+        repository: &Repository,
+        run: u64,
+        operation: Operation,
+    ) -> Result<Vec<JobObservation>, GitHubError> {
+        let scope = Scope::Repository(repository.clone());
+        let path = format!("{}/actions/runs/{run}/jobs", scope_path(&scope));
+        let listing = Listing { operation, who: As::Scope(&scope), path: &path };
+        let jobs: Vec<Job> = self.list(listing, "filter=latest").await?;
+        let told = jobs.into_iter().filter_map(|job| observe(job, repository).ok());
+        Ok(told.filter(|job| job.report == JobReport::Queued).collect())
+    }
+
+    /// All repositories of an organization, which an installation and a token list by different calls.
+    async fn repositories_of(
+        &self,
+        operation: Operation,
+        scope: &Scope,
+        organization: &str,
+    ) -> Result<Vec<Repository>, GitHubError> {
+        let who = As::Scope(scope);
+        let entries: Vec<RepositoryEntry> = if self.transport.has_app() {
+            self.list(Listing { operation, who, path: "/installation/repositories" }, "").await?
+        } else {
+            let path = format!("/orgs/{organization}/repos");
+            let mut entries = Vec::new();
+            self.pages(Listing { operation, who, path: &path }, "", |answer| {
+                entries.extend(operation.read_json::<Vec<RepositoryEntry>>(answer)?);
+                Ok(ControlFlow::Continue(()))
+            })
+            .await?;
+            entries
+        };
+        let repositories = entries.into_iter().map(Repository::try_from).collect::<Result<Vec<_>, _>>();
+        let all = repositories.map_err(|why| {
+            operation.error(GitHubErrorKind::Unexpected, "GitHub named no repository").because(why)
+        })?;
+        Ok(all.into_iter().filter(|repository| scope.covers(repository, None)).collect())
+    }
+}
+
+#[async_trait]
+impl GitHub for RestGitHub {
+    async fn create_jit_config(&self, request: &JitRequest) -> Result<JitConfig, GitHubError> {
+        let operation = Operation { name: "create_jit_config", effect: Effect::Register };
+        let labels = request.labels.iter().map(|label| label.as_str()).collect();
+        let body = JitBody { name: request.name.as_str(), runner_group_id: request.group, labels };
+        let path = format!("{}/generate-jitconfig", runners_path(&request.scope));
+        let answer = self.call(operation, As::Scope(&request.scope), operation.post(&path, &body)?).await?;
+        let JitAnswer { runner, encoded_jit_config } = operation.read_json(&answer)?;
+        Ok(JitConfig { id: runner.id, encoded: encoded_jit_config })
+    }
+
+    async fn runners(&self, scope: &Scope) -> Result<Vec<RegisteredRunner>, GitHubError> {
+        self.list_runners(Operation::read("runners"), scope, "").await
+    }
+
+    async fn runner(
+        &self,
+        scope: &Scope,
+        id: GitHubRunnerId,
+    ) -> Result<Option<RegisteredRunner>, GitHubError> {
+        let place = runners_path(scope);
+        let path = format!("{place}/{id}");
+        let runner: Option<Runner> = self.get_one(Operation::read("runner"), scope, &path, &place).await?;
+        Ok(runner.map(RegisteredRunner::from))
+    }
+
+    async fn find_runner(
+        &self,
+        scope: &Scope,
+        name: &RunnerName,
+    ) -> Result<Option<RegisteredRunner>, GitHubError> {
+        // A server that does not know the filter lists all, and none promises to look for the whole name.
+        let listed =
+            self.list_runners(Operation::read("find_runner"), scope, &format!("name={name}")).await?;
+        Ok(listed.into_iter().find(|runner| runner.name.eq_ignore_ascii_case(name.as_str())))
+    }
+
+    async fn remove_runner(&self, scope: &Scope, id: GitHubRunnerId) -> Result<(), GitHubError> {
+        let operation = Operation { name: "remove_runner", effect: Effect::Remove };
+        let place = runners_path(scope);
+        let request = operation.request(Method::DELETE, &format!("{place}/{id}"), Bytes::new())?;
+        match self.call(operation, As::Scope(scope), request).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == GitHubErrorKind::NotFound => {
+                self.expect_visible(operation, scope, &place).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError> {
+        if let Scope::Repository(_) = scope {
+            return Ok(vec![group_of_a_repository()]);
+        }
+        let path = format!("{}/actions/runner-groups", scope_path(scope));
+        let listing =
+            Listing { operation: Operation::read("runner_groups"), who: As::Scope(scope), path: &path };
+        let groups: Vec<Group> = self.list(listing, "").await?;
+        Ok(groups.into_iter().map(RegisteredGroup::from).collect())
+    }
+
+    async fn queued_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
+        let operation = Operation::read("queued_jobs");
+        let scope = Scope::Repository(repository.clone());
+        let path = format!("{}/actions/runs", scope_path(&scope));
+        let listing = Listing { operation, who: As::Scope(&scope), path: &path };
+        let mut runs = self.runs(listing, "queued").await?;
+        // A run in progress has begun with one job, and may have others in the queue; so may one of which
+        // another job waits for a deployment.
+        runs.extend(self.runs(listing, "in_progress").await?);
+        runs.extend(self.runs(listing, "waiting").await?);
+        let mut jobs = Vec::new();
+        for run in runs.into_keys() {
+            jobs.extend(self.queued_jobs_of(repository, run, operation).await?);
+        }
+        Ok(jobs)
+    }
+
+    async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {
+        let operation = Operation::read("repositories");
+        match scope {
+            Scope::Repository(repository) => Ok(vec![repository.clone()]),
+            Scope::Organization(name) => self.repositories_of(operation, scope, name).await,
+            Scope::Enterprise(_) => Err(operation.error(
+                GitHubErrorKind::Invalid,
+                "GitHub has no call that lists an enterprise's repositories",
+            )),
+        }
+    }
+
+    async fn job(&self, repository: &Repository, id: JobId) -> Result<Option<JobObservation>, GitHubError> {
+        let operation = Operation::read("job");
+        let scope = Scope::Repository(repository.clone());
+        let base = format!("{}/actions", scope_path(&scope));
+        let (path, place) = (format!("{base}/jobs/{id}"), format!("{base}/runs"));
+        let job: Option<Job> = self.get_one(operation, &scope, &path, &place).await?;
+        job.map(|job| observe(job, repository)).transpose().map_err(|why| {
+            operation.error(GitHubErrorKind::Unexpected, "the job cannot be told in our words").because(why)
+        })
+    }
+
+    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<WebhookDelivery>, GitHubError> {
+        let operation = Operation::read("deliveries");
+        let path = deliveries_path(operation, hook)?;
+        let mut deliveries: Vec<WebhookDelivery> = Vec::new();
+        self.pages(Listing { operation, who: owner(hook), path: &path }, "", |answer| {
+            let page: Vec<Delivery> = operation.read_json(answer)?;
+            let reached = page.iter().any(|delivery| delivery.delivered_at < since);
+            let newer = page.into_iter().filter(|delivery| delivery.delivered_at >= since);
+            deliveries.extend(newer.map(WebhookDelivery::from));
+            Ok(if reached { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .await?;
+        Ok(deliveries)
+    }
+
+    async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {
+        let operation = Operation { name: "redeliver", effect: Effect::Write };
+        let path = format!("{}/{id}/attempts", deliveries_path(operation, hook)?);
+        let request = operation.request(Method::POST, &path, Bytes::new())?;
+        self.call(operation, owner(hook), request).await.map(|_| ())
+    }
+
+    async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
+        self.what_is_missing(scope).await
+    }
+
+    fn budget(&self, scope: &Scope) -> Option<Budget> {
+        self.books.budget(&self.transport.account(scope), self.clock.now())
+    }
+}
+
+fn scope_path(scope: &Scope) -> String {
+    match scope {
+        Scope::Organization(name) => format!("/orgs/{name}"),
+        Scope::Repository(repository) => format!("/repos/{repository}"),
+        Scope::Enterprise(slug) => format!("/enterprises/{slug}"),
+    }
+}
+
+fn runners_path(scope: &Scope) -> String {
+    format!("{}/actions/runners", scope_path(scope))
+}
+
+fn deliveries_path(operation: Operation, hook: &Hook) -> Result<String, GitHubError> {
+    match hook {
+        Hook::App => Ok("/app/hook/deliveries".to_owned()),
+        Hook::Of(Scope::Enterprise(_), _) => {
+            Err(operation
+                .error(GitHubErrorKind::Invalid, "GitHub shows no deliveries of an enterprise's hook"))
+        }
+        Hook::Of(scope, id) => Ok(format!("{}/hooks/{id}/deliveries", scope_path(scope))),
+    }
+}
+
+const fn owner(hook: &Hook) -> As<'_> {
+    match hook {
+        Hook::App => As::App,
+        Hook::Of(scope, _) => As::Scope(scope),
+    }
+}
+
+/// A repository has no groups: its runners serve it alone, public or not.
+fn group_of_a_repository() -> RegisteredGroup {
+    RegisteredGroup {
+        id: GitHubGroupId::DEFAULT,
+        name: GitHubGroup::DEFAULT.to_owned(),
+        default: true,
+        allows_public_repositories: true,
+    }
+}
+
+fn observe(job: Job, repository: &Repository) -> Result<JobObservation, JobError> {
+    let status = job.status.clone();
+    job.observe(&status, repository.clone(), None)
+}

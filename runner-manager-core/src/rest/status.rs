@@ -1,0 +1,225 @@
+//! One call: its request, and what an answer to it means, by its status and where that is not enough by its
+//! headers and body.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::transport::TransportError;
+use crate::github::{GitHubError, GitHubErrorKind};
+use crate::retry::Retry;
+
+/// How long to stay away where GitHub says "too many calls" without saying for how long. Its documentation
+/// asks for at least a minute.
+const UNANNOUNCED_WAIT: Duration = Duration::from_mins(1);
+/// The longest wait that is taken from an answer. GitHub's periods last an hour.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// How much of what GitHub says is kept, in characters.
+const LONGEST_DETAIL: usize = 500;
+
+/// What is asked of GitHub, as far as its refusals differ in meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing changes.
+    Read,
+    /// A runner is registered.
+    Register,
+    /// A registration is removed.
+    Remove,
+    /// Anything else that changes something.
+    Write,
+}
+
+/// A call: its name for errors, and its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Operation {
+    pub(super) name: &'static str,
+    pub(super) effect: Effect,
+}
+
+impl Operation {
+    pub(super) const fn read(name: &'static str) -> Self {
+        Self { name, effect: Effect::Read }
+    }
+
+    pub(super) fn get(self, path: &str) -> Result<Request<Bytes>, GitHubError> {
+        self.request(Method::GET, path, Bytes::new())
+    }
+
+    pub(super) fn post(self, path: &str, body: &impl Serialize) -> Result<Request<Bytes>, GitHubError> {
+        let body = serde_json::to_vec(body).expect("our bodies are plain data, which always serializes");
+        self.request(Method::POST, path, body.into())
+    }
+
+    /// A request to be sent. Names were checked when they were read, but a link is what GitHub made it.
+    pub(super) fn request(
+        self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, GitHubError> {
+        let mut request = Request::builder().method(method).uri(path);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(body).map_err(|why| {
+            self.error(GitHubErrorKind::Unexpected, "this makes no address at GitHub").because(why)
+        })
+    }
+
+    /// The JSON of an answer of success.
+    pub(super) fn read_json<T: DeserializeOwned>(self, answer: &Response<Bytes>) -> Result<T, GitHubError> {
+        serde_json::from_slice(answer.body()).map_err(|why| self.unreadable(why))
+    }
+
+    pub(super) fn error(self, kind: GitHubErrorKind, detail: impl Into<String>) -> GitHubError {
+        GitHubError::new(kind, self.name, detail)
+    }
+
+    /// What it means when the call was sent and no usable answer came: a read had no effect.
+    const fn without_answer(self) -> GitHubErrorKind {
+        match self.effect {
+            Effect::Read => GitHubErrorKind::Unavailable,
+            Effect::Register | Effect::Remove | Effect::Write => GitHubErrorKind::Unclear,
+        }
+    }
+
+    /// The error for an answer of success that cannot be read. What it quotes is a kind of value, no secret.
+    pub(super) fn unreadable(self, why: serde_json::Error) -> GitHubError {
+        let kind = match self.effect {
+            Effect::Read => GitHubErrorKind::Unexpected,
+            Effect::Register | Effect::Remove | Effect::Write => GitHubErrorKind::Unclear,
+        };
+        self.error(kind, "GitHub's answer cannot be read").because(why)
+    }
+
+    /// The error for an answer that is not success.
+    pub(super) fn refusal(self, answer: &Response<Bytes>, now: Timestamp) -> GitHubError {
+        let (status, said) = (answer.status(), said(answer));
+        if let Some(wait) = rate_limit(answer, &said, now) {
+            return self.error(GitHubErrorKind::RateLimited, said).retry(Retry::After(wait));
+        }
+        let kind = self.kind(status);
+        let error = self.error(kind, said);
+        match announced(answer.headers()).filter(|_| status.is_server_error()) {
+            Some(wait) => error.retry(Retry::After(wait)),
+            None => error,
+        }
+    }
+
+    fn kind(self, status: StatusCode) -> GitHubErrorKind {
+        match (status.as_u16(), self.effect) {
+            (401, _) => GitHubErrorKind::Unauthenticated,
+            (403, _) => GitHubErrorKind::PermissionDenied,
+            (404 | 410, _) => GitHubErrorKind::NotFound,
+            (409, Effect::Register) => GitHubErrorKind::NameTaken,
+            (422, Effect::Remove) => GitHubErrorKind::Busy,
+            (400 | 422, _) => GitHubErrorKind::Invalid,
+            // A redirect of what is not read is not followed: the scope has another name now.
+            (300..400, _) => GitHubErrorKind::Invalid,
+            (500.., _) => self.without_answer(),
+            _ => GitHubErrorKind::Unexpected,
+        }
+    }
+
+    /// The error for a call that the transport got no answer to.
+    pub(super) fn unanswered(self, error: TransportError, now: Timestamp) -> GitHubError {
+        match error {
+            TransportError::NotSent(_) => {
+                self.error(GitHubErrorKind::Unavailable, "GitHub could not be reached").because(error)
+            }
+            TransportError::Unclear(_) => {
+                self.error(self.without_answer(), "GitHub did not answer").because(error)
+            }
+            TransportError::TooLarge { .. } => {
+                let kind = match self.effect {
+                    Effect::Read => GitHubErrorKind::Unexpected,
+                    Effect::Register | Effect::Remove | Effect::Write => GitHubErrorKind::Unclear,
+                };
+                self.error(kind, "GitHub's answer is too large").because(error)
+            }
+            TransportError::Refused(answer) => self.refused(&answer, now),
+            TransportError::NoApp => {
+                self.error(GitHubErrorKind::Invalid, "this needs an App, and there is only a token")
+            }
+        }
+    }
+}
+
+impl Operation {
+    /// The error for a call that was not sent, since GitHub gave no credentials for it: it had no effect. An
+    /// App that is not installed must not look like a runner that is not registered.
+    fn refused(self, answer: &Response<Bytes>, now: Timestamp) -> GitHubError {
+        let refused = Self::read(self.name).refusal(answer, now);
+        let kind = match refused.kind {
+            GitHubErrorKind::NotFound => GitHubErrorKind::PermissionDenied,
+            other => other,
+        };
+        let detail = match refused.kind {
+            GitHubErrorKind::NotFound => "the App is not installed here, or may not see this".to_owned(),
+            _ => format!("the App got no credentials: {}", refused.detail),
+        };
+        self.error(kind, detail).retry(refused.retry)
+    }
+}
+
+/// How long to stay away, where an answer says that there were too many calls.
+fn rate_limit(answer: &Response<Bytes>, said: &str, now: Timestamp) -> Option<Duration> {
+    let (status, headers) = (answer.status(), answer.headers());
+    if status != StatusCode::FORBIDDEN && status != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    if let Some(wait) = announced(headers) {
+        return Some(wait);
+    }
+    if number(headers, "x-ratelimit-remaining") == Some(0) {
+        return Some(until_reset(headers, now).unwrap_or(UNANNOUNCED_WAIT));
+    }
+    let said = said.to_lowercase();
+    let named = said.contains("rate limit") || said.contains("abuse detection");
+    (named || status == StatusCode::TOO_MANY_REQUESTS).then_some(UNANNOUNCED_WAIT)
+}
+
+fn announced(headers: &HeaderMap) -> Option<Duration> {
+    let header = headers.get("retry-after")?;
+    let seconds = header.to_str().ok().and_then(|text| text.trim().parse().ok());
+    Some(seconds.map_or(UNANNOUNCED_WAIT, Duration::from_secs).min(LONGEST_WAIT))
+}
+
+fn until_reset(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let reset = i64::try_from(number(headers, "x-ratelimit-reset")?).ok()?;
+    let wait = Timestamp::from_second(reset).ok()?.duration_since(now);
+    // A reset that is past by our clock is near by GitHub's.
+    Some(Duration::try_from(wait).unwrap_or(Duration::from_secs(1)).min(LONGEST_WAIT))
+}
+
+/// A header that holds a number.
+pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    message: String,
+    #[serde(default)]
+    errors: Value,
+}
+
+/// What GitHub says in an answer, for people.
+fn said(answer: &Response<Bytes>) -> String {
+    let text = match serde_json::from_slice::<ErrorBody>(answer.body()) {
+        Ok(ErrorBody { message, errors: Value::Null }) => message,
+        Ok(ErrorBody { message, errors }) => format!("{message} {errors}"),
+        Err(_) => String::new(),
+    };
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text: String = text.chars().take(LONGEST_DETAIL).collect();
+    let status = answer.status();
+    if text.is_empty() { format!("status {status}") } else { format!("status {}: {text}", status.as_u16()) }
+}

@@ -1,0 +1,66 @@
+//! The trait [`Transport`]: one HTTP request to GitHub's API, with the credentials of somebody.
+
+use std::error::Error;
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::domain::Scope;
+
+/// Whose credentials a request bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum As<'a> {
+    /// Those that work in a scope: the token, or the App's installation on the scope's owner.
+    Scope(&'a Scope),
+    /// The App's own, which may ask about the App and its installations, and nothing else.
+    App,
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The request was certainly not sent.
+    #[error("the request was not sent")]
+    NotSent(#[source] Box<dyn Error + Send + Sync>),
+    /// The request may have been sent, and may have had its effect.
+    #[error("no answer came")]
+    Unclear(#[source] Box<dyn Error + Send + Sync>),
+    /// The answer was refused for its size. The request may have had its effect.
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge {
+        /// The largest that is taken.
+        limit: usize,
+    },
+    /// The request was not sent, since GitHub refused the credentials for it with this answer: the App is
+    /// not installed there, or may not have a token now.
+    #[error("GitHub gave no credentials: {}", .0.status())]
+    Refused(Box<Response<Bytes>>),
+    /// The request was not sent: [`As::App`] was asked of a transport that works with a token.
+    #[error("there is no App: the credentials are a token")]
+    NoApp,
+}
+
+/// Sends one HTTP request to GitHub's API. It knows nothing of what is asked.
+///
+/// The request's URI is a path with its query relative to the API's root, such as
+/// `/orgs/acme/actions/runners?per_page=100`; its body is JSON or empty. The transport adds what all requests
+/// have: address, credentials, user agent. It bounds the wait and the answer's size, follows no redirect
+/// except of a GET, and never sends a request twice unless the first one certainly had no effect.
+#[async_trait]
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// Sends a request and returns the whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`TransportError`] when there is no answer to this request.
+    async fn send(&self, who: As<'_>, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError>;
+
+    /// Whether it works as an App. Otherwise it has a token, and [`As::App`] is [`TransportError::NoApp`].
+    fn has_app(&self) -> bool {
+        false
+    }
+
+    /// Names the credentials that are used for a scope. Scopes of one account share a budget of calls.
+    fn account(&self, scope: &Scope) -> String;
+}

@@ -1,0 +1,250 @@
+//! The cases, in the order of the trait's *Behaviour* section.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Subject;
+use crate::domain::{GitHubGroupId, GitHubRunnerId, JobId, JobReport, Labels, RunnerName};
+use crate::github::{GitHubError, GitHubErrorKind, JitConfig, JitRequest, RegisteredRunner};
+use crate::retry::Retry;
+use crate::testing::conformance::Case;
+
+/// Enough runners for a second page.
+const TWO_PAGES: usize = 105;
+const ABSENT: GitHubRunnerId = GitHubRunnerId(999_999_999);
+
+/// All cases.
+pub fn cases() -> Vec<Case<Subject>> {
+    vec![
+        Case::new("a_jit_config_registers", a_jit_config_registers),
+        Case::new("a_taken_name_is_told", a_taken_name_is_told),
+        Case::new("an_unknown_group_is_told", an_unknown_group_is_told),
+        Case::new("remove_takes_away", remove_takes_away),
+        Case::new("remove_absent_succeeds", remove_absent_succeeds),
+        Case::new("remove_busy_is_refused", remove_busy_is_refused),
+        Case::new("lists_are_complete", lists_are_complete),
+        Case::new("get_absent_is_none", get_absent_is_none),
+        Case::new("find_absent_is_none", find_absent_is_none),
+        Case::new("groups_are_listed", groups_are_listed),
+        Case::new("queued_jobs_are_listed", queued_jobs_are_listed),
+        Case::new("a_job_is_told", a_job_is_told),
+        Case::new("an_absent_job_is_none", an_absent_job_is_none),
+        Case::new("a_delivery_is_logged_and_repeated", a_delivery_is_logged_and_repeated),
+        Case::new("a_refusal_is_unknown", a_refusal_is_unknown),
+        Case::new("a_wait_is_honoured", a_wait_is_honoured),
+    ]
+}
+
+async fn a_jit_config_registers(subject: Subject) {
+    let made = subject.register("one").await;
+    assert!(!made.encoded.expose().is_empty());
+    let found = subject.find("one").await.expect("it was registered");
+    let told = RegisteredRunner {
+        id: made.id,
+        name: name("one").to_string(),
+        online: false,
+        busy: false,
+        labels: labels(),
+    };
+    assert_eq!(found, told);
+    assert_eq!(subject.runners().await, [told]);
+}
+
+async fn a_taken_name_is_told(subject: Subject) {
+    let made = subject.register("one").await;
+    let error = subject.try_register("one", GitHubGroupId::DEFAULT).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (GitHubErrorKind::NameTaken, Retry::Never), "{error}");
+    assert_eq!(subject.find("one").await.map(|runner| runner.id), Some(made.id));
+}
+
+async fn an_unknown_group_is_told(subject: Subject) {
+    let error = subject.try_register("one", GitHubGroupId(999_999)).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (GitHubErrorKind::NotFound, Retry::Never), "{error}");
+    assert_eq!(subject.find("one").await, None);
+}
+
+async fn remove_takes_away(subject: Subject) {
+    let (gone, kept) = (subject.register("one").await, subject.register("two").await);
+    subject.remove(gone.id).await.unwrap();
+    assert_eq!(subject.find("one").await, None);
+    assert_eq!(subject.get(gone.id).await, None);
+    let left: Vec<GitHubRunnerId> = subject.runners().await.iter().map(|runner| runner.id).collect();
+    assert_eq!(left, [kept.id]);
+}
+
+async fn remove_absent_succeeds(subject: Subject) {
+    subject.remove(ABSENT).await.unwrap();
+    let made = subject.register("one").await;
+    subject.remove(made.id).await.unwrap();
+    subject.remove(made.id).await.unwrap();
+}
+
+async fn remove_busy_is_refused(subject: Subject) {
+    let made = subject.register("one").await;
+    subject.world.run_job(&made, &subject.repository, &labels()).await;
+    let error = subject.remove(made.id).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (GitHubErrorKind::Busy, Retry::Backoff), "{error}");
+    let there = subject.get(made.id).await.expect("it was not removed");
+    assert!(there.busy && there.online, "{there:?}");
+}
+
+async fn lists_are_complete(subject: Subject) {
+    let mut made = Vec::new();
+    for at in 0..TWO_PAGES {
+        made.push(subject.register(&format!("n{at}")).await.id);
+    }
+    let mut listed: Vec<GitHubRunnerId> = subject.runners().await.iter().map(|runner| runner.id).collect();
+    listed.sort_unstable();
+    made.sort_unstable();
+    assert_eq!(listed, made);
+    subject.world.hide_entries().await;
+    let error = subject.github.runners(&subject.scope).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::Unavailable, "{error}");
+}
+
+async fn get_absent_is_none(subject: Subject) {
+    assert_eq!(subject.get(ABSENT).await, None);
+    let made = subject.register("one").await;
+    assert_eq!(subject.get(made.id).await.map(|runner| runner.id), Some(made.id));
+}
+
+async fn find_absent_is_none(subject: Subject) {
+    assert_eq!(subject.find("one").await, None);
+    subject.register("one1").await;
+    assert_eq!(subject.find("one").await, None, "a part of a name is another name");
+}
+
+async fn groups_are_listed(subject: Subject) {
+    let groups = subject.github.runner_groups(&subject.scope).await.unwrap();
+    let default: Vec<_> = groups.iter().filter(|group| group.default).collect();
+    assert_eq!(default.len(), 1, "{groups:?}");
+    assert_eq!((default[0].id, default[0].name.as_str()), (GitHubGroupId::DEFAULT, "Default"));
+}
+
+async fn queued_jobs_are_listed(subject: Subject) {
+    assert!(subject.queued_jobs().await.is_empty());
+    let waits = subject.world.queue_job(&subject.repository, &Labels::parse(["other"]).unwrap()).await;
+    let made = subject.register("one").await;
+    subject.world.run_job(&made, &subject.repository, &labels()).await;
+    assert_eq!(subject.queued_jobs().await, [waits], "the one that runs is not queued");
+}
+
+async fn a_job_is_told(subject: Subject) {
+    let asked = Labels::parse(["Linux", "gpu"]).unwrap();
+    let id = subject.world.queue_job(&subject.repository, &asked).await;
+    let job = subject.github.job(&subject.repository, id).await.unwrap().expect("it was queued");
+    assert_eq!((job.id, &job.repository, &job.labels), (id, &subject.repository, &asked));
+    assert_eq!(job.report, JobReport::Queued);
+}
+
+async fn an_absent_job_is_none(subject: Subject) {
+    let job = subject.github.job(&subject.repository, JobId(999_999_999)).await.unwrap();
+    assert_eq!(job, None);
+}
+
+async fn a_delivery_is_logged_and_repeated(subject: Subject) {
+    let hook = subject.world.fail_delivery(&subject.repository).await;
+    let log = subject.github.deliveries(&hook, Timestamp::UNIX_EPOCH).await.unwrap();
+    let [failed] = log.as_slice() else { panic!("one delivery was made: {log:?}") };
+    assert_eq!(failed.status, 503);
+    assert!(subject.github.deliveries(&hook, Timestamp::MAX).await.unwrap().is_empty());
+
+    subject.github.redeliver(&hook, failed.id).await.unwrap();
+    subject.world.deliver().await;
+    let log = subject.github.deliveries(&hook, Timestamp::UNIX_EPOCH).await.unwrap();
+    let [again, first] = log.as_slice() else { panic!("it was repeated once: {log:?}") };
+    assert_eq!(first, failed, "the newest comes first");
+    assert_eq!((&again.delivery, again.status), (&failed.delivery, 202));
+    assert_ne!(again.id, failed.id);
+}
+
+async fn a_refusal_is_unknown(subject: Subject) {
+    use GitHubErrorKind::{PermissionDenied, RateLimited, Unavailable, Unclear};
+    let made = subject.register("one").await;
+    let reads: [(u16, &[GitHubErrorKind]); 5] = [
+        (403, &[PermissionDenied, RateLimited]),
+        (429, &[RateLimited]),
+        (500, &[Unavailable]),
+        (502, &[Unavailable]),
+        (503, &[Unavailable]),
+    ];
+    for (status, expected) in reads {
+        subject.world.refuse(status, None).await;
+        for error in subject.read_errors(made.id).await {
+            assert!(expected.contains(&error.kind), "{status} gave {error}");
+        }
+        let error = subject.remove(made.id).await.unwrap_err();
+        let unclear = status >= 500 && error.kind == Unclear;
+        assert!(unclear || expected.contains(&error.kind), "{status} gave {error}");
+    }
+}
+
+async fn a_wait_is_honoured(subject: Subject) {
+    subject.world.spend_budget().await;
+    let error = subject.github.runners(&subject.scope).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::RateLimited, "{error}");
+    let Retry::After(wait) = error.retry else {
+        panic!("GitHub said when the next period begins: {error:?}")
+    };
+    assert!(wait > Duration::ZERO && wait <= Duration::from_hours(1), "{wait:?}");
+    for status in [403, 429] {
+        subject.world.refuse(status, Some(17)).await;
+        let error = subject.github.runners(&subject.scope).await.unwrap_err();
+        let wanted = Retry::After(Duration::from_secs(17));
+        assert_eq!((error.kind, error.retry), (GitHubErrorKind::RateLimited, wanted), "{error}");
+    }
+}
+
+impl Subject {
+    async fn register(&self, suffix: &str) -> JitConfig {
+        self.try_register(suffix, GitHubGroupId::DEFAULT).await.unwrap()
+    }
+
+    async fn try_register(&self, suffix: &str, group: GitHubGroupId) -> Result<JitConfig, GitHubError> {
+        let request = JitRequest { scope: self.scope.clone(), name: name(suffix), group, labels: labels() };
+        self.github.create_jit_config(&request).await
+    }
+
+    async fn runners(&self) -> Vec<RegisteredRunner> {
+        self.github.runners(&self.scope).await.unwrap()
+    }
+
+    async fn get(&self, id: GitHubRunnerId) -> Option<RegisteredRunner> {
+        self.github.runner(&self.scope, id).await.unwrap()
+    }
+
+    async fn find(&self, suffix: &str) -> Option<RegisteredRunner> {
+        self.github.find_runner(&self.scope, &name(suffix)).await.unwrap()
+    }
+
+    async fn remove(&self, id: GitHubRunnerId) -> Result<(), GitHubError> {
+        self.github.remove_runner(&self.scope, id).await
+    }
+
+    async fn queued_jobs(&self) -> Vec<JobId> {
+        let jobs = self.github.queued_jobs(&self.repository).await.unwrap();
+        jobs.iter().map(|job| job.id).collect()
+    }
+
+    /// The errors of all calls that read, each of which must fail.
+    async fn read_errors(&self, id: GitHubRunnerId) -> Vec<GitHubError> {
+        let (github, scope) = (&self.github, &self.scope);
+        vec![
+            github.runners(scope).await.unwrap_err(),
+            github.runner(scope, id).await.unwrap_err(),
+            github.runner(scope, ABSENT).await.unwrap_err(),
+            github.find_runner(scope, &name("one")).await.unwrap_err(),
+            github.queued_jobs(&self.repository).await.unwrap_err(),
+            github.job(&self.repository, JobId(1)).await.unwrap_err(),
+        ]
+    }
+}
+
+fn name(suffix: &str) -> RunnerName {
+    RunnerName::new(format!("conformance-{suffix}")).expect("the suffixes are short")
+}
+
+fn labels() -> Labels {
+    Labels::parse(["self-hosted", "linux", "conformance"]).expect("these are labels")
+}

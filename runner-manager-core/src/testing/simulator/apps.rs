@@ -1,0 +1,276 @@
+//! The GitHub App: its installations, their tokens, and its own hook.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    AppSettings, Simulator,
+    hooks::HookTarget,
+    reply::{Call, Page, Reply, time},
+    shapes::{self, WEB},
+    world::ScopeId,
+};
+
+const CREATED: &str = "2020-01-01T00:00:00Z";
+/// Installation ids are account ids further up, so that no table is needed.
+const INSTALLATIONS_FROM: u64 = 50_000_000;
+/// What an App for runners is granted.
+const PERMISSIONS: [(&str, &str); 6] = [
+    ("actions", "write"),
+    ("administration", "write"),
+    ("metadata", "read"),
+    ("organization_hooks", "write"),
+    ("organization_self_hosted_runners", "write"),
+    ("repository_hooks", "write"),
+];
+
+/// Whom an installation token speaks for.
+#[derive(Debug, Clone)]
+pub(super) struct InstallationToken {
+    pub(super) installation: u64,
+    pub(super) expires_at: Timestamp,
+    /// Only these, if it was asked so.
+    repositories: Option<BTreeSet<u64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct TokenRequest {
+    repositories: Option<Vec<String>>,
+    repository_ids: Option<Vec<u64>>,
+    permissions: Option<Map<String, Value>>,
+}
+
+impl Simulator {
+    pub(super) fn installation_of(owner: u64) -> u64 {
+        INSTALLATIONS_FROM + owner
+    }
+
+    pub(super) fn installed_on_account(&self, account: u64) -> bool {
+        self.installed_on(&self.world.account(account).login)
+    }
+
+    fn installed_on(&self, name: &str) -> bool {
+        let Some(app) = &self.settings.app else { return false };
+        let named = |names: &Vec<String>| names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
+        app.installed_on.as_ref().is_none_or(named)
+    }
+
+    /// Whether a token's installation may see the scope at all.
+    pub(super) fn token_covers(&self, token: &InstallationToken, scope: ScopeId) -> bool {
+        let owner = token.installation - INSTALLATIONS_FROM;
+        match scope {
+            ScopeId::Organization(id) | ScopeId::Enterprise(id) => id == owner,
+            ScopeId::Repository(id) => {
+                self.world.repository(id).owner == owner
+                    && token.repositories.as_ref().is_none_or(|listed| listed.contains(&id))
+            }
+        }
+    }
+
+    /// Routes under `/app`, for the App itself.
+    pub(super) fn app_route(&mut self, rest: &[&str], call: &Call<'_>) -> Reply {
+        let Some(app) = self.settings.app.clone() else { return Reply::not_found() };
+        match (call.method, rest) {
+            ("GET", []) => Reply::ok(self.app_json(&app)),
+            ("GET", ["installations"]) => self.list_installations(&app, call),
+            ("GET", ["installations", id]) => match self.find_installation(id) {
+                Some(owner) => Reply::ok(self.installation_json(&app, owner)),
+                None => Reply::not_found(),
+            },
+            ("POST", ["installations", id, "access_tokens"]) => match self.find_installation(id) {
+                Some(owner) => self.mint_token(owner, call),
+                None => Reply::not_found(),
+            },
+            (_, ["hook", "config"]) => self.app_hook_config(call),
+            (_, ["hook", "deliveries", rest @ ..]) => match self.hooks.of_app() {
+                Some(hook) => self.delivery_route(hook, rest, call),
+                None => Reply::not_found(),
+            },
+            _ => Reply::not_found(),
+        }
+    }
+
+    /// `{scope}/installation`, for the App itself.
+    pub(super) fn scope_installation(&self, scope: ScopeId) -> Reply {
+        let (owner, name) = match scope {
+            ScopeId::Enterprise(id) => (id, &self.world.enterprise(id).slug),
+            ScopeId::Organization(id) => (id, &self.world.account(id).login),
+            ScopeId::Repository(id) => {
+                let owner = self.world.account(self.world.repository(id).owner);
+                (owner.id, &owner.login)
+            }
+        };
+        match &self.settings.app {
+            Some(app) if self.installed_on(name) => Reply::ok(self.installation_json(app, owner)),
+            _ => Reply::not_found(),
+        }
+    }
+
+    /// `/installation/repositories`, for an installation.
+    pub(super) fn installation_repositories(&self, token: &InstallationToken, call: &Call<'_>) -> Reply {
+        let owner = token.installation - INSTALLATIONS_FROM;
+        if !self.world.has_account(owner) {
+            return Reply::not_found();
+        }
+        let owner = self.world.account(owner);
+        let listed = |id: &&u64| token.repositories.as_ref().is_none_or(|listed| listed.contains(*id));
+        let ids: Vec<u64> = owner.repositories.iter().filter(listed).copied().collect();
+        let base = &self.settings.base_url;
+        let page = Page::cut(call, base, ids.iter(), ids.len());
+        page.map(|id| shapes::full_repository(base, self.world.repository(*id), owner))
+            .counted("repositories")
+    }
+
+    fn app_hook_config(&mut self, call: &Call<'_>) -> Reply {
+        let hook = match self.hooks.of_app() {
+            Some(hook) => hook,
+            None => self.hooks.add(HookTarget::App, "https://example.com/webhook", None, call.now),
+        };
+        self.hook_config_route(hook, call)
+    }
+
+    /// The account or enterprise of an installation.
+    fn find_installation(&self, id: &str) -> Option<u64> {
+        let owner = id.parse::<u64>().ok()?.checked_sub(INSTALLATIONS_FROM)?;
+        let enterprise = self.world.enterprises().find(|enterprise| enterprise.id == owner);
+        let name = match enterprise {
+            Some(enterprise) => &enterprise.slug,
+            None if self.world.has_account(owner) => &self.world.account(owner).login,
+            None => return None,
+        };
+        self.installed_on(name).then_some(owner)
+    }
+
+    fn list_installations(&self, app: &AppSettings, call: &Call<'_>) -> Reply {
+        let accounts = self.world.accounts().map(|account| (account.id, &account.login));
+        let enterprises = self.world.enterprises().map(|enterprise| (enterprise.id, &enterprise.slug));
+        let owners: Vec<u64> = enterprises
+            .chain(accounts)
+            .filter(|(_, name)| self.installed_on(name))
+            .map(|(owner, _)| owner)
+            .collect();
+        let page = Page::cut(call, &self.settings.base_url, owners.iter(), owners.len());
+        page.map(|owner| self.installation_json(app, *owner)).plain()
+    }
+
+    fn mint_token(&mut self, owner: u64, call: &Call<'_>) -> Reply {
+        let request: TokenRequest = match call.json() {
+            Ok(request) => request,
+            Err(reply) => return reply,
+        };
+        let Some(permissions) = granted(request.permissions.as_ref()) else {
+            return Reply::invalid_simple(
+                "The permissions requested are not granted to this installation.",
+                &[],
+            );
+        };
+        let Some(repositories) = self.chosen_repositories(owner, &request) else {
+            return Reply::invalid_simple(
+                "There is at least one repository that does not exist or is not accessible to the parent installation.",
+                &[],
+            );
+        };
+        let token = format!("ghs_{}{}", self.names.hex(), &self.names.hex()[..4]);
+        let expires_at = call.now + SignedDuration::from_hours(1);
+        let mut json = json!({
+            "token": token,
+            "expires_at": time(expires_at),
+            "permissions": permissions,
+            "repository_selection": if repositories.is_some() { "selected" } else { "all" },
+        });
+        if let Some(repositories) = &repositories {
+            let account = self.world.account(owner);
+            let base = &self.settings.base_url;
+            let full = |id: &u64| shapes::full_repository(base, self.world.repository(*id), account);
+            json["repositories"] = repositories.iter().map(full).collect();
+        }
+        // Whole seconds, as in the answer: the token ends when its holder thinks that it does.
+        let expires_at = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
+        let installation = Self::installation_of(owner);
+        self.tokens.insert(token, InstallationToken { installation, expires_at, repositories });
+        Reply::created(json)
+    }
+
+    /// None if one is not the installation's; none within if there is no choice.
+    #[expect(clippy::option_option, reason = "refused, all, or these: read in one place only")]
+    fn chosen_repositories(&self, owner: u64, request: &TokenRequest) -> Option<Option<BTreeSet<u64>>> {
+        if request.repositories.is_none() && request.repository_ids.is_none() {
+            return Some(None);
+        }
+        let login = if self.world.has_account(owner) { &self.world.account(owner).login } else { "" };
+        let by_name = |name: &String| self.world.find_repository(&format!("{login}/{name}"));
+        let named = request.repositories.iter().flatten().map(by_name);
+        let known = |id: &u64| {
+            Some(*id).filter(|id| self.world.has_repository(*id) && self.world.repository(*id).owner == owner)
+        };
+        let numbered = request.repository_ids.iter().flatten().map(known);
+        named.chain(numbered).collect::<Option<BTreeSet<u64>>>().map(Some)
+    }
+
+    fn app_json(&self, app: &AppSettings) -> Value {
+        let api = &self.settings.base_url;
+        json!({
+            "id": app.id,
+            "slug": app.slug,
+            "client_id": app.client_id,
+            "node_id": format!("A_{}", app.id),
+            "owner": shapes::sender(api),
+            "name": app.slug,
+            "description": null,
+            "external_url": "https://example.com",
+            "html_url": format!("{WEB}/apps/{}", app.slug),
+            "created_at": CREATED,
+            "updated_at": CREATED,
+            "permissions": permissions(),
+            "events": ["workflow_job"],
+        })
+    }
+
+    fn installation_json(&self, app: &AppSettings, owner: u64) -> Value {
+        let api = &self.settings.base_url;
+        let id = Self::installation_of(owner);
+        let (account, kind) = if self.world.has_account(owner) {
+            let account = self.world.account(owner);
+            (shapes::account(api, account), if account.is_user { "User" } else { "Organization" })
+        } else {
+            (shapes::enterprise(self.world.enterprise(owner)), "Enterprise")
+        };
+        json!({
+            "id": id,
+            "account": account,
+            "repository_selection": "all",
+            "access_tokens_url": format!("{api}/app/installations/{id}/access_tokens"),
+            "repositories_url": format!("{api}/installation/repositories"),
+            "html_url": format!("{WEB}/settings/installations/{id}"),
+            "app_id": app.id,
+            "app_slug": app.slug,
+            "target_id": owner,
+            "target_type": kind,
+            "permissions": permissions(),
+            "events": ["workflow_job"],
+            "single_file_name": null,
+            "created_at": CREATED,
+            "updated_at": CREATED,
+            "suspended_at": null,
+            "suspended_by": null,
+        })
+    }
+}
+
+fn permissions() -> Map<String, Value> {
+    PERMISSIONS.iter().map(|(name, level)| ((*name).to_owned(), json!(level))).collect()
+}
+
+/// What a token may do: all that the App may, or what was asked for, if the App may do that.
+fn granted(asked: Option<&Map<String, Value>>) -> Option<Map<String, Value>> {
+    let all = permissions();
+    let Some(asked) = asked else { return Some(all) };
+    let fits = |(name, level): (&String, &Value)| {
+        all.get(name).is_some_and(|granted| granted == level || (granted == "write" && level == "read"))
+    };
+    asked.iter().all(fits).then(|| asked.clone())
+}
