@@ -21,6 +21,7 @@ pub mod domain;
 pub mod github;
 #[cfg(feature = "octocrab")]
 pub mod octocrab;
+pub mod manager;
 pub mod policy;
 pub mod queue;
 pub mod random;
