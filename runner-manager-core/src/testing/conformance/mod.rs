@@ -7,6 +7,10 @@
 pub mod backend;
 pub mod backend_kind;
 pub mod github;
+pub mod clock;
+pub mod queue;
+pub mod storage;
+pub mod store;
 
 use std::fmt;
 use std::future::Future;
