@@ -298,7 +298,8 @@ impl Simulator {
         }
     }
 
-    /// The payload of a delivery, the same bytes at each attempt. None if its hook is gone.
+    /// The payload of a delivery: of a job the same bytes at each attempt, of a ping its hook as it is now. None if
+    /// the hook is gone.
     pub(super) fn payload(&mut self, record: &Record) -> Option<String> {
         match record.event.as_ref() {
             Event::Job(job) => {
@@ -327,7 +328,7 @@ impl Simulator {
         } else {
             format!("\"organization\":{},", shapes::organization(api, owner))
         };
-        let full = shapes::full_repository(api, found, owner);
+        let full = shapes::payload_repository(api, found, owner);
         let sender = shapes::sender(api);
         let fragment: Arc<str> = format!("\"repository\":{full},{organization}\"sender\":{sender}").into();
         self.deliveries.fragments.insert(repository, Arc::clone(&fragment));
@@ -352,7 +353,7 @@ impl Simulator {
             HookTarget::Repository(id) => {
                 let repository = self.world.repository(id);
                 let owner = self.world.account(repository.owner);
-                payload["repository"] = shapes::full_repository(api, repository, owner);
+                payload["repository"] = shapes::payload_repository(api, repository, owner);
             }
             HookTarget::Organization(id) => {
                 payload["organization"] = shapes::organization(api, self.world.account(id));
