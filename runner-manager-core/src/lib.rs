@@ -21,9 +21,9 @@ pub mod domain;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod github;
+pub mod manager;
 #[cfg(feature = "octocrab")]
 pub mod octocrab;
-pub mod manager;
 pub mod policy;
 pub mod queue;
 pub mod random;
