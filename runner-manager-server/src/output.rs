@@ -47,7 +47,10 @@ pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> i
 
 /// The text without what a terminal would obey: names of jobs are whatever a pull request says that they are.
 pub(crate) fn printable(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 

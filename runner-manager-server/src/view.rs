@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
-use runner_manager_core::manager::JobStatus;
-use runner_manager_core::policy::placement::{Choice, Health, choose};
-use runner_manager_core::queue::QueueStatistics;
-use runner_manager_core::store::{Draining, GroupCounts, GroupView};
+use runner_manager_core::manager::{GroupStatus, JobStatus};
+use runner_manager_core::policy::placement::Health;
+use runner_manager_core::queue::{LaneStatistics, QueueStatistics};
+use runner_manager_core::store::{Draining, GroupCounts};
 use serde::{Deserialize, Serialize};
 
 /// A page of a list.
@@ -24,6 +24,7 @@ pub(crate) struct Listing<T> {
 }
 
 /// A runner group.
+#[expect(clippy::struct_field_names, reason = "`github_group` is the word of the configuration")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Group {
     /// Its name.
@@ -178,11 +179,14 @@ pub(crate) struct Lane {
     pub(crate) oldest_due: Option<Timestamp>,
 }
 
-impl Group {
-    /// A group as it is at `now`.
-    pub(crate) fn new(view: &GroupView, now: Timestamp) -> Self {
-        let record = &view.record.value;
-        let spec = &record.spec;
+impl From<&GroupStatus> for Group {
+    fn from(status: &GroupStatus) -> Self {
+        let spec = &status.record.spec;
+        let placement = |placement: &domain::Placement| Placement {
+            backend: placement.backend.to_string(),
+            description: placement.description.clone(),
+            trouble: status.record.placements.get(&placement.key).map(Trouble::new),
+        };
         Self {
             name: spec.name.to_string(),
             scope: spec.scope.to_string(),
@@ -190,28 +194,26 @@ impl Group {
             labels: spec.offered_labels().iter().map(ToString::to_string).collect(),
             min_idle: spec.bounds.min_idle(),
             max: spec.bounds.max(),
-            alive: view.counts.alive(),
-            counts: view.counts,
-            draining: record.draining,
-            blocked: blocked(view, now),
-            placements: spec.placements.iter().map(|placement| Placement {
-                backend: placement.backend.to_string(),
-                description: placement.description.clone(),
-                trouble: record.placements.get(&placement.key).map(Trouble::new),
-            }).collect(),
+            alive: status.counts.alive(),
+            counts: status.counts,
+            draining: status.record.draining,
+            blocked: blocked(status),
+            placements: spec.placements.iter().map(placement).collect(),
         }
     }
 }
 
 /// Why a group can make no runner, whatever is asked for.
-fn blocked(view: &GroupView, now: Timestamp) -> Option<String> {
-    let record = &view.record.value;
-    if view.counts.alive() >= record.spec.bounds.max() {
-        return Some(format!("at max ({} runners)", record.spec.bounds.max()));
+fn blocked(status: &GroupStatus) -> Option<String> {
+    let max = status.record.spec.bounds.max();
+    if status.counts.alive() >= max {
+        return Some(format!("at max ({max} runners)"));
     }
-    let Choice::Blocked { until } = choose(record, now) else { return None };
-    Some(match &record.registration {
-        Some(health) => format!("registering at GitHub fails: {}; next try at {until:.0}", health.last.detail),
+    let until = status.blocked_until?;
+    Some(match &status.record.registration {
+        Some(health) => {
+            format!("registering at GitHub fails: {}; next try at {until:.0}", health.last.detail)
+        }
         None => format!("no placement can be tried before {until:.0}"),
     })
 }
@@ -324,8 +326,8 @@ impl From<&JobStatus> for Job {
 
 impl From<QueueStatistics> for Queue {
     fn from(queue: QueueStatistics) -> Self {
-        let lane = |lane: runner_manager_core::queue::LaneStatistics| {
-            let runner_manager_core::queue::LaneStatistics { lane, due, delayed, claimed, oldest_due } = lane;
+        let lane = |lane: LaneStatistics| {
+            let LaneStatistics { lane, due, delayed, claimed, oldest_due } = lane;
             (lane.as_str().to_owned(), Lane { due, delayed, claimed, oldest_due })
         };
         Self { lanes: queue.lanes.into_iter().map(lane).collect(), dead: queue.dead }

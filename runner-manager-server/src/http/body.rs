@@ -96,9 +96,8 @@ impl Bodies {
 pub(super) fn declared_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
     let Some(value) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
-    let length = length.ok_or_else(|| {
-        Refusal::new(StatusCode::BAD_REQUEST, "the Content-Length header is no number")
-    })?;
+    let length = length
+        .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "the Content-Length header is no number"))?;
     usize::try_from(length).ok().filter(|length| *length <= MAX_BODY).map(Some).ok_or_else(too_large)
 }
 
@@ -181,7 +180,8 @@ mod tests {
     #[test]
     fn a_declared_length_is_refused_before_anything_is_read() {
         let length = |text: &'static str| {
-            let headers = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, HeaderValue::from_static(text))]);
+            let headers =
+                HeaderMap::from_iter([(http::header::CONTENT_LENGTH, HeaderValue::from_static(text))]);
             declared_length(&headers).map_err(|refusal| refusal.status())
         };
         assert_eq!(length("26214400"), Ok(Some(MAX_BODY)));

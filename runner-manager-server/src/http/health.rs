@@ -38,7 +38,8 @@ pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, Json<He
     let running = if state.0.parts.stop.is_cancelled() { Err("it stops".to_owned()) } else { Ok(()) };
     let ok = store.is_ok() && running.is_ok();
     let checks = [("store", store), ("manager", running)];
-    let checks = checks.map(|(what, found)| (what, found.map_or_else(|wrong| wrong, |()| "ok".to_owned()))).into();
+    let checks =
+        checks.map(|(what, found)| (what, found.map_or_else(|wrong| wrong, |()| "ok".to_owned()))).into();
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Health { ok, checks }))
 }

@@ -30,7 +30,7 @@ use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::Manager;
 use tokio_util::sync::CancellationToken;
 
-use self::answer::Refusal;
+pub(crate) use self::answer::Refusal;
 use self::auth::Access;
 use self::body::Bodies;
 use self::events::Watchers;

@@ -75,12 +75,7 @@ async fn accept(
     Ok((stream, slot))
 }
 
-async fn connection(
-    stream: Lingering,
-    router: Router,
-    stop: CancellationToken,
-    _slot: OwnedSemaphorePermit,
-) {
+async fn connection(stream: Lingering, router: Router, stop: CancellationToken, _slot: OwnedSemaphorePermit) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)

@@ -6,11 +6,11 @@
 //! nothing in it for us.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use jiff::Timestamp;
 use runner_manager_core::clock::timeout;
 use runner_manager_core::config::Webhooks;
 use runner_manager_core::domain::{DeliveryId, JobObservation, Secret};
@@ -43,8 +43,10 @@ struct Accepted {
 enum Outcome {
     /// What it says about a job is recorded.
     Recorded,
-    /// It says what is known already, or was delivered before.
+    /// It says what is on record already.
     NothingNew,
+    /// This very delivery was taken in before.
+    Repeated,
     /// It is not about a job.
     Ignored,
     /// GitHub tries whether we are there: we are.
@@ -54,17 +56,20 @@ enum Outcome {
 /// Takes in one webhook.
 pub(super) async fn receive(State(state): State<AppState>, request: Request) -> Response {
     let received = state.clock().now();
-    let (delivery, event) = (named(request.headers(), DELIVERY_HEADER), named(request.headers(), EVENT_HEADER));
-    let taken = take(&state, request).await;
+    let (head, body) = request.into_parts();
+    let taken = take(&state, &head.headers, body).await;
     let seconds = state.clock().now().duration_since(received).as_secs_f64();
-    state.metrics().webhook(taken.as_ref().map_or_else(|refusal| refusal.status(), |_| StatusCode::ACCEPTED), seconds);
+    let status = taken.as_ref().map_or_else(Refusal::status, |_| StatusCode::ACCEPTED);
+    state.metrics().webhook(status, seconds);
+    let [delivery, event] = [DELIVERY_HEADER, EVENT_HEADER].map(|name| named(&head.headers, name));
     match taken {
         Ok(accepted) => {
-            tracing::info!(delivery, event, outcome = ?accepted.outcome, detail = accepted.detail, seconds, "webhook taken");
+            let Accepted { outcome, detail } = &accepted;
+            tracing::info!(delivery, event, ?outcome, detail, seconds, "webhook taken");
             (StatusCode::ACCEPTED, Json(accepted)).into_response()
         }
         Err(refusal) => {
-            let (status, reason) = (refusal.status().as_u16(), refusal.reason());
+            let (status, reason) = (status.as_u16(), refusal.reason());
             tracing::warn!(delivery, event, status, reason, seconds, "webhook refused");
             // What is left of the body is not read, so the connection cannot be used again.
             ([(CONNECTION, HeaderValue::from_static("close"))], refusal).into_response()
@@ -72,10 +77,9 @@ pub(super) async fn receive(State(state): State<AppState>, request: Request) -> 
     }
 }
 
-async fn take(state: &AppState, request: Request) -> Result<Accepted, Refusal> {
-    let (head, body) = request.into_parts();
-    let declared = declared_length(&head.headers)?;
-    let signature = head.headers.get(SIGNATURE_HEADER).map(|value| value.to_str().unwrap_or_default());
+async fn take(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Accepted, Refusal> {
+    let declared = declared_length(headers)?;
+    let signature = headers.get(SIGNATURE_HEADER).map(|value| value.to_str().unwrap_or_default());
     let webhooks = &state.0.parts.webhooks;
     if let (Webhooks::Signed(_), None) = (webhooks, signature) {
         if declared.is_none() {
@@ -84,13 +88,13 @@ async fn take(state: &AppState, request: Request) -> Result<Accepted, Refusal> {
         }
         return Err(unauthorized(SignatureError::Missing));
     }
-    let held = state.0.bodies.read(&head.headers, body).await?;
+    let held = state.0.bodies.read(headers, body).await?;
     if let Webhooks::Signed(secret) = webhooks {
         authenticate(secret, &held.bytes, signature)?;
     }
-    let event = required(&head.headers, EVENT_HEADER)?;
-    let delivery = delivery(&head.headers)?;
-    is_json(&head.headers)?;
+    let event = required(headers, EVENT_HEADER)?;
+    let delivery = delivery(headers)?;
+    is_json(headers)?;
     let webhook = parse(event, &held.bytes).map_err(|error| unreadable(&error))?;
     drop(held);
     match webhook {
@@ -110,12 +114,18 @@ fn unauthorized(error: SignatureError) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, error.to_string())
 }
 
-async fn observe(state: &AppState, delivery: &DeliveryId, seen: &JobObservation) -> Result<Accepted, Refusal> {
+async fn observe(
+    state: &AppState,
+    delivery: &DeliveryId,
+    seen: &JobObservation,
+) -> Result<Accepted, Refusal> {
     let taken = timeout(state.clock(), ANSWER_WITHIN, state.manager().observe(delivery, seen)).await;
-    let taken = taken.map_err(|late| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the store: {late}")))??;
+    let taken = taken
+        .map_err(|late| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the store: {late}")))??;
     let outcome = match taken {
         Taken::Recorded => Outcome::Recorded,
         Taken::NothingNew => Outcome::NothingNew,
+        Taken::Repeated => Outcome::Repeated,
     };
     Ok(Accepted { outcome, detail: Some(format!("job {} of {}", seen.id, seen.repository)) })
 }

@@ -1,0 +1,103 @@
+//! `serve`: the manager and its HTTP server, from start to stop.
+//!
+//! The order at the start: the configuration, the port, the storage, GitHub, the backends, the groups. What is
+//! wrong with one of them ends the start before anything was done. At the stop the port closes first, and the
+//! manager finishes or puts back what it holds.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use runner_manager_core::clock::{Clock, SystemClock};
+use runner_manager_core::config::{self, Configuration, Webhooks};
+use runner_manager_core::manager::{Manager, Parts, Settings};
+use runner_manager_core::random::SystemRandom;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::auth::Access;
+use crate::http::{AppParts, AppState, router, server};
+use crate::signals::StopSignals;
+use crate::{connect, output};
+
+/// The exit code after a second signal.
+const INTERRUPTED: u8 = 130;
+
+/// Serves until a signal asks to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub(crate) async fn run(file: &Path) -> anyhow::Result<ExitCode> {
+    let mut signals = StopSignals::listen()?;
+    let configuration = config::load(file, &runner_manager_backends::registry())?;
+    let stop = CancellationToken::new();
+    let serving = serve(configuration, stop.clone());
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        ended = serving.as_mut() => return ended.map(|()| ExitCode::SUCCESS),
+        signal = signals.next() => tracing::info!(signal, "stopping; a second signal ends at once"),
+    }
+    stop.cancel();
+    tokio::select! {
+        ended = serving => ended.map(|()| ExitCode::SUCCESS),
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended before what was under way was finished: the next start carries on");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let listen = configuration.server.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    let access = Access::new(&configuration.server, address);
+    warn_of(&configuration, &access);
+    let webhooks = configuration.server.webhooks.clone();
+    let parts = parts(&configuration, clock.clone()).await?;
+    let github = parts.github.clone();
+    let manager = Manager::new(parts);
+    manager.configure(configuration.groups).await.context("the groups cannot be written to the store")?;
+    let state = AppState::new(AppParts {
+        manager: manager.clone(),
+        github,
+        clock: clock.clone(),
+        webhooks,
+        access,
+        stop: stop.clone(),
+    });
+    tracing::info!(%address, deployment = %configuration.name, version = env!("CARGO_PKG_VERSION"), "listening");
+    output::line(&format!("listening on http://{address}"))?;
+    tokio::join!(server::serve(listener, router(state), clock, stop.clone()), manager.run(stop));
+    Ok(())
+}
+
+async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+    let (store, queue) = connect::storage(&configuration.store, clock.clone())?;
+    let registry = runner_manager_backends::registry();
+    Ok(Parts {
+        owner: configuration.owner.clone(),
+        store,
+        queue,
+        github: connect::github(&configuration.github, clock.clone())?,
+        backends: connect::backends(&configuration.backends, &registry, clock.clone()).await?,
+        clock,
+        random: Arc::new(SystemRandom),
+        settings: Settings {
+            balance: configuration.balance,
+            sweep_interval: configuration.sweep_interval,
+            ..Settings::default()
+        },
+    })
+}
+
+fn warn_of(configuration: &Configuration, access: &Access) {
+    if matches!(access, Access::Nobody) {
+        tracing::warn!("no server.tokens are configured: the dashboard, the API and /metrics answer nobody");
+    }
+    if matches!(configuration.server.webhooks, Webhooks::Unsigned) {
+        tracing::warn!("allow_unsigned_webhooks: whoever reaches this port can send webhooks");
+    }
+}
