@@ -201,6 +201,17 @@ impl Simulator {
         self.settings.faults = faults;
     }
 
+    /// Where the App's own hook goes from now on. Nothing happens without an App.
+    pub fn set_app_hook(&mut self, url: &str, secret: &str, now: Timestamp) {
+        if self.settings.app.is_none() {
+            return;
+        }
+        let hook = self.hooks.of_app().unwrap_or_else(|| self.hooks.add(HookTarget::App, url, None, now));
+        let hook = self.hooks.get_mut(hook).expect("just looked up or added");
+        url.clone_into(&mut hook.url);
+        hook.secret = Some(secret.to_owned());
+    }
+
     /// Sets [`Settings::base_url`], for a server that learns its port late.
     pub fn set_base_url(&mut self, base_url: &str) {
         base_url.trim_end_matches('/').clone_into(&mut self.settings.base_url);

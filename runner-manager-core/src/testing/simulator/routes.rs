@@ -71,13 +71,14 @@ impl Simulator {
             );
             return self.respond(reply, &Caller::Anonymous, resource, call.now);
         }
-        if let Some((status, retry_after)) = strike.answer {
-            return self.respond(injected(status, retry_after), &Caller::Anonymous, resource, call.now);
-        }
-        let caller = match self.authenticate(headers, call.segments, call.now) {
-            Ok(caller) => caller,
-            Err(reply) => return self.respond(reply, &Caller::Anonymous, resource, call.now),
+        let (caller, refused) = match self.authenticate(headers, call.segments, call.now) {
+            Ok(caller) => (caller, None),
+            Err(reply) => (Caller::Anonymous, Some(reply)),
         };
+        let injected = strike.answer.map(|(status, retry_after)| injected(status, retry_after));
+        if let Some(reply) = injected.or(refused) {
+            return self.respond(reply, &caller, resource, call.now);
+        }
         let reply = self.charged(call, &caller, resource);
         let reply = self.unless_known(reply, call, headers, &caller, resource);
         self.respond(reply, &caller, resource, call.now)

@@ -123,7 +123,14 @@ pub(super) fn minimal_repository(api: &str, repository: &Repository, owner: &Acc
     Value::Object(repository_urls(api, repository, owner))
 }
 
-/// A repository in the form of `repository`, which is also that of the payloads.
+/// A repository as in payloads.
+pub(super) fn payload_repository(api: &str, repository: &Repository, owner: &Account) -> Value {
+    let mut json = full_repository(api, repository, owner);
+    json["custom_properties"] = json!({});
+    json
+}
+
+/// A repository in the form of `repository`.
 pub(super) fn full_repository(api: &str, repository: &Repository, owner: &Account) -> Value {
     let mut object = repository_urls(api, repository, owner);
     let full_name = &repository.full_name;

@@ -327,7 +327,7 @@ impl Simulator {
         } else {
             format!("\"organization\":{},", shapes::organization(api, owner))
         };
-        let full = shapes::full_repository(api, found, owner);
+        let full = shapes::payload_repository(api, found, owner);
         let sender = shapes::sender(api);
         let fragment: Arc<str> = format!("\"repository\":{full},{organization}\"sender\":{sender}").into();
         self.deliveries.fragments.insert(repository, Arc::clone(&fragment));
@@ -352,7 +352,7 @@ impl Simulator {
             HookTarget::Repository(id) => {
                 let repository = self.world.repository(id);
                 let owner = self.world.account(repository.owner);
-                payload["repository"] = shapes::full_repository(api, repository, owner);
+                payload["repository"] = shapes::payload_repository(api, repository, owner);
             }
             HookTarget::Organization(id) => {
                 payload["organization"] = shapes::organization(api, self.world.account(id));
