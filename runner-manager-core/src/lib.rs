@@ -18,6 +18,8 @@ pub mod backend;
 pub mod clock;
 pub mod config;
 pub mod domain;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod github;
 #[cfg(feature = "octocrab")]
 pub mod octocrab;

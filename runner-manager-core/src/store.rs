@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -140,7 +141,7 @@ pub enum Change {
         /// What must be there.
         expected: Expected,
     },
-    /// Removes a group's record.
+    /// Removes a group's record. One that still has runners or waiting jobs is a `Conflict`.
     RemoveGroup {
         /// Which.
         name: GroupName,
@@ -158,7 +159,7 @@ pub enum Change {
         /// The runner.
         runner: Runner,
     },
-    /// Writes an existing runner. Its group never changes.
+    /// Writes an existing runner. Its group never changes: another one is a `Conflict`.
     PutRunner {
         /// The runner.
         runner: Runner,
@@ -185,14 +186,49 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Write {
     /// Names this write: a repeat of it, after a lost reply or a redelivered webhook, gets the first answer
-    /// and changes nothing. Kept for at least a day.
+    /// and changes nothing. Kept for a day, unless there are very many ([`Retention`]).
     pub operation: OperationId,
     /// The claim under which it is made, where it is made for a task. A claim that was lost is refused.
     pub claim: Option<ClaimToken>,
-    /// The changes. Each names another record.
+    /// The changes. Each names another record: a record that is named twice is a `Conflict`. A reservation
+    /// sees its group as the changes before it leave it.
     pub changes: Vec<Change>,
     /// The tasks that follow.
     pub tasks: Vec<NewTask>,
+}
+
+/// How long a storage remembers what is over. What is beyond either bound is forgotten with later writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How many answers to writes are kept. Default 200,000.
+    pub operations: u64,
+    /// How long answers to writes are kept. Default 24 h.
+    pub operations_for: Duration,
+    /// How many completed jobs are kept. Default 10,000.
+    pub completed_jobs: u64,
+    /// How long completed jobs are kept. Default 72 h: GitHub redelivers webhooks for three days, and a
+    /// job that is remembered as completed is not taken for a new one.
+    pub completed_jobs_for: Duration,
+    /// How many runners that ended are kept. Default 1,000.
+    pub ended_runners: u64,
+    /// How long runners that ended are kept. Default 7 days.
+    pub ended_runners_for: Duration,
+    /// How many tasks that were given up are kept. Default 1,000.
+    pub dead_tasks: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            operations: 200_000,
+            operations_for: Duration::from_hours(24),
+            completed_jobs: 10_000,
+            completed_jobs_for: Duration::from_hours(72),
+            ended_runners: 1_000,
+            ended_runners_for: Duration::from_hours(24 * 7),
+            dead_tasks: 1_000,
+        }
+    }
 }
 
 /// The answer to a [`Write`].

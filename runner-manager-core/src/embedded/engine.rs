@@ -1,0 +1,86 @@
+//! Where operations run: at once on tables in memory, or by the writer of a file.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::memory::Memory;
+use super::step::Step;
+use super::tables::Read;
+use super::tally::{Counted, Tally};
+use super::wake::Lanes;
+use crate::clock::Clock;
+use crate::store::StoreError;
+
+/// What all operations of a storage share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The storage's time.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Those who wait for tasks.
+    pub(super) lanes: Lanes,
+    /// What was done.
+    pub(super) tally: Tally,
+}
+
+/// Where operations run.
+#[derive(Debug)]
+pub(super) enum Engine {
+    /// At once, one after the other.
+    Memory(Mutex<Memory>),
+}
+
+impl Engine {
+    /// Runs an operation that may write. It is answered once what it changed is safe.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        shared: &Shared,
+        operation: impl FnOnce(&mut Step<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                in_memory(&mut memory, shared, operation)
+            }
+        }
+    }
+
+    /// Reads, and sees everything that was answered before.
+    pub(super) fn read<T>(
+        &self,
+        shared: &Shared,
+        read: impl FnOnce(&dyn Read) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                counted(&*memory, shared, read)
+            }
+        }
+    }
+}
+
+fn in_memory<T>(
+    memory: &mut Memory,
+    shared: &Shared,
+    operation: impl FnOnce(&mut Step<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut step = Step::new(memory, shared.clock.now());
+    let answer = operation(&mut step);
+    shared.tally.operation(step.entries());
+    if step.changed {
+        shared.tally.commit();
+    }
+    shared.lanes.tell(&step.wakes);
+    answer
+}
+
+fn counted<T>(
+    tables: &dyn Read,
+    shared: &Shared,
+    read: impl FnOnce(&dyn Read) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let tables = Counted::new(tables);
+    let answer = read(&tables);
+    shared.tally.read(tables.entries());
+    answer
+}

@@ -1,0 +1,188 @@
+//! The public face: both traits, over the engine.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::engine::{Engine, Shared};
+use super::memory::Memory;
+use super::step::Step;
+use super::tally::{StorageStatistics, Tally};
+use super::wake::{Baton, Lanes};
+use super::{apply, queue, read, statistics};
+use crate::clock::Clock;
+use crate::domain::{EndedRunner, GroupName, JobId, Runner, RunnerName, WorkflowJob, later};
+use crate::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
+use crate::store::{
+    Applied, GroupView, JobFilter, Page, Retention, RunnerFilter, Store, StoreError, Versioned, Write,
+};
+
+/// A storage in this process: the one for a single manager, for tests and for simulations.
+///
+/// ```
+/// use std::sync::Arc;
+/// use runner_manager_core::clock::SystemClock;
+/// use runner_manager_core::embedded::EmbeddedStorage;
+/// use runner_manager_core::queue::TaskQueue;
+/// use runner_manager_core::store::Store;
+///
+/// let storage = Arc::new(EmbeddedStorage::in_memory(Arc::new(SystemClock)));
+/// let store: Arc<dyn Store> = storage.clone();
+/// let queue: Arc<dyn TaskQueue> = storage;
+/// ```
+#[derive(Debug)]
+pub struct EmbeddedStorage {
+    engine: Engine,
+    shared: Arc<Shared>,
+    retention: Retention,
+}
+
+impl EmbeddedStorage {
+    /// An empty storage in memory. It needs no thread and no runtime: every operation is done when it is
+    /// first polled.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
+        Self::new(Engine::Memory(Mutex::new(Memory::new())), clock)
+    }
+
+    /// The same storage with another memory for what is over.
+    #[must_use]
+    pub const fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// What the storage has done since it was opened.
+    pub fn statistics(&self) -> StorageStatistics {
+        self.shared.tally.statistics()
+    }
+
+    fn new(engine: Engine, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared { clock, lanes: Lanes::default(), tally: Tally::default() };
+        Self { engine, shared: Arc::new(shared), retention: Retention::default() }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStorage {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.shared.clock.now())
+    }
+
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+        let retention = self.retention;
+        self.engine.run(&self.shared, move |step| apply::apply(step, &retention, write)).await
+    }
+
+    async fn group(&self, name: &GroupName) -> Result<Option<GroupView>, StoreError> {
+        self.engine.read(&self.shared, |tables| read::group(tables, name))
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupView>, StoreError> {
+        self.engine.read(&self.shared, read::groups)
+    }
+
+    async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
+        let found = self.engine.read(&self.shared, |tables| read::runner(tables, name))?;
+        Ok(found.map(Into::into))
+    }
+
+    async fn runners(
+        &self,
+        filter: &RunnerFilter,
+        page: &Page<RunnerName>,
+    ) -> Result<Vec<Versioned<Runner>>, StoreError> {
+        self.engine.read(&self.shared, |tables| read::runners(tables, filter, page))
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
+        let found = self.engine.read(&self.shared, |tables| read::job(tables, id))?;
+        Ok(found.map(Into::into))
+    }
+
+    async fn jobs(
+        &self,
+        filter: &JobFilter,
+        page: &Page<JobId>,
+    ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
+        self.engine.read(&self.shared, |tables| read::jobs(tables, filter, page))
+    }
+
+    async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {
+        self.engine.read(&self.shared, |tables| read::ended_runners(tables, limit))
+    }
+}
+
+#[async_trait]
+impl TaskQueue for EmbeddedStorage {
+    async fn push(&self, tasks: Vec<NewTask>) -> Result<(), StoreError> {
+        let push = |step: &mut Step<'_>| tasks.into_iter().try_for_each(|task| queue::push(step, task));
+        self.engine.run(&self.shared, push).await
+    }
+
+    async fn claim(
+        &self,
+        lane: &Lane,
+        most: usize,
+        lease: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let clock = &*self.shared.clock;
+        let waiters = self.shared.lanes.of(lane.as_str());
+        let end = later(clock.now(), wait);
+        let mut baton = None;
+        loop {
+            let lane = lane.clone();
+            let claims =
+                self.engine.run(&self.shared, move |step| queue::claim(step, &lane, most, lease)).await?;
+            if let Some(baton) = baton.take() {
+                Baton::done(baton);
+            }
+            let left = Duration::try_from(end.duration_since(clock.now())).unwrap_or(Duration::ZERO);
+            if !claims.is_empty() || most == 0 || left.is_zero() || !waiters.wait(clock, left).await {
+                return Ok(claims);
+            }
+            baton = Some(waiters.baton());
+        }
+    }
+
+    async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<Timestamp, StoreError> {
+        let token = token.clone();
+        self.engine.run(&self.shared, move |step| queue::extend(step, &token, lease)).await
+    }
+
+    async fn ack(&self, token: &ClaimToken) -> Result<(), StoreError> {
+        let token = token.clone();
+        self.engine.run(&self.shared, move |step| queue::ack(step, &token)).await
+    }
+
+    async fn retry(&self, token: &ClaimToken, when: Timestamp, reason: &str) -> Result<(), StoreError> {
+        let (token, reason) = (token.clone(), reason.to_owned());
+        self.engine.run(&self.shared, move |step| queue::retry(step, &token, when, &reason)).await
+    }
+
+    async fn release(&self, token: &ClaimToken) -> Result<(), StoreError> {
+        let token = token.clone();
+        self.engine.run(&self.shared, move |step| queue::release(step, &token)).await
+    }
+
+    async fn bury(&self, token: &ClaimToken, reason: &str) -> Result<(), StoreError> {
+        let (token, reason, retention) = (token.clone(), reason.to_owned(), self.retention);
+        self.engine.run(&self.shared, move |step| queue::bury(step, &retention, &token, &reason)).await
+    }
+
+    async fn dead(&self, limit: usize) -> Result<Vec<DeadTask>, StoreError> {
+        self.engine.read(&self.shared, |tables| queue::dead(tables, limit))
+    }
+
+    async fn revive(&self, key: &str) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.engine.run(&self.shared, move |step| queue::revive(step, &key)).await
+    }
+
+    async fn statistics(&self) -> Result<QueueStatistics, StoreError> {
+        let now = self.shared.clock.now();
+        self.engine.read(&self.shared, |tables| statistics::statistics(tables, now))
+    }
+}
