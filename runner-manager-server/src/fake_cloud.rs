@@ -66,7 +66,7 @@ pub(crate) async fn run(args: FakeCloudArgs, stop: CancellationToken) -> anyhow:
     let (listener, address) = listen(args.port).await?;
     let cloud = ServedCloud::new(behaviour, Arc::new(SystemClock));
     let link = args.github.as_deref().map(HttpLink::new).transpose()?;
-    output::line(format_args!("listening on http://{address}")).context("the address could not be printed")?;
+    output::line(&format!("listening on http://{address}")).context("the address could not be printed")?;
     let machines = async {
         if let Some(link) = link {
             cloud.play_machines(Arc::new(link), stop.clone()).await;

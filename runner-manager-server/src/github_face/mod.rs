@@ -88,7 +88,7 @@ pub(crate) async fn run(args: GitHubSimulatorArgs, stop: CancellationToken) -> a
             simulator.set_app_hook(url, secret, now);
         }
     });
-    output::line(format_args!("listening on {url}")).context("the address could not be printed")?;
+    output::line(&format!("listening on {url}")).context("the address could not be printed")?;
     tokio::join!(serve(listener, Arc::clone(&github) as Arc<dyn Face>, stop.clone()), github.deliver(stop));
     Ok(ExitCode::SUCCESS)
 }
