@@ -1,5 +1,7 @@
-//! The simulator against what GitHub publishes: each answer of each route is valid by the OpenAPI
+//! The simulator against what GitHub publishes: each answer of each route is valid by its `OpenAPI`
 //! description, each payload by the webhook schemas, and every route is walked.
+#![allow(clippy::unwrap_used, reason = "clippy knows #[test] functions as tests, not their helpers")]
+#![allow(clippy::needless_pass_by_value, reason = "json!(..) reads better than &json!(..) at each call")]
 
 mod github_openapi;
 
@@ -75,6 +77,8 @@ impl Client {
         let mut github = Simulator::new(Settings { app: Some(app), ..Settings::default() });
         github.add_organization("acme", Some("big"));
         github.add_repository("acme", "widgets", true);
+        github.add_repository("acme", "gadgets", true);
+        github.add_organization("other", Some("big"));
         let now = "2026-03-01T12:00:00.25Z".parse().unwrap();
         let token = DEFAULT_TOKEN.to_owned();
         Self { github, openapi: OpenApi::load(), now, token, seen: BTreeMap::new() }
@@ -189,6 +193,13 @@ fn every_route_answers_as_github_describes_it() {
     let missing: BTreeSet<&str> = described.difference(&walked).map(String::as_str).collect();
     let left_out: BTreeSet<&str> = LEFT_OUT.into_iter().collect();
     assert_eq!(missing, left_out);
+    for operation in LEFT_OUT {
+        let (method, template) = operation.split_once(' ').unwrap();
+        let filled = template.split('/').map(|segment| if segment.starts_with('{') { "1" } else { segment });
+        let path = filled.collect::<Vec<_>>().join("/");
+        let reply = client.call_wrongly(method, &path, Bytes::new());
+        assert!(matches!(reply.status, 401 | 404), "{operation}: {}", reply.status);
+    }
 }
 
 fn walk_runners(client: &mut Client, scope: &str) {
@@ -241,6 +252,13 @@ fn walk_groups(client: &mut Client, scope: &str, chosen: &str, chosen_id: u64) {
     let made = client.expect(201, "POST", &groups, body);
     let group = format!("{groups}/{}", made["id"]);
     assert_eq!(client.get(&groups)["total_count"], 2);
+    let (parameter, hidden) = match chosen {
+        "repositories" => ("visible_to_repository", "gadgets"),
+        _ => ("visible_to_organization", "other"),
+    };
+    let shown = if hidden == "other" { "acme" } else { "widgets" };
+    assert_eq!(client.get(&format!("{groups}?{parameter}={shown}"))["total_count"], 2);
+    assert_eq!(client.get(&format!("{groups}?{parameter}={hidden}"))["total_count"], 1);
     assert_eq!(client.get(&group)["name"], "gpu");
     assert_eq!(client.get(&format!("{groups}/1"))["name"], "Default");
     let changed = client.expect(200, "PATCH", &group, json!({"name": "big-gpu", "visibility": "all"}));
@@ -327,7 +345,7 @@ fn walk_hooks(client: &mut Client, scope: &str) {
         found.extend(reply.body.as_array().unwrap().clone());
         let Some(link) = reply.headers.get("link") else { break };
         let link = link.to_str().unwrap().strip_prefix("<https://api.github.com").unwrap();
-        path = link.split_once('>').unwrap().0.to_owned();
+        link.split_once('>').unwrap().0.clone_into(&mut path);
     }
     assert_eq!(found.len(), 5);
     assert!(found.windows(2).all(|pair| pair[0]["id"].as_u64() > pair[1]["id"].as_u64()));
@@ -347,7 +365,7 @@ fn walk_hooks(client: &mut Client, scope: &str) {
 fn walk_app(client: &mut Client) {
     client.as_app();
     assert_eq!(client.get("/app")["id"], 12345);
-    assert_eq!(client.get("/app/installations").as_array().unwrap().len(), 2);
+    assert_eq!(client.get("/app/installations").as_array().unwrap().len(), 3);
     let config = json!({"url": "http://app/other", "content_type": "json", "secret": "new"});
     client.expect(200, "PATCH", "/app/hook/config", config);
     client.get("/app/hook/config");
@@ -361,16 +379,28 @@ fn walk_app(client: &mut Client) {
     client.get(&format!("/app/installations/{installation}"));
     let tokens = format!("/app/installations/{installation}/access_tokens");
     let narrow = json!({"repositories": ["widgets"], "permissions": {"actions": "read"}});
-    assert_eq!(client.expect(201, "POST", &tokens, narrow)["repository_selection"], "selected");
-    client.expect(422, "POST", &tokens, json!({"repositories": ["gadgets"]}));
+    let narrow = client.expect(201, "POST", &tokens, narrow);
+    assert_eq!(narrow["repository_selection"], "selected");
+    client.expect(422, "POST", &tokens, json!({"permissions": {"checks": "write"}}));
+    client.expect(422, "POST", &tokens, json!({"repositories": ["gizmos"]}));
     let token = client.expect(201, "POST", &tokens, Value::Null);
     client.expect(404, "POST", "/app/installations/7/access_tokens", Value::Null);
 
+    narrow["token"].as_str().unwrap().clone_into(&mut client.token);
+    let run = client.get("/repos/acme/widgets/actions/runs")["workflow_runs"][0]["id"].clone();
+    let cancel = format!("/repos/acme/widgets/actions/runs/{run}/cancel");
+    let refused = client.call("POST", &cancel, Value::Null);
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.headers["x-accepted-github-permissions"], "actions=write");
+    client.expect(403, "GET", "/repos/acme/widgets/actions/runners", Value::Null);
+    client.expect(403, "GET", "/orgs/acme/hooks", Value::Null);
+
     token["token"].as_str().unwrap().clone_into(&mut client.token);
-    assert_eq!(client.get("/installation/repositories")["total_count"], 1);
+    assert_eq!(client.get("/installation/repositories")["total_count"], 2);
     client.get("/orgs/acme/actions/runners");
     client.expect(404, "GET", "/orgs/other/actions/runners", Value::Null);
     client.expect(401, "GET", "/app", Value::Null);
+    client.expect(404, "GET", "/enterprises/big/actions/runners", Value::Null);
     client.now += SignedDuration::from_hours(1);
     client.expect(401, "GET", "/orgs/acme/actions/runners", Value::Null);
     client.as_user();

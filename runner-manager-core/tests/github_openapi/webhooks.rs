@@ -51,17 +51,15 @@ fn read(name: &str) -> Value {
 
 /// References name files in `common`, from within it without saying so.
 fn inlined(schema: &Value) -> Value {
+    if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+        let file = reference.rsplit('/').next().expect("a split has a last part");
+        return inlined(&read(&format!("common/{file}")));
+    }
     match schema {
-        Value::Object(object) => match object.get("$ref").and_then(Value::as_str) {
-            Some(reference) => {
-                let file = reference.rsplit('/').next().expect("a split has a last part");
-                inlined(&read(&format!("common/{file}")))
-            }
-            None => {
-                let kept = object.iter().filter(|(key, _)| !["$id", "$schema"].contains(&key.as_str()));
-                kept.map(|(key, value)| (key.clone(), inlined(value))).collect()
-            }
-        },
+        Value::Object(object) => {
+            let kept = object.iter().filter(|(key, _)| !["$id", "$schema"].contains(&key.as_str()));
+            kept.map(|(key, value)| (key.clone(), inlined(value))).collect()
+        }
         Value::Array(items) => items.iter().map(inlined).collect(),
         other => other.clone(),
     }

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{
     FaultKind, Job, JobId, JobStatus, Removal, RunId, RunnerId, SessionId, Simulator, Violation,
-    jobs::{Bucket, Conclusion, JobRunner},
+    jobs::{Conclusion, JobRunner},
+    lifecycle::Bucket,
     timers::Timer,
     world::ScopeId,
 };
@@ -98,8 +99,7 @@ impl Simulator {
     pub fn poll(&mut self, session: SessionId, now: Timestamp) -> Result<Option<AgentJob>, SessionEnded> {
         let now = self.advance(now);
         let runner = self.seen(session, now)?;
-        let held = self.runners.get(runner).expect("a session has a runner").job;
-        let job = held.or_else(|| {
+        let job = self.runners.job_of(runner).or_else(|| {
             let job = self.oldest_job_for(runner)?;
             self.begin(runner, job, now);
             Some(job)
@@ -115,7 +115,7 @@ impl Simulator {
     pub fn heartbeat(&mut self, session: SessionId, now: Timestamp) -> Result<bool, SessionEnded> {
         let now = self.advance(now);
         let runner = self.seen(session, now)?;
-        let job = self.runners.get(runner).and_then(|runner| runner.job);
+        let job = self.runners.job_of(runner);
         Ok(job.is_some_and(|job| self.jobs.by_id[&job].cancel_requested))
     }
 
@@ -132,7 +132,7 @@ impl Simulator {
     ) -> Result<(), SessionEnded> {
         let now = self.advance(now);
         let runner = self.seen(session, now)?;
-        let job = self.runners.get(runner).and_then(|runner| runner.job).ok_or(SessionEnded)?;
+        let job = self.runners.job_of(runner).ok_or(SessionEnded)?;
         self.complete_job(job, conclusion, false, Removal::Finished, now);
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Simulator {
     pub fn disconnect(&mut self, session: SessionId, now: Timestamp) -> Result<(), SessionEnded> {
         let now = self.advance(now);
         let runner = self.close(session)?;
-        if let Some(job) = self.runners.get(runner).and_then(|runner| runner.job) {
+        if let Some(job) = self.runners.job_of(runner) {
             self.complete_job(job, Conclusion::Cancelled, true, Removal::Finished, now);
         }
         Ok(())
@@ -161,7 +161,7 @@ impl Simulator {
     pub fn die(&mut self, session: SessionId, now: Timestamp) -> Result<(), SessionEnded> {
         let now = self.advance(now);
         let runner = self.close(session)?;
-        if let Some(job) = self.runners.get(runner).and_then(|runner| runner.job) {
+        if let Some(job) = self.runners.job_of(runner) {
             self.set_timer(now + self.settings.timings.lost_runner, Timer::RunnerLost(runner, job));
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Simulator {
     pub(super) fn name_system(&mut self, session: SessionId, os: &str) {
         let runner = self.sessions.by_id.get(&session).map(|session| session.runner);
         if let Some(runner) = runner.and_then(|runner| self.runners.get_mut(runner)) {
-            os.clone_into(&mut runner.os);
+            os.clone_into(&mut runner.runner.os);
         }
     }
 
@@ -191,16 +191,16 @@ impl Simulator {
     fn open_session(&mut self, jit_config: &str, now: Timestamp) -> Result<SessionId, ConnectRefusal> {
         let secret = secret_of(jit_config).ok_or(ConnectRefusal::Malformed)?;
         let runner = self.runners.find_secret(&secret).ok_or(ConnectRefusal::Unknown)?;
-        let runner = self.runners.get_mut(runner).ok_or(ConnectRefusal::Deleted)?;
-        if runner.used {
+        let registration = self.runners.get_mut(runner).ok_or(ConnectRefusal::Deleted)?;
+        if registration.used {
             return Err(ConnectRefusal::AlreadyUsed);
         }
         self.sessions.last_id += 1;
         let id = SessionId(self.sessions.last_id);
-        runner.used = true;
-        runner.session = Some(id);
-        "linux".clone_into(&mut runner.os);
-        self.sessions.by_id.insert(id, Session { runner: runner.id, seen_at: now });
+        registration.used = true;
+        registration.runner.session = Some(id);
+        "linux".clone_into(&mut registration.runner.os);
+        self.sessions.by_id.insert(id, Session { runner, seen_at: now });
         if let Some(limit) = self.settings.timings.heartbeat {
             self.set_timer(now + limit, Timer::Silence(id));
         }
@@ -215,13 +215,14 @@ impl Simulator {
 
     fn close(&mut self, session: SessionId) -> Result<RunnerId, SessionEnded> {
         let runner = self.sessions.by_id.remove(&session).ok_or(SessionEnded)?.runner;
-        self.runners.get_mut(runner).expect("a session has a runner").session = None;
+        self.runners.get_mut(runner).expect("a session has a runner").runner.session = None;
         Ok(runner)
     }
 
     fn oldest_job_for(&self, runner: RunnerId) -> Option<JobId> {
-        let runner = self.runners.get(runner)?;
-        let group = self.groups.get(runner.scope, runner.group)?;
+        let registration = self.runners.get(runner)?;
+        let scope = registration.scope;
+        let group = self.groups.get(scope, registration.runner.group_id)?;
         let oldest_of = |owner: u64, repository: Option<u64>| {
             let (first, last) = (repository.unwrap_or(0), repository.unwrap_or(u64::MAX));
             let from = Bucket { owner, repository: first, workflow: String::new(), labels: Vec::new() };
@@ -229,14 +230,14 @@ impl Simulator {
                 .queue
                 .range(from..)
                 .take_while(move |(bucket, _)| bucket.owner == owner && bucket.repository <= last)
-                .filter(|(bucket, _)| bucket.labels.iter().all(|label| runner.label_set.contains(label)))
                 .filter(|(bucket, _)| {
-                    group.allows(&self.world, runner.scope, bucket.repository, &bucket.workflow)
+                    bucket.labels.iter().all(|label| registration.label_set.contains(label))
                 })
+                .filter(|(bucket, _)| group.allows(&self.world, scope, bucket.repository, &bucket.workflow))
                 .filter_map(|(_, jobs)| jobs.first().copied())
                 .min()
         };
-        match runner.scope {
+        match scope {
             ScopeId::Repository(id) => oldest_of(self.world.repository(id).owner, Some(id)),
             ScopeId::Organization(id) => oldest_of(id, None),
             ScopeId::Enterprise(id) => {
@@ -251,11 +252,11 @@ impl Simulator {
         if lies.is_some() {
             self.books.count_fault(FaultKind::LyingBusy);
         }
-        let runner = self.runners.get_mut(id).expect("a session has a runner");
-        runner.job = Some(job);
-        runner.lies_until = lies.map(|lie| now + lie.lasts);
-        let (name, group_id) = (runner.name.clone(), runner.group);
-        let group_name = self.groups.name(runner.scope, group_id);
+        let registration = self.runners.get_mut(id).expect("a session has a runner");
+        registration.runner.job = Some(job);
+        registration.lies_until = lies.map(|lie| now + lie.lasts);
+        let (name, group_id) = (registration.runner.name.clone(), registration.runner.group_id);
+        let group_name = self.groups.name(registration.scope, group_id);
         let found = self.jobs.by_id.get_mut(&job).expect("the queue holds what is there");
         found.runner = Some(JobRunner { id, name, group_id, group_name });
         let runs = self.books.runs_by_job.entry(job).or_default();

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     AppSettings, Simulator,
     hooks::HookTarget,
+    permissions::{self, Permissions},
     reply::{Call, Page, Reply, time},
     shapes::{self, WEB},
     world::ScopeId,
@@ -17,21 +18,12 @@ use super::{
 const CREATED: &str = "2020-01-01T00:00:00Z";
 /// Installation ids are account ids further up, so that no table is needed.
 const INSTALLATIONS_FROM: u64 = 50_000_000;
-/// What an App for runners is granted.
-const PERMISSIONS: [(&str, &str); 6] = [
-    ("actions", "write"),
-    ("administration", "write"),
-    ("metadata", "read"),
-    ("organization_hooks", "write"),
-    ("organization_self_hosted_runners", "write"),
-    ("repository_hooks", "write"),
-];
-
 /// Whom an installation token speaks for.
 #[derive(Debug, Clone)]
 pub(super) struct InstallationToken {
     pub(super) installation: u64,
     pub(super) expires_at: Timestamp,
+    pub(super) permissions: Permissions,
     /// Only these, if it was asked so.
     repositories: Option<BTreeSet<u64>>,
 }
@@ -41,7 +33,7 @@ pub(super) struct InstallationToken {
 struct TokenRequest {
     repositories: Option<Vec<String>>,
     repository_ids: Option<Vec<u64>>,
-    permissions: Option<Map<String, Value>>,
+    permissions: Option<Permissions>,
 }
 
 impl Simulator {
@@ -82,7 +74,7 @@ impl Simulator {
                 None => Reply::not_found(),
             },
             ("POST", ["installations", id, "access_tokens"]) => match self.find_installation(id) {
-                Some(owner) => self.mint_token(owner, call),
+                Some(owner) => self.mint_token(&app, owner, call),
                 None => Reply::not_found(),
             },
             (_, ["hook", "config"]) => self.app_hook_config(call),
@@ -157,12 +149,12 @@ impl Simulator {
         page.map(|owner| self.installation_json(app, *owner)).plain()
     }
 
-    fn mint_token(&mut self, owner: u64, call: &Call<'_>) -> Reply {
+    fn mint_token(&mut self, app: &AppSettings, owner: u64, call: &Call<'_>) -> Reply {
         let request: TokenRequest = match call.json() {
             Ok(request) => request,
             Err(reply) => return reply,
         };
-        let Some(permissions) = granted(request.permissions.as_ref()) else {
+        let Some(permissions) = permissions::narrowed(&app.permissions, request.permissions.clone()) else {
             return Reply::invalid_simple(
                 "The permissions requested are not granted to this installation.",
                 &[],
@@ -191,7 +183,7 @@ impl Simulator {
         // Whole seconds, as in the answer: the token ends when its holder thinks that it does.
         let expires_at = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
         let installation = Self::installation_of(owner);
-        self.tokens.insert(token, InstallationToken { installation, expires_at, repositories });
+        self.tokens.insert(token, InstallationToken { installation, expires_at, permissions, repositories });
         Reply::created(json)
     }
 
@@ -225,7 +217,7 @@ impl Simulator {
             "html_url": format!("{WEB}/apps/{}", app.slug),
             "created_at": CREATED,
             "updated_at": CREATED,
-            "permissions": permissions(),
+            "permissions": app.permissions,
             "events": ["workflow_job"],
         })
     }
@@ -250,7 +242,7 @@ impl Simulator {
             "app_slug": app.slug,
             "target_id": owner,
             "target_type": kind,
-            "permissions": permissions(),
+            "permissions": app.permissions,
             "events": ["workflow_job"],
             "single_file_name": null,
             "created_at": CREATED,
@@ -259,18 +251,4 @@ impl Simulator {
             "suspended_by": null,
         })
     }
-}
-
-fn permissions() -> Map<String, Value> {
-    PERMISSIONS.iter().map(|(name, level)| ((*name).to_owned(), json!(level))).collect()
-}
-
-/// What a token may do: all that the App may, or what was asked for, if the App may do that.
-fn granted(asked: Option<&Map<String, Value>>) -> Option<Map<String, Value>> {
-    let all = permissions();
-    let Some(asked) = asked else { return Some(all) };
-    let fits = |(name, level): (&String, &Value)| {
-        all.get(name).is_some_and(|granted| granted == level || (granted == "write" && level == "read"))
-    };
-    asked.iter().all(fits).then(|| asked.clone())
 }

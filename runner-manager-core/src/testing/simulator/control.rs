@@ -4,17 +4,23 @@
 //! | request | body | answer |
 //! | --- | --- | --- |
 //! | `POST jobs` | [`QueueJobs`] | [`QueuedJobs`] |
-//! | `GET jobs` | | array of [`Job`](super::Job) |
+//! | `GET jobs` | | array of [`Job`] |
 //! | `POST jobs/{id}/release`, `POST jobs/{id}/skip`, `POST jobs/{id}/rerun`, `POST runs/{id}/cancel` | | `{}` |
 //! | `GET runners` | | array of [`Runner`](super::Runner) |
 //! | `GET books` | | [`Books`](super::Books) |
-//! | `GET faults`, `POST faults` (all of them anew) | [`Faults`](super::Faults) | [`Faults`](super::Faults) |
+//! | `GET faults`, `POST faults` (all of them anew) | [`Faults`] | [`Faults`] |
 //! | `POST hooks` | [`AddHook`] | [`AddedHook`] |
 //! | `POST agents/connect` | [`Connect`] | [`Connected`] |
 //! | `POST agents/{session}/poll` | | [`Polled`] |
 //! | `POST agents/{session}/heartbeat` | | [`Heartbeat`] |
 //! | `POST agents/{session}/finish` | [`Finish`] | `{}` |
 //! | `POST agents/{session}/disconnect`, `POST agents/{session}/die` | | `{}` |
+//!
+//! ```sh
+//! curl $GITHUB/_simulator/jobs -d '{"repository": "acme/widgets", "labels": ["self-hosted", "linux"], "count": 20}'
+//! curl $GITHUB/_simulator/faults -d '{"webhooks": {"lost": 0.1}}'
+//! curl $GITHUB/_simulator/books
+//! ```
 //!
 //! What is refused has a body of [`Refused`]: 400 for a body that cannot be read, 404 for what is not there,
 //! 409 for what is not possible, 410 for a session that has ended.
@@ -33,19 +39,26 @@ use super::{
 /// The most jobs that one request may queue.
 const MOST_JOBS: usize = 100_000;
 
-/// Queues jobs.
+/// Queues jobs: the fields of [`JobSpec`], and how many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, Value>")]
 pub struct QueueJobs {
     /// What kind.
     #[serde(flatten)]
     pub job: JobSpec,
     /// How many. Default 1.
-    #[serde(default = "one")]
     pub count: usize,
 }
 
-fn one() -> usize {
-    1
+/// Not `flatten`, which would let unknown fields pass.
+impl TryFrom<serde_json::Map<String, Value>> for QueueJobs {
+    type Error = serde_json::Error;
+
+    fn try_from(mut fields: serde_json::Map<String, Value>) -> Result<Self, Self::Error> {
+        let count = fields.remove("count").map_or(Ok(1), serde_json::from_value)?;
+        let job = serde_json::from_value(Value::Object(fields))?;
+        Ok(Self { job, count })
+    }
 }
 
 /// The jobs that were queued.

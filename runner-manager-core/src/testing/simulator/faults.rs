@@ -5,6 +5,25 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// All faults. Probabilities are between 0 (never, the default) and 1 (always).
+///
+/// ```
+/// # use runner_manager_core::testing::simulator::{Effect, Faults, RequestFault};
+/// let listing_fails = Effect::Answer { status: 502, retry_after: None };
+/// let fault = RequestFault::always(listing_fails).on("GET", "/orgs/*/actions/runners").with_probability(0.2);
+/// let mut faults = Faults { requests: vec![fault], ..Faults::default() };
+/// faults.webhooks.lost = 0.1;
+///
+/// // The same as JSON, as the control face takes it.
+/// let json = r#"{
+///     "webhooks": {"lost": 0.1},
+///     "requests": [{
+///         "method": "GET", "path": "/orgs/*/actions/runners", "probability": 0.2,
+///         "effect": {"answer": {"status": 502}}
+///     }]
+/// }"#;
+/// assert_eq!(serde_json::from_str::<Faults>(json)?, faults);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -200,4 +219,26 @@ pub enum FaultKind {
     LyingBusyRead,
     /// A DELETE that killed a running job.
     LyingBusyDelete,
+}
+
+impl FaultKind {
+    /// All kinds, for a test that wants each to have struck.
+    pub const ALL: [Self; 16] = [
+        Self::WebhookLost,
+        Self::WebhookFailed,
+        Self::WebhookDoubled,
+        Self::WebhookDelayed,
+        Self::WebhookReordered,
+        Self::Delay,
+        Self::Answer403,
+        Self::Answer429,
+        Self::AnswerError,
+        Self::LostReply,
+        Self::SkippedEntry,
+        Self::JitLimit,
+        Self::HourlyBudget,
+        Self::LyingBusy,
+        Self::LyingBusyRead,
+        Self::LyingBusyDelete,
+    ];
 }

@@ -66,14 +66,19 @@ impl Group {
             ScopeId::Enterprise(_) => repository.owner,
             ScopeId::Organization(_) | ScopeId::Repository(_) => repository.id,
         };
-        let visible = match self.visibility {
-            Visibility::All => true,
-            Visibility::Private => repository.private,
-            Visibility::Selected => self.selected.contains(&chosen),
-        };
         let workflow_fits = !self.restricted_to_workflows
             || self.selected_workflows.iter().any(|selected| selected == workflow);
-        visible && workflow_fits && (repository.private || self.allows_public_repositories)
+        self.is_visible_to(chosen, repository.private)
+            && workflow_fits
+            && (repository.private || self.allows_public_repositories)
+    }
+
+    fn is_visible_to(&self, chosen: u64, private: bool) -> bool {
+        match self.visibility {
+            Visibility::All => true,
+            Visibility::Private => private,
+            Visibility::Selected => self.selected.contains(&chosen),
+        }
     }
 }
 
@@ -193,10 +198,30 @@ impl Simulator {
     }
 
     fn list_groups(&mut self, scope: ScopeId, call: &Call<'_>) -> Reply {
-        let ids: Vec<u64> = self.groups.list(scope).iter().map(|group| group.id).collect();
+        let visible = self.visible_to(scope, call);
+        let groups = self.groups.list(scope);
+        let ids: Vec<u64> = groups.iter().filter(|group| visible(group)).map(|group| group.id).collect();
         let page = Page::cut(call, &self.settings.base_url, ids.iter().copied(), ids.len());
         let page = page.with_holes(call, &mut self.chance, &mut self.books);
         page.map(|id| self.group_json(scope, id)).counted("runner_groups")
+    }
+
+    /// The filter of `visible_to_repository` or `visible_to_organization`, each a name without its owner's.
+    fn visible_to(&self, scope: ScopeId, call: &Call<'_>) -> impl Fn(&Group) -> bool + use<> {
+        let (parameter, found) = match scope {
+            ScopeId::Enterprise(_) => {
+                let name = call.query.get("visible_to_organization");
+                (name, name.and_then(|login| self.world.find_account(login)).map(|id| (id, true)))
+            }
+            ScopeId::Organization(id) | ScopeId::Repository(id) => {
+                let name = call.query.get("visible_to_repository");
+                let full_name = |name| format!("{}/{name}", self.world.account(id).login);
+                let found = name.and_then(|name| self.world.find_repository(&full_name(name)));
+                (name, found.map(|id| (id, self.world.repository(id).private)))
+            }
+        };
+        let unfiltered = parameter.is_none();
+        move |group| unfiltered || found.is_some_and(|(id, private)| group.is_visible_to(id, private))
     }
 
     fn create_group(&mut self, scope: ScopeId, call: &Call<'_>) -> Reply {

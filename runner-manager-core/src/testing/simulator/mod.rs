@@ -17,8 +17,7 @@
 //! runs and jobs (read, cancel, re-run), hooks (also the App's) with deliveries and redelivery, App and
 //! installations with their tokens, `/rate_limit`, `/meta`. All else is 404. Answers and payloads are tested
 //! against the schemas that GitHub publishes. Known differences: listings of runs are filtered by `status`
-//! alone; a token's permissions are handed out but not enforced; signatures of App web tokens are not
-//! verified; JIT configs and registration tokens are assumed to be what the rate limit resource
+//! alone; signatures of App web tokens are not verified; JIT configs and registration tokens are assumed to be what the rate limit resource
 //! `actions_runner_registration` counts.
 //!
 //! # Example
@@ -62,12 +61,15 @@ mod agents;
 mod apps;
 mod books;
 pub mod control;
+mod delivery_log;
 mod faults;
 mod groups;
 mod hooks;
 mod ids;
 mod jobs;
+mod lifecycle;
 mod limits;
+mod permissions;
 mod random;
 mod reply;
 mod routes;
@@ -92,7 +94,7 @@ use self::{
     apps::InstallationToken,
     groups::Groups,
     hooks::{HookTarget, Hooks},
-    jobs::Jobs,
+    lifecycle::Jobs,
     limits::Limits,
     random::Random,
     runners::Runners,
@@ -186,6 +188,16 @@ impl Simulator {
         self.runners.iter()
     }
 
+    /// A registration that is there now.
+    pub fn runner(&self, id: RunnerId) -> Option<&Runner> {
+        self.runners.get(id).map(|registration| &registration.runner)
+    }
+
+    /// The registration of this name in this scope, without case.
+    pub fn runner_named(&self, scope: &Scope, name: &str) -> Option<&Runner> {
+        self.runner(self.runners.find_name(self.find(scope)?, name)?)
+    }
+
     /// What goes wrong now.
     pub fn faults(&self) -> &Faults {
         &self.settings.faults
@@ -236,6 +248,15 @@ impl Simulator {
         self.world.add_repository(owner, name, private);
     }
 
+    fn find(&self, scope: &Scope) -> Option<ScopeId> {
+        match scope {
+            Scope::Organization(login) => self.world.find_account(login).map(ScopeId::Organization),
+            Scope::Enterprise(slug) => self.world.find_enterprise(slug).map(ScopeId::Enterprise),
+            Scope::Repository(full_name) => self.world.find_repository(full_name).map(ScopeId::Repository),
+        }
+    }
+
+    /// As [`find`](Self::find), and makes what is missing, if it may.
     fn resolve(&mut self, scope: &Scope) -> Option<ScopeId> {
         match scope {
             Scope::Organization(login) => self.resolve_organization(login).map(ScopeId::Organization),
@@ -256,7 +277,7 @@ impl Simulator {
         if let Some(id) = self.world.find_account(login) {
             return Some(id);
         }
-        if !self.settings.create_on_demand || login.is_empty() {
+        if !self.settings.create_on_demand || !is_name(login) {
             return None;
         }
         let enterprise = self.settings.enterprise.as_ref().map(|slug| self.world.add_enterprise(slug));
@@ -267,14 +288,14 @@ impl Simulator {
         if let Some(id) = self.world.find_enterprise(slug) {
             return Some(id);
         }
-        (self.settings.create_on_demand && !slug.is_empty()).then(|| self.world.add_enterprise(slug))
+        (self.settings.create_on_demand && is_name(slug)).then(|| self.world.add_enterprise(slug))
     }
 
     fn resolve_repository(&mut self, owner: &str, name: &str) -> Option<u64> {
         if let Some(id) = self.world.find_repository(&format!("{owner}/{name}")) {
             return Some(id);
         }
-        if !self.settings.create_on_demand || name.is_empty() || name.contains('/') {
+        if !self.settings.create_on_demand || !is_name(name) {
             return None;
         }
         let owner = self.resolve_account(owner)?;
@@ -289,4 +310,10 @@ impl Simulator {
             ScopeId::Repository(id) => format!("/repos/{}", self.world.repository(id).full_name),
         }
     }
+}
+
+/// What GitHub lets accounts, repositories and enterprises be called.
+fn is_name(text: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=100).contains(&text.len()) && text.bytes().all(is_legal)
 }

@@ -12,6 +12,7 @@ use super::{
     Answer, FaultKind, Simulator,
     faults::Effect,
     limits::{Caller, Resource, refusal},
+    permissions,
     reply::{Call, Reply, parse_query},
     world::ScopeId,
 };
@@ -152,10 +153,13 @@ impl Simulator {
     }
 
     fn scoped(&mut self, scope: ScopeId, rest: &[&str], call: &Call<'_>, caller: &Caller) -> Reply {
-        if let Caller::Installation(token) = caller
-            && !self.token_covers(token, scope)
-        {
-            return Reply::not_found();
+        if let Caller::Installation(token) = caller {
+            if !self.token_covers(token, scope) {
+                return Reply::not_found();
+            }
+            if let Err(reply) = permissions::check(&token.permissions, scope, rest, call.method) {
+                return reply;
+            }
         }
         match (scope, rest) {
             (_, ["installation"]) if call.method == "GET" => self.scope_installation(scope),
@@ -229,8 +233,7 @@ impl Simulator {
         *response.status_mut() = reply.status;
         let headers = response.headers_mut();
         let mut add = |name: &'static str, value: &str| {
-            let value =
-                HeaderValue::from_str(value).expect("headers are made of URLs, numbers and hex digits");
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("names have no control characters");
             headers.insert(name, value);
         };
         add("server", "github.com");

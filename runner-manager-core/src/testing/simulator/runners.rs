@@ -20,7 +20,7 @@ use super::{
 const OWN_LABELS: [&str; 7] = ["self-hosted", "linux", "windows", "macos", "x64", "arm64", "arm"];
 
 /// A registration that is there now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runner {
     /// Its id.
     pub id: RunnerId,
@@ -36,28 +36,32 @@ pub struct Runner {
     pub session: Option<SessionId>,
     /// The job that it truly has, whatever `busy` says.
     pub job: Option<JobId>,
-    #[serde(skip)]
+    /// The id of its group at GitHub.
+    pub group_id: u64,
+}
+
+/// A runner with what only the simulator needs to know of it.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) runner: Runner,
     pub(super) scope: ScopeId,
-    #[serde(skip)]
-    pub(super) group: u64,
-    #[serde(skip)]
     pub(super) label_set: BTreeSet<String>,
-    #[serde(skip)]
+    /// Whether its JIT config is used up.
     pub(super) used: bool,
-    #[serde(skip)]
+    /// Until when `busy` reads false although there is a job.
     pub(super) lies_until: Option<Timestamp>,
 }
 
-impl Runner {
+impl Registration {
     fn lies(&self, now: Timestamp) -> bool {
-        self.job.is_some() && self.lies_until.is_some_and(|until| now < until)
+        self.runner.job.is_some() && self.lies_until.is_some_and(|until| now < until)
     }
 }
 
 /// All registrations, found by id, name, scope and group.
 #[derive(Debug, Default)]
 pub(super) struct Runners {
-    by_id: BTreeMap<RunnerId, Runner>,
+    by_id: BTreeMap<RunnerId, Registration>,
     by_name: BTreeMap<(ScopeId, String), RunnerId>,
     by_scope: BTreeMap<ScopeId, BTreeSet<RunnerId>>,
     by_group: BTreeMap<(ScopeId, u64), BTreeSet<RunnerId>>,
@@ -67,52 +71,58 @@ pub(super) struct Runners {
 }
 
 impl Runners {
-    pub(super) fn get(&self, id: RunnerId) -> Option<&Runner> {
+    pub(super) fn get(&self, id: RunnerId) -> Option<&Registration> {
         self.by_id.get(&id)
     }
 
-    pub(super) fn get_mut(&mut self, id: RunnerId) -> Option<&mut Runner> {
+    pub(super) fn get_mut(&mut self, id: RunnerId) -> Option<&mut Registration> {
         self.by_id.get_mut(&id)
     }
 
+    /// The job that a runner truly has.
+    pub(super) fn job_of(&self, id: RunnerId) -> Option<JobId> {
+        self.by_id.get(&id)?.runner.job
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Runner> {
-        self.by_id.values()
+        self.by_id.values().map(|registration| &registration.runner)
     }
 
     pub(super) fn find_secret(&self, secret: &str) -> Option<RunnerId> {
         self.by_secret.get(secret).copied()
     }
 
-    pub(super) fn find_name(&self, scope: ScopeId, name: &str) -> Option<&Runner> {
-        self.by_name.get(&(scope, name.to_lowercase())).map(|id| &self.by_id[id])
+    pub(super) fn find_name(&self, scope: ScopeId, name: &str) -> Option<RunnerId> {
+        self.by_name.get(&(scope, name.to_lowercase())).copied()
     }
 
-    fn in_scope(&self, scope: ScopeId, id: &str) -> Option<&Runner> {
+    fn in_scope(&self, scope: ScopeId, id: &str) -> Option<&Registration> {
         let id = RunnerId(id.parse().ok()?);
-        self.by_id.get(&id).filter(|runner| runner.scope == scope)
+        self.by_id.get(&id).filter(|registration| registration.scope == scope)
     }
 
-    fn add(&mut self, runner: Runner, secret: String) {
-        let (id, scope) = (runner.id, runner.scope);
+    fn add(&mut self, registration: Registration, secret: String) {
+        let (scope, runner) = (registration.scope, &registration.runner);
+        let id = runner.id;
         self.by_name.insert((scope, runner.name.to_lowercase()), id);
         self.by_scope.entry(scope).or_default().insert(id);
-        self.by_group.entry((scope, runner.group)).or_default().insert(id);
+        self.by_group.entry((scope, runner.group_id)).or_default().insert(id);
         self.by_secret.insert(secret, id);
-        self.by_id.insert(id, runner);
+        self.by_id.insert(id, registration);
     }
 
     fn remove(&mut self, id: RunnerId) -> Option<Runner> {
-        let runner = self.by_id.remove(&id)?;
-        self.by_name.remove(&(runner.scope, runner.name.to_lowercase()));
-        self.by_scope.entry(runner.scope).or_default().remove(&id);
-        self.by_group.entry((runner.scope, runner.group)).or_default().remove(&id);
+        let Registration { scope, runner, .. } = self.by_id.remove(&id)?;
+        self.by_name.remove(&(scope, runner.name.to_lowercase()));
+        self.by_scope.entry(scope).or_default().remove(&id);
+        self.by_group.entry((scope, runner.group_id)).or_default().remove(&id);
         Some(runner)
     }
 
     pub(super) fn move_all(&mut self, scope: ScopeId, from: u64, to: u64) {
         for id in self.by_group.remove(&(scope, from)).unwrap_or_default() {
             self.by_group.entry((scope, to)).or_default().insert(id);
-            self.by_id.get_mut(&id).expect("the index holds what is there").group = to;
+            self.by_id.get_mut(&id).expect("the index holds what is there").runner.group_id = to;
         }
     }
 }
@@ -151,7 +161,7 @@ impl Simulator {
         let base = &self.settings.base_url;
         let page = match call.query.get("name").filter(|_| group.is_none()) {
             Some(name) => {
-                let found = self.runners.find_name(scope, name).map(|runner| runner.id);
+                let found = self.runners.find_name(scope, name);
                 Page::cut(call, base, found.into_iter(), usize::from(found.is_some()))
             }
             None => Page::cut(call, base, ids.iter().copied(), ids.len()),
@@ -161,7 +171,7 @@ impl Simulator {
     }
 
     fn get_runner(&mut self, scope: ScopeId, id: &str, call: &Call<'_>) -> Reply {
-        match self.runners.in_scope(scope, id).map(|runner| runner.id) {
+        match self.runners.in_scope(scope, id).map(|found| found.runner.id) {
             Some(id) => Reply::ok(self.runner_json(id, call.now)),
             None => Reply::not_found(),
         }
@@ -169,7 +179,7 @@ impl Simulator {
 
     fn runner_labels(&self, scope: ScopeId, id: &str) -> Reply {
         match self.runners.in_scope(scope, id) {
-            Some(runner) => {
+            Some(Registration { runner, .. }) => {
                 Reply::ok(json!({"total_count": runner.labels.len(), "labels": labels(&runner.labels)}))
             }
             None => Reply::not_found(),
@@ -217,13 +227,16 @@ impl Simulator {
             registered_at: now,
             session: None,
             job: None,
+            group_id: group,
+        };
+        let registration = Registration {
+            runner,
             scope,
-            group,
             label_set: labels.iter().map(|label| label.to_lowercase()).collect(),
             used: false,
             lies_until: None,
         };
-        self.runners.add(runner, secret.clone());
+        self.runners.add(registration, secret.clone());
         let counts = &mut self.books.runners;
         counts.registered += 1;
         counts.alive += 1;
@@ -234,18 +247,18 @@ impl Simulator {
 
     /// As GitHub's: base64 of JSON that maps file names to the base64 of their contents.
     fn jit_config(&self, id: RunnerId, secret: &str, work_folder: &str) -> String {
-        let runner = self.runners.get(id).expect("just registered");
+        let Registration { runner, scope, .. } = self.runners.get(id).expect("just registered");
         let base_url = &self.settings.base_url;
         let files = json!({
             ".runner": file(&json!({
                 "agentId": id.0.to_string(),
                 "agentName": runner.name,
-                "poolId": runner.group.to_string(),
-                "poolName": self.groups.name(runner.scope, runner.group),
+                "poolId": runner.group_id.to_string(),
+                "poolName": self.groups.name(*scope, runner.group_id),
                 "ephemeral": "true",
                 "disableUpdate": "true",
                 "serverUrl": base_url,
-                "gitHubUrl": format!("{base_url}{}", self.scope_path(runner.scope)),
+                "gitHubUrl": format!("{base_url}{}", self.scope_path(*scope)),
                 "workFolder": work_folder,
             })),
             ".credentials": file(&json!({
@@ -258,9 +271,9 @@ impl Simulator {
     }
 
     fn delete_runner(&mut self, scope: ScopeId, id: &str, now: Timestamp) -> Reply {
-        let Some(runner) = self.runners.in_scope(scope, id) else { return Reply::not_found() };
-        let (id, name, lies) = (runner.id, runner.name.clone(), runner.lies(now));
-        match runner.job {
+        let Some(found) = self.runners.in_scope(scope, id) else { return Reply::not_found() };
+        let (id, name, lies) = (found.runner.id, found.runner.name.clone(), found.lies(now));
+        match found.runner.job {
             Some(_) if !lies => {
                 let message = format!("Bad request - Runner \"{name}\" is still running a job\"");
                 return Reply::invalid_simple(&message, &[]);
@@ -292,11 +305,12 @@ impl Simulator {
     }
 
     fn runner_json(&mut self, id: RunnerId, now: Timestamp) -> Value {
-        let runner = self.runners.get(id).expect("the caller looked it up");
-        let lies = runner.lies(now);
+        let registration = self.runners.get(id).expect("the caller looked it up");
+        let lies = registration.lies(now);
+        let runner = &registration.runner;
         let json = json!({
             "id": id,
-            "runner_group_id": runner.group,
+            "runner_group_id": runner.group_id,
             "name": runner.name,
             "os": runner.os,
             "status": if runner.session.is_some() { "online" } else { "offline" },

@@ -1,9 +1,11 @@
 //! How a simulated GitHub is set up.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::Faults;
+use super::{Faults, permissions};
 
 /// The token that is accepted unless [`Settings::tokens`] says otherwise.
 pub const DEFAULT_TOKEN: &str = "ghp_simulator";
@@ -63,6 +65,9 @@ pub struct AppSettings {
     pub slug: String,
     /// Logins of the accounts (and slugs of the enterprises) that it is installed on. None: on all. Default none.
     pub installed_on: Option<Vec<String>>,
+    /// What the App may do, by permission: `read` or `write`. A token without a route's permission is
+    /// refused with 403, and so is any on an enterprise's routes. Default: all that a runner manager needs.
+    pub permissions: BTreeMap<String, String>,
     /// Where the App's own webhook goes. Default: it has none.
     pub hook: Option<AppHook>,
     /// Whether `exp` and `iat` of a web token are compared with the simulator's time: to be switched off when
@@ -77,6 +82,7 @@ impl Default for AppSettings {
             client_id: "Iv1.simulator".to_owned(),
             slug: "runner-manager".to_owned(),
             installed_on: None,
+            permissions: permissions::all(),
             hook: None,
             check_times: true,
         }

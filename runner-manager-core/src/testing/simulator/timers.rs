@@ -64,14 +64,14 @@ impl Simulator {
     }
 
     fn lose_runner(&mut self, runner: RunnerId, job: JobId, at: Timestamp) {
-        if self.runners.get(runner).is_some_and(|runner| runner.job == Some(job)) {
+        if self.runners.job_of(runner) == Some(job) {
             self.complete_job(job, Conclusion::Failure, true, Removal::Lost, at);
         }
     }
 
     fn expire_registration(&mut self, runner: RunnerId, at: Timestamp) {
         let unused = self.settings.timings.unused_registration;
-        let Some(found) = self.runners.get(runner) else { return };
+        let Some(found) = self.runners.get(runner).map(|found| &found.runner) else { return };
         if found.session.is_some() || found.job.is_some() {
             self.set_timer(at + unused, Timer::RegistrationUnused(runner));
         } else {

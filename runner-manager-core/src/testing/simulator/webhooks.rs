@@ -298,7 +298,8 @@ impl Simulator {
         }
     }
 
-    /// The payload of a delivery, the same bytes at each attempt. None if its hook is gone.
+    /// The payload of a delivery: of a job the same bytes at each attempt, of a ping its hook as it is now. None if
+    /// the hook is gone.
     pub(super) fn payload(&mut self, record: &Record) -> Option<String> {
         match record.event.as_ref() {
             Event::Job(job) => {

@@ -59,6 +59,7 @@ fn a_lost_webhook_is_in_no_log_and_a_failed_one_is() {
     assert!(bench.due().is_empty());
     let failed = bench.get(&log)[0].clone();
     assert_eq!(failed["status_code"], 0);
+    assert_eq!(bench.get(&format!("{log}?status=failure")), json!([]), "GitHub means 400 to 599 by this");
     bench.github.faults_mut().webhooks.failed = 0.0;
     bench.call("POST", &format!("{log}/{}/attempts", failed["id"]), &Value::Null);
     let again = bench.due().pop().unwrap();

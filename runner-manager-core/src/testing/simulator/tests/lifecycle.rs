@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Bench, ORGANIZATION};
 use crate::testing::simulator::{
-    AgentJob, Conclusion, ConnectRefusal, JobSpec, JobStatus, NotPossible, Removal, SessionEnded, Settings,
-    Simulator, Timings,
+    AgentJob, Conclusion, ConnectRefusal, JobSpec, JobStatus, NotPossible, Removal, Scope, SessionEnded,
+    Settings, Simulator, Timings,
 };
 
 #[test]
@@ -21,9 +21,13 @@ fn a_job_is_told_taken_and_ended_and_its_registration_vanishes() {
     assert_eq!(bench.poll(session), Some(job), "it is told again of its own");
     assert_eq!(bench.actions_due(), ["in_progress"]);
     assert_eq!(bench.get(&path)["busy"], true);
+    let acme = Scope::Organization("ACME".to_owned());
+    let named = bench.github.runner_named(&acme, "R-1").unwrap();
+    assert_eq!((named.job, bench.github.runner(named.id)), (Some(job), Some(named)));
     bench.pass(60);
     bench.github.finish(session, Conclusion::Success, bench.now).unwrap();
     assert_eq!(bench.actions_due(), ["completed"]);
+    assert_eq!(bench.github.runner_named(&acme, "R-1"), None);
 
     let job = bench.github.job(job).unwrap();
     assert_eq!((job.status, job.conclusion), (JobStatus::Completed, Some(Conclusion::Success)));

@@ -2,6 +2,7 @@
 
 mod faults;
 mod lifecycle;
+mod random_walk;
 mod rest;
 
 use bytes::Bytes;

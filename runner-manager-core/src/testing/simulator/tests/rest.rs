@@ -9,9 +9,12 @@ use sha2::Sha256;
 
 use super::{Bench, ORGANIZATION};
 use crate::testing::simulator::{
-    AppSettings, Books, Conclusion, DEFAULT_TOKEN, Faults, JobSpec, Settings,
+    AppSettings, Books, Conclusion, DEFAULT_TOKEN, Faults, Job, JobSpec, Runner, Settings,
     control::{Connect, Connected, Finish, Polled, QueueJobs, QueuedJobs, Refused},
 };
+
+/// Headers, path, status.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, u16);
 
 const RUNNERS: &str = "/orgs/acme/actions/runners";
 
@@ -20,7 +23,7 @@ fn what_github_refuses_at_the_gate_is_refused() {
     let mut bench = Bench::new();
     let good = format!("Bearer {DEFAULT_TOKEN}");
     let agent = ("user-agent", "tests");
-    let cases: [(&[(&str, &str)], &str, u16); 7] = [
+    let cases: [Case<'_>; 7] = [
         (&[agent, ("authorization", &good)], RUNNERS, 200),
         (&[("authorization", &good)], RUNNERS, 403),
         (&[agent], RUNNERS, 401),
@@ -206,13 +209,24 @@ fn the_control_face_does_it_all_over_http() {
     assert_eq!(books.requests.len(), 2, "the control face is not counted");
     let faults: Faults = control(&mut bench, "POST", "faults", &json!({"webhooks": {"lost": 0.5}}));
     assert_eq!((faults.webhooks.lost, bench.github.faults()), (0.5, &faults));
-    let jobs: Vec<Value> = control(&mut bench, "GET", "jobs", &Value::Null);
+    let jobs: Vec<Job> = control(&mut bench, "GET", "jobs", &Value::Null);
     assert_eq!(jobs.len(), 2);
+    bench.register(ORGANIZATION, &["linux"], 1);
+    let runners: Vec<Runner> = control(&mut bench, "GET", "runners", &Value::Null);
+    assert_eq!(runners.iter().collect::<Vec<_>>(), bench.github.runners().collect::<Vec<_>>());
+    assert_eq!((runners.len(), runners[0].name.as_str()), (1, "r-2"));
 
     let refused = [
         ("POST", format!("agents/{session}/poll"), Value::Null, 410, "ended"),
         ("POST", "agents/connect".to_owned(), connect, 404, "deleted"),
         ("POST", "jobs".to_owned(), json!({"repository": "acme/widgets"}), 400, "bad_request"),
+        (
+            "POST",
+            "jobs".to_owned(),
+            json!({"repository": "a/b", "labels": [], "second": 1}),
+            400,
+            "bad_request",
+        ),
         ("POST", format!("jobs/{}/release", queued.jobs[1]), Value::Null, 409, "wrong_state"),
         ("GET", "nothing".to_owned(), Value::Null, 404, "not_found"),
     ];
