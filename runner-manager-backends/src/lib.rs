@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use runner_manager_core::backend::{BackendKind, BackendRegistry};
 
+#[cfg(feature = "docker")]
+pub mod docker;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod settings;
@@ -22,6 +24,8 @@ pub mod settings;
 /// ```
 pub fn registry() -> BackendRegistry {
     let kinds: Vec<Arc<dyn BackendKind>> = vec![
+        #[cfg(feature = "docker")]
+        Arc::new(docker::DockerKind::new()),
         #[cfg(feature = "fake")]
         Arc::new(fake::FakeKind::new()),
     ];

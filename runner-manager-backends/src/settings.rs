@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use runner_manager_core::backend::SettingsFault;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -75,6 +75,15 @@ impl OneOrMany {
 impl From<&str> for OneOrMany {
     fn from(value: &str) -> Self {
         Self(vec![value.to_owned()])
+    }
+}
+
+impl Serialize for OneOrMany {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            many => many.serialize(serializer),
+        }
     }
 }
 

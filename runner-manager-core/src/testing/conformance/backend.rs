@@ -212,11 +212,14 @@ impl Subject {
             .await;
     }
 
+    /// Removes everything of both owners, and waits until the backend tells of nothing more.
     async fn clear(&self) {
         for owner in [&self.owner, &self.stranger] {
             for instance in self.list(owner).await {
                 self.backend.delete(&instance.id).await.expect("delete succeeds");
             }
+            let what = "deleted instances are still listed";
+            self.until(what, || async { self.list(owner).await.is_empty().then_some(()) }).await;
         }
     }
 }
