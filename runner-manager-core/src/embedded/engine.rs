@@ -3,11 +3,13 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::file::DataFile;
 use super::memory::Memory;
 use super::step::Step;
 use super::tables::Read;
 use super::tally::{Counted, Tally};
 use super::wake::Lanes;
+use super::writer::Writer;
 use crate::clock::Clock;
 use crate::store::StoreError;
 
@@ -22,11 +24,20 @@ pub(super) struct Shared {
     pub(super) tally: Tally,
 }
 
+impl Shared {
+    /// What a storage begins with.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, lanes: Lanes::default(), tally: Tally::default() }
+    }
+}
+
 /// Where operations run.
 #[derive(Debug)]
 pub(super) enum Engine {
     /// At once, one after the other.
     Memory(Mutex<Memory>),
+    /// By the one writer of a file; reads at once.
+    File(Arc<DataFile>, Writer),
 }
 
 impl Engine {
@@ -41,6 +52,7 @@ impl Engine {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 in_memory(&mut memory, shared, operation)
             }
+            Self::File(_, writer) => writer.run(operation).await,
         }
     }
 
@@ -55,6 +67,7 @@ impl Engine {
                 let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 counted(&*memory, shared, read)
             }
+            Self::File(file, _) => counted(&file.committed()?, shared, read),
         }
     }
 }

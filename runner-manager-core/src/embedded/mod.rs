@@ -9,9 +9,12 @@
 //! It holds no opinion on what is written: that is the manager's.
 
 mod apply;
+mod disk;
 mod engine;
+mod file;
 mod key;
 mod memory;
+mod open;
 mod prune;
 mod queue;
 mod read;
@@ -21,7 +24,10 @@ mod step;
 mod storage;
 mod tables;
 mod tally;
+mod trial;
 mod wake;
+mod writer;
 
+pub use open::OpenError;
 pub use storage::EmbeddedStorage;
 pub use tally::StorageStatistics;

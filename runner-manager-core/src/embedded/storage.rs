@@ -1,5 +1,6 @@
 //! The public face: both traits, over the engine.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,11 +8,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::engine::{Engine, Shared};
+use super::file::{DataFile, Open};
 use super::memory::Memory;
+use super::open::OpenError;
 use super::step::Step;
-use super::tally::{StorageStatistics, Tally};
-use super::wake::{Baton, Lanes};
-use super::{apply, queue, read, statistics};
+use super::tally::StorageStatistics;
+use super::wake::Baton;
+use super::writer::Writer;
+use super::{apply, open, queue, read, statistics};
 use crate::clock::Clock;
 use crate::domain::{EndedRunner, GroupName, JobId, Runner, RunnerName, WorkflowJob, later};
 use crate::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
@@ -43,7 +47,28 @@ impl EmbeddedStorage {
     /// An empty storage in memory. It needs no thread and no runtime: every operation is done when it is
     /// first polled.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
-        Self::new(Engine::Memory(Mutex::new(Memory::new())), clock)
+        let shared = Arc::new(Shared::new(clock));
+        let engine = Engine::Memory(Mutex::new(Memory::new()));
+        Self { engine, shared, retention: Retention::default() }
+    }
+
+    /// A storage in a file, which is made where there is none. It has a thread of its own that writes, and
+    /// ends with the storage.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the file is in use, not ours, damaged, or out of reach. It was not changed then.
+    pub fn open(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let path = path.into();
+        let failed = path.clone();
+        Self::over(Box::new(move || open::open(&path)), clock, &failed)
+    }
+
+    fn over(open: Open, clock: Arc<dyn Clock>, path: &Path) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared::new(clock));
+        let file = Arc::new(DataFile::new(open)?);
+        let writer = Writer::start(Arc::clone(&file), Arc::clone(&shared))
+            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok(Self { engine: Engine::File(file, writer), shared, retention: Retention::default() })
     }
 
     /// The same storage with another memory for what is over.
@@ -56,11 +81,6 @@ impl EmbeddedStorage {
     /// What the storage has done since it was opened.
     pub fn statistics(&self) -> StorageStatistics {
         self.shared.tally.statistics()
-    }
-
-    fn new(engine: Engine, clock: Arc<dyn Clock>) -> Self {
-        let shared = Shared { clock, lanes: Lanes::default(), tally: Tally::default() };
-        Self { engine, shared: Arc::new(shared), retention: Retention::default() }
     }
 }
 

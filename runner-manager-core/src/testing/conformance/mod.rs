@@ -6,7 +6,11 @@
 
 pub mod backend;
 pub mod backend_kind;
+pub mod clock;
 pub mod github;
+pub mod queue;
+pub mod storage;
+pub mod store;
 
 use std::fmt;
 use std::future::Future;

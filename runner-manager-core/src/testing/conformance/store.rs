@@ -1,0 +1,30 @@
+//! The suite of [`Store`](crate::store::Store).
+
+mod lists;
+mod writes;
+
+use super::Case;
+use super::storage::StorageSubject;
+
+/// The cases, each named like the point of *Behaviour* that it tests.
+pub fn cases() -> Vec<Case<StorageSubject>> {
+    vec![
+        Case::new("a_write_is_read", writes::a_write_is_read),
+        Case::new("a_write_is_whole", writes::a_write_is_whole),
+        Case::new("tasks_come_with_their_write", writes::tasks_come_with_their_write),
+        Case::new("versions_are_compared", writes::versions_are_compared),
+        Case::new("versions_never_return", writes::versions_never_return),
+        Case::new("a_record_is_named_once", writes::a_record_is_named_once),
+        Case::new("a_slot_is_reserved_once", writes::a_slot_is_reserved_once),
+        Case::new("max_is_never_exceeded", writes::max_is_never_exceeded),
+        Case::new("a_slot_is_freed_at_the_end", writes::a_slot_is_freed_at_the_end),
+        Case::new("a_draining_group_is_closed", writes::a_draining_group_is_closed),
+        Case::new("a_group_in_use_stays", writes::a_group_in_use_stays),
+        Case::new("adoption_is_not_bounded", writes::adoption_is_not_bounded),
+        Case::new("a_lost_claim_is_refused", writes::a_lost_claim_is_refused),
+        Case::new("a_repeat_gets_the_first_answer", writes::a_repeat_gets_the_first_answer),
+        Case::new("counters_follow_the_records", lists::counters_follow_the_records),
+        Case::new("lists_are_ordered_and_paged", lists::lists_are_ordered_and_paged),
+        Case::new("history_is_kept_and_bounded", lists::history_is_kept_and_bounded),
+    ]
+}

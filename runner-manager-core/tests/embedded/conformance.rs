@@ -1,0 +1,104 @@
+//! The conformance suites.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock};
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::testing::conformance;
+use runner_manager_core::testing::conformance::clock::ClockSubject;
+use runner_manager_core::testing::conformance::storage::{PassTime, StorageSubject};
+use tempfile::TempDir;
+
+const UNIT: Duration = Duration::from_secs(1);
+
+/// The clock, and the directory of the storage's file for as long as the subject lives.
+#[derive(Debug)]
+struct Simulated(Arc<SimulatedClock>, #[expect(dead_code, reason = "kept until the end")] Option<TempDir>);
+
+#[async_trait]
+impl PassTime for Simulated {
+    async fn pass(&self, by: Duration) {
+        self.0.advance(by);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[derive(Debug)]
+struct Real;
+
+#[async_trait]
+impl PassTime for Real {
+    async fn pass(&self, by: Duration) {
+        SystemClock.sleep(by).await;
+    }
+}
+
+fn subject(
+    clock: Arc<SimulatedClock>,
+    storage: EmbeddedStorage,
+    directory: Option<TempDir>,
+) -> StorageSubject {
+    let storage = Arc::new(storage.with_retention(StorageSubject::retention(UNIT)));
+    StorageSubject::new(storage.clone(), storage, Arc::new(Simulated(clock, directory)), UNIT)
+}
+
+fn clock() -> Arc<SimulatedClock> {
+    Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH))
+}
+
+async fn in_memory() -> StorageSubject {
+    let clock = clock();
+    subject(clock.clone(), EmbeddedStorage::in_memory(clock), None)
+}
+
+async fn in_a_file() -> StorageSubject {
+    let (clock, directory) = (clock(), tempfile::tempdir().unwrap());
+    let storage = EmbeddedStorage::open(directory.path().join("storage"), clock.clone()).unwrap();
+    subject(clock, storage, Some(directory))
+}
+
+#[tokio::test]
+async fn the_store_in_a_file_behaves() {
+    conformance::run(conformance::store::cases(), &[], in_a_file).await;
+}
+
+#[tokio::test]
+async fn the_queue_in_a_file_behaves() {
+    conformance::run(conformance::queue::cases(), &[], in_a_file).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_behave_on_several_threads() {
+    conformance::run(conformance::store::cases(), &[], in_memory).await;
+    conformance::run(conformance::queue::cases(), &[], in_memory).await;
+    conformance::run(conformance::queue::cases(), &[], in_a_file).await;
+}
+
+#[tokio::test]
+async fn the_store_in_memory_behaves() {
+    conformance::run(conformance::store::cases(), &[], in_memory).await;
+}
+
+#[tokio::test]
+async fn the_queue_in_memory_behaves() {
+    conformance::run(conformance::queue::cases(), &[], in_memory).await;
+}
+
+#[tokio::test]
+async fn the_simulated_clock_behaves() {
+    let subject = async || {
+        let clock = clock();
+        ClockSubject { clock: clock.clone(), time: Arc::new(Simulated(clock, None)), unit: UNIT }
+    };
+    conformance::run(conformance::clock::cases(), &[], subject).await;
+}
+
+#[tokio::test]
+async fn the_system_clock_behaves() {
+    let unit = Duration::from_millis(20);
+    let subject = async || ClockSubject { clock: Arc::new(SystemClock), time: Arc::new(Real), unit };
+    conformance::run(conformance::clock::cases(), &[], subject).await;
+}

@@ -1,0 +1,3 @@
+//! The embedded storage, in memory and in a file.
+
+mod conformance;
