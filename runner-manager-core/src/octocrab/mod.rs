@@ -6,10 +6,9 @@
 //!
 //! No type of octocrab is in the interface, so that another version of it changes nothing outside.
 
+mod client;
 mod credentials;
 mod settings;
-#[cfg(test)]
-mod tests;
 
 use std::error::Error;
 use std::fmt;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use ::octocrab::Octocrab;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderName, LOCATION, USER_AGENT};
+use http::header::LOCATION;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
@@ -30,7 +29,6 @@ use crate::clock::{Clock, TimedOut, timeout};
 use crate::domain::{Scope, Secret};
 use crate::rest::{As, Transport, TransportError};
 
-const API_VERSION: (HeaderName, &str) = (HeaderName::from_static("x-github-api-version"), "2022-11-28");
 /// The most redirects that one GET follows: a repository that was renamed, and its owner, too.
 const MOST_REDIRECTS: usize = 3;
 
@@ -71,29 +69,12 @@ impl OctocrabTransport {
     /// [`SettingsError`] when the address is none, or the credentials cannot be used.
     pub fn new(settings: OctocrabSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         let api_url = settings.checked_url()?;
-        let builder = Octocrab::builder()
-            .base_uri(api_url.as_str())
-            .map_err(|_| SettingsError::Url(api_url.clone()))?
-            .add_header(USER_AGENT, settings::user_agent())
-            .add_header(ACCEPT, "application/vnd.github+json".to_owned())
-            .add_header(API_VERSION.0, API_VERSION.1.to_owned())
-            .set_connect_timeout(Some(settings.connect_timeout))
-            .set_read_timeout(Some(settings.read_timeout))
-            .set_write_timeout(Some(settings.read_timeout));
+        let crab = client::build(&api_url, &settings)?;
         let limits = Limits { call_timeout: settings.call_timeout, answer_limit: settings.answer_limit };
-        let (builder, access) = match settings.credentials {
-            Credentials::Token(token) => {
-                settings::check_token(&token)?;
-                (builder, Access::Token(token))
-            }
-            Credentials::App { id, private_key, installation } => {
-                let builder = builder
-                    .app_from_rsa_pem(id.into(), private_key.expose())
-                    .map_err(|_| SettingsError::PrivateKey)?;
-                (builder, Access::App(Installations::new(installation)))
-            }
+        let access = match settings.credentials {
+            Credentials::Token(token) => Access::Token(token),
+            Credentials::App { installation, .. } => Access::App(Installations::new(installation)),
         };
-        let crab = builder.build().map_err(|why| SettingsError::Client(why.into()))?;
         Ok(Self { crab, api_url, access, limits, clock })
     }
 

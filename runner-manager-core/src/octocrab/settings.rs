@@ -79,17 +79,13 @@ pub enum SettingsError {
     /// The private key is none.
     #[error("the App's private key is not an RSA key in PEM form, as GitHub gives it")]
     PrivateKey,
-    /// The HTTP client could not be made.
-    #[error("the HTTP client for GitHub could not be made")]
-    Client(#[source] Box<dyn Error + Send + Sync>),
+    /// The certificates that the system trusts could not be read.
+    #[error("the certificates that this system trusts cannot be read: install its CA certificates")]
+    Roots(#[source] Box<dyn Error + Send + Sync>),
 }
 
 pub(super) fn check_token(token: &Secret) -> Result<(), SettingsError> {
     let text = token.expose();
     let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(()) } else { Err(SettingsError::Token) }
-}
-
-pub(super) fn user_agent() -> String {
-    format!("runner-manager/{}", env!("CARGO_PKG_VERSION"))
 }
