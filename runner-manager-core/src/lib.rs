@@ -23,6 +23,7 @@ pub mod embedded;
 pub mod github;
 #[cfg(feature = "octocrab")]
 pub mod octocrab;
+pub mod manager;
 pub mod policy;
 pub mod queue;
 pub mod random;

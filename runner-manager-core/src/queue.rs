@@ -53,17 +53,7 @@ pub enum Task {
         /// The backend.
         backend: BackendName,
     },
-    /// List a scope's queued jobs at GitHub and add what is missing.
-    RecoverJobs {
-        /// The scope.
-        scope: Scope,
-    },
-    /// Look for failed deliveries of a scope's webhooks and have them delivered again.
-    RedeliverWebhooks {
-        /// The scope.
-        scope: Scope,
-    },
-    /// Remove the groups that are configured no more once they are empty.
+    /// Place the waiting jobs that no group serves, after the groups have changed.
     SyncConfiguration,
 }
 
@@ -78,8 +68,6 @@ impl Task {
             Self::Forget { runner, .. } => format!("forget:{runner}"),
             Self::SweepScope { scope } => format!("sweep-scope:{scope}"),
             Self::SweepBackend { backend } => format!("sweep-backend:{backend}"),
-            Self::RecoverJobs { scope } => format!("recover-jobs:{scope}"),
-            Self::RedeliverWebhooks { scope } => format!("redeliver-webhooks:{scope}"),
             Self::SyncConfiguration => "sync-configuration".to_owned(),
         }
     }
@@ -89,11 +77,7 @@ impl Task {
         match self {
             Self::Reconcile { .. } | Self::SyncConfiguration => Lane::control(),
             Self::Provision { backend, .. } | Self::Retire { backend, .. } => Lane::backend(backend),
-            Self::Forget { .. }
-            | Self::SweepScope { .. }
-            | Self::SweepBackend { .. }
-            | Self::RecoverJobs { .. }
-            | Self::RedeliverWebhooks { .. } => Lane::sweeps(),
+            Self::Forget { .. } | Self::SweepScope { .. } | Self::SweepBackend { .. } => Lane::sweeps(),
         }
     }
 
@@ -106,8 +90,6 @@ impl Task {
             Self::Forget { .. } => "forget",
             Self::SweepScope { .. } => "sweep_scope",
             Self::SweepBackend { .. } => "sweep_backend",
-            Self::RecoverJobs { .. } => "recover_jobs",
-            Self::RedeliverWebhooks { .. } => "redeliver_webhooks",
             Self::SyncConfiguration => "sync_configuration",
         }
     }
@@ -271,6 +253,8 @@ pub struct QueueStatistics {
 /// - `lanes_are_apart`: a claim on one lane never gets another lane's task.
 /// - `a_claim_waits_for_a_task`: a claim with time to wait returns as soon as a task comes or becomes due,
 ///   without polling, and empty when the time is over.
+/// - `a_dropped_claim_holds_nothing`: a claim whose future is dropped before it returned holds no task: a
+///   task that it was about to get is due at once, as if released.
 /// - `a_lease_runs_out`: a task whose lease ran out is claimed again, with a greater token and attempt.
 /// - `a_lease_is_extended`: extending moves the end; extending a lost claim is `LostClaim`.
 /// - `ack_ends_a_task`, `a_late_ack_is_refused`: acknowledging a lost claim is `LostClaim` and changes

@@ -152,10 +152,10 @@ pub enum Wake {
     Provision(Timestamp),
     /// By a `Retire` task, not before this time.
     Retire(Timestamp),
+    /// By the `Provision` task that brought it here: a worker holds it until the outcome is known, and it
+    /// comes back when that worker is lost.
+    Held,
 }
-
-/// How long to wait before an unclear `create` is looked up again, at most.
-const LOOK_UP_PAUSE: Duration = Duration::from_secs(5);
 
 /// What follows for a runner from an event.
 pub fn step(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Next {
@@ -241,8 +241,7 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
 pub fn wake(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<Wake> {
     match &runner.state {
         RunnerState::Requested => Some(Wake::Provision(now)),
-        // The task that brings it up is held by a worker, or comes back when that worker is lost.
-        RunnerState::Creating { .. } => Some(Wake::Provision(later(now, LOOK_UP_PAUSE))),
+        RunnerState::Creating { .. } => Some(Wake::Held),
         RunnerState::Booting => Some(Wake::Provision(later(runner.since, limits.start_timeout))),
         RunnerState::Idle { leaving: None } => Some(Wake::Retire(later(runner.since, limits.max_idle_age))),
         RunnerState::Idle { leaving: Some(leaving) } => {

@@ -337,6 +337,7 @@ fn drive_to_the_end(mut runner: Runner, mut now: Timestamp) -> Result<(), String
         let due = wake(&runner, &limits(), now);
         match due {
             Some(Wake::Provision(at) | Wake::Retire(at)) => now = at.max(now),
+            Some(Wake::Held) => now = later(now, Duration::from_secs(5)),
             None => return Err(format!("{} waits for nothing", label(&runner.state))),
         }
         let absent = Event::Instance { reading: InstanceReading::Absent { settle: SETTLE }, begun: now };

@@ -1,0 +1,177 @@
+//! Feeding an event to a runner: the one place that writes existing runners.
+
+use jiff::Timestamp;
+
+use super::Manager;
+use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
+use crate::policy::lifecycle::{Event, Next, Wake, step, wake};
+use crate::queue::{ClaimToken, NewTask, Priority, Task};
+use crate::store::{Change, GroupView, StoreError, Versioned, Write};
+
+/// How often a write that somebody else's came before is decided anew. Each time somebody else got on, so
+/// this is far more than ever happens.
+pub(super) const MOST_CONFLICTS: usize = 32;
+
+/// What a runner is after an event was fed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fed {
+    /// It is on record like this.
+    Alive(Box<Runner>),
+    /// Its record is removed, by this event or before.
+    Gone,
+}
+
+/// The changes and tasks that a decision about one runner comes to.
+#[derive(Debug, Default)]
+pub(super) struct Consequences {
+    pub(super) changes: Vec<Change>,
+    pub(super) tasks: Vec<NewTask>,
+    pub(super) ended: Option<RetireReason>,
+    pub(super) after: Option<Box<Runner>>,
+}
+
+/// What must be written when `event` happens to a runner; nothing where it changes nothing.
+pub(super) fn consequences(
+    runner: &Versioned<Runner>,
+    event: &Event,
+    limits: &Limits,
+    now: Timestamp,
+) -> Option<Consequences> {
+    let before = &runner.value;
+    let reconcile = NewTask::now(Task::Reconcile { group: before.group.clone() });
+    match step(before, event, limits, now) {
+        Next::Unchanged => None,
+        Next::Changed(after) => {
+            let mut tasks: Vec<NewTask> = wake_task(&after, limits, now).into_iter().collect();
+            if is_free(before.phase()) != is_free(after.phase()) || becomes_idle(before, &after) {
+                tasks.push(reconcile);
+            }
+            let change = Change::PutRunner { runner: (*after).clone(), expected: runner.version };
+            Some(Consequences { changes: vec![change], tasks, ended: None, after: Some(after) })
+        }
+        Next::Ended { why } => {
+            let ended = EndedRunner {
+                name: before.name.clone(),
+                group: before.group.clone(),
+                backend: before.backend.clone(),
+                requested_at: before.requested_at,
+                ended_at: now,
+                why: why.clone(),
+            };
+            let change = Change::EndRunner { ended, expected: runner.version };
+            Some(Consequences {
+                changes: vec![change],
+                tasks: vec![reconcile],
+                ended: Some(why),
+                after: None,
+            })
+        }
+    }
+}
+
+const fn is_free(phase: Phase) -> bool {
+    matches!(phase, Phase::Requested | Phase::Creating | Phase::Booting | Phase::Idle)
+}
+
+fn becomes_idle(before: &Runner, after: &Runner) -> bool {
+    after.phase() == Phase::Idle && before.phase() != Phase::Idle
+}
+
+/// The task that looks at a runner again when its time comes.
+pub(super) fn wake_task(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<NewTask> {
+    let (name, backend) = (runner.name.clone(), runner.backend.clone());
+    match wake(runner, limits, now)? {
+        Wake::Provision(at) => {
+            Some(NewTask::at(Task::Provision { runner: name, backend }, at).priority(Priority::High))
+        }
+        Wake::Retire(at) => Some(NewTask::at(Task::Retire { runner: name, backend }, at)),
+        Wake::Held => None,
+    }
+}
+
+impl Manager {
+    /// The limits of a runner's group; the usual ones where the group is not on record any more.
+    pub(super) async fn limits_of(&self, runner: &Runner) -> Result<Limits, StoreError> {
+        let groups = self.listed_groups().await?;
+        let listed = groups.iter().find(|group| group.spec.name == runner.group);
+        Ok(listed.map_or_else(Limits::default, |group| group.spec.limits))
+    }
+
+    /// Feeds an event to a runner: reads it, lets the policy decide, and writes what follows.
+    pub(super) async fn feed(
+        &self,
+        claim: Option<&ClaimToken>,
+        name: &RunnerName,
+        event: &Event,
+    ) -> Result<Fed, StoreError> {
+        self.feed_with(claim, name, event, |_| None).await
+    }
+
+    /// As [`feed`](Self::feed), with a change to the runner's group in the same write. `group_change` gets
+    /// the group as it is on record and says what it is to be, if it is to change.
+    pub(super) async fn feed_with(
+        &self,
+        claim: Option<&ClaimToken>,
+        name: &RunnerName,
+        event: &Event,
+        group_change: impl Fn(&GroupView) -> Option<crate::store::GroupRecord> + Send,
+    ) -> Result<Fed, StoreError> {
+        for _ in 0..MOST_CONFLICTS {
+            let Some(runner) = self.store().runner(name).await? else { return Ok(Fed::Gone) };
+            let limits = self.limits_of(&runner.value).await?;
+            let now = self.now().await?;
+            let Some(mut write) = consequences(&runner, event, &limits, now) else {
+                return Ok(Fed::Alive(Box::new(runner.value)));
+            };
+            if let Some(view) = self.store().group(&runner.value.group).await?
+                && let Some(record) = group_change(&view)
+            {
+                let expected = crate::store::Expected::Version(view.record.version);
+                write.changes.push(Change::PutGroup { record, expected });
+            }
+            match self.commit(claim, &mut write).await {
+                Ok(()) => {
+                    self.log_change(&runner.value, &write, event);
+                    return Ok(write.after.map_or(Fed::Gone, Fed::Alive));
+                }
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Conflict { record: format!("runner {name}") })
+    }
+
+    async fn commit(&self, claim: Option<&ClaimToken>, write: &mut Consequences) -> Result<(), StoreError> {
+        self.apply(Write {
+            operation: self.operation(),
+            claim: claim.cloned(),
+            changes: std::mem::take(&mut write.changes),
+            tasks: std::mem::take(&mut write.tasks),
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Writes, and asks again under the same operation where the answer was lost.
+    pub(super) async fn apply(&self, write: Write) -> Result<crate::store::Applied, StoreError> {
+        match self.store().apply(write.clone()).await {
+            Err(StoreError::Unclear(..)) => self.store().apply(write).await,
+            answer => answer,
+        }
+    }
+
+    fn log_change(&self, before: &Runner, write: &Consequences, event: &Event) {
+        let runner = before.name.as_str();
+        match (&write.after, &write.ended) {
+            (Some(after), _) if after.phase() != before.phase() => {
+                tracing::info!(runner, from = %before.phase(), to = %after.phase(), ?event, "runner changed");
+            }
+            (Some(after), _) => tracing::debug!(runner, state = ?after.state, ?event, "runner changed"),
+            (None, Some(why)) => {
+                self.inner.statistics.count(|counters| counters.ended += 1);
+                tracing::info!(runner, %why, "runner ended");
+            }
+            (None, None) => {}
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The driver: asks the [`policy`](crate::policy) and does what it says.
+//!
+//! Everything goes one way: a webhook becomes a record and a task, in one write. A worker claims the task,
+//! loads the records, lets the policy decide, saves the intent together with the tasks that follow from it,
+//! acts, feeds the outcome back as an event, and acknowledges last. A process that dies anywhere in between
+//! leaves a claim that runs out, and whoever claims the task next carries on from the records. Nothing that
+//! matters lives in the process alone.
+//!
+//! - [`intake`](self) takes in what is said of jobs, whoever says it.
+//! - `reconcile` is the one path that makes runners; `provision` brings each one up.
+//! - `retire` is the one path that takes them away.
+//! - `sweep` finds what events missed.
+//! - `worker` claims tasks, holds their leases, and stops in order.
+//! - `advance` feeds an event to a runner: the one place that writes existing runners.
+//!
+//! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
+
+mod advance;
+mod catalogue;
+mod intake;
+mod operate;
+mod provision;
+mod reconcile;
+mod retire;
+mod statistics;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use intake::Taken;
+pub use operate::{GroupStatus, JobStatus};
+pub use statistics::{Statistics, StatisticsSnapshot};
+
+use crate::backend::Backend;
+use crate::clock::Clock;
+use crate::domain::{BackendName, Balance, OperationId, Owner};
+use crate::github::GitHub;
+use crate::queue::TaskQueue;
+use crate::random::Random;
+use crate::store::{Store, StoreError};
+use catalogue::Catalogue;
+
+/// A backend that was connected, with how hard it may be worked.
+#[derive(Debug, Clone)]
+pub struct ConnectedBackend {
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// How many of its runners are worked on at a time, and so how many calls to it may be under way.
+    pub concurrency: usize,
+}
+
+/// How the manager works. The defaults suit a deployment of any size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Which of several groups that serve a job equally well takes it. Default: the first.
+    pub balance: Balance,
+    /// How often each backend and each scope is listed. Default 5 min.
+    pub sweep_interval: Duration,
+    /// How long a worker holds a task before it must say again that it lives. Default 90 s.
+    pub lease: Duration,
+    /// How long a call to GitHub or to a backend may take. Less than half of `lease`, so that no call
+    /// outlives the hold under which it was made. Default 40 s.
+    pub call_timeout: Duration,
+    /// How long a stop waits for what is under way before it is put back. Default 20 s.
+    pub stop_within: Duration,
+    /// How many decisions are worked on at a time. Default 8.
+    pub control_concurrency: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            balance: Balance::default(),
+            sweep_interval: Duration::from_mins(5),
+            lease: Duration::from_secs(90),
+            call_timeout: Duration::from_secs(40),
+            stop_within: Duration::from_secs(20),
+            control_concurrency: 8,
+        }
+    }
+}
+
+/// All that the manager works with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Who we are: the mark on all that is made.
+    pub owner: Owner,
+    /// Where state lives.
+    pub store: Arc<dyn Store>,
+    /// Where tasks wait. The same storage as `store`.
+    pub queue: Arc<dyn TaskQueue>,
+    /// GitHub.
+    pub github: Arc<dyn GitHub>,
+    /// The backends, by the names that the configuration gives them.
+    pub backends: BTreeMap<BackendName, ConnectedBackend>,
+    /// What waits are measured by. Where replicas must agree, the store's time is used.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub random: Arc<dyn Random>,
+    /// How it works.
+    pub settings: Settings,
+}
+
+/// The manager. A handle: clones are the same manager.
+///
+/// [`observe`](Self::observe) takes in what webhooks say and works whether or not [`run`](Self::run) does,
+/// so that a process may take in webhooks alone.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    catalogue: Catalogue,
+    github_groups: provision::GitHubGroups,
+    statistics: Statistics,
+}
+
+impl Manager {
+    /// A manager of these parts. It does nothing until [`configure`](Self::configure) and
+    /// [`run`](Self::run).
+    pub fn new(parts: Parts) -> Self {
+        let inner = Inner {
+            parts,
+            catalogue: Catalogue::default(),
+            github_groups: provision::GitHubGroups::default(),
+            statistics: Statistics::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What it has done since it was made.
+    pub fn statistics(&self) -> &Statistics {
+        &self.inner.statistics
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.inner.parts.store
+    }
+
+    fn queue(&self) -> &dyn TaskQueue {
+        &*self.inner.parts.queue
+    }
+
+    fn github(&self) -> &dyn GitHub {
+        &*self.inner.parts.github
+    }
+
+    fn backend(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {
+        self.inner.parts.backends.get(name).map(|connected| &connected.backend)
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.store().now().await
+    }
+
+    fn entropy(&self) -> u64 {
+        self.inner.parts.random.next_u64()
+    }
+
+    /// A name for a write that nobody else repeats.
+    fn operation(&self) -> OperationId {
+        OperationId::new(format!("{:016x}{:016x}", self.entropy(), self.entropy()))
+    }
+}

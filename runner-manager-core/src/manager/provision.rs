@@ -1,0 +1,423 @@
+//! Brings a runner up: registers it at GitHub, has its instance created once, finds out what became of that,
+//! and sees that it comes online in time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Manager;
+use super::advance::Fed;
+use super::worker::{TaskError, Work};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
+use crate::clock::timeout;
+use crate::domain::{
+    CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, RetireReason, Runner,
+    RunnerName, RunnerState, Scope, Secret, later,
+};
+use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
+use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
+use crate::policy::placement::{Availability, after_failure};
+use crate::queue::ClaimToken;
+use crate::retry::Retry;
+use crate::store::{GroupRecord, GroupView};
+
+/// How often the outcome of an unclear `create` is looked up.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long GitHub's number of a runner group is remembered.
+const GROUP_ID_AGE: Duration = Duration::from_mins(10);
+
+/// GitHub's numbers of the runner groups, by scope and name, with when they were read.
+#[derive(Debug, Default)]
+pub(super) struct GitHubGroups(Mutex<BTreeMap<(Scope, String), (GitHubGroupId, Timestamp)>>);
+
+impl Manager {
+    pub(super) async fn provision(&self, claim: &ClaimToken, name: &RunnerName) -> Result<Work, TaskError> {
+        let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
+        let runner = runner.value;
+        match &runner.state {
+            RunnerState::Requested => self.start(claim, &runner).await,
+            RunnerState::Creating { create: CreateStep::Registering } => self.register(claim, &runner).await,
+            RunnerState::Creating { create: CreateStep::Asked { .. } } => {
+                // Whoever asked is not here any more to tell what was answered.
+                match self.feed(Some(claim), name, &Event::CreateUnclear).await? {
+                    Fed::Alive(runner) => self.look_up(claim, &runner).await,
+                    Fed::Gone => Ok(Work::Done),
+                }
+            }
+            RunnerState::Booting => self.watch_start(claim, &runner).await,
+            RunnerState::Idle { .. } | RunnerState::Busy { .. } | RunnerState::Retiring { .. } => {
+                Ok(Work::Done)
+            }
+        }
+    }
+
+    /// Begins, unless its placement was set back meanwhile: then it goes, and the group makes another one
+    /// where there is hope.
+    async fn start(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
+        let now = self.now().await?;
+        let group = self.store().group(&runner.group).await?;
+        if !group.is_some_and(|group| may_start(&group.record.value, runner, now)) {
+            self.feed(Some(claim), &runner.name, &Event::Unneeded).await?;
+            return Ok(Work::Done);
+        }
+        match self.feed(Some(claim), &runner.name, &Event::Started).await? {
+            Fed::Alive(runner) => self.register(claim, &runner).await,
+            Fed::Gone => Ok(Work::Done),
+        }
+    }
+
+    async fn register(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
+        let Some(group) = self.store().group(&runner.group).await? else {
+            return self
+                .registration_failed(claim, runner, "its group is not on record any more", false)
+                .await;
+        };
+        let spec = &group.record.value.spec;
+        let Some(id) = self.github_group(&runner.scope, &spec.github_group).await? else {
+            let detail =
+                format!("GitHub has no runner group {:?} in {}", spec.github_group.name, runner.scope);
+            return self.registration_failed(claim, runner, &detail, true).await;
+        };
+        let mut labels = spec.offered_labels();
+        labels.insert(Label::new(self.parts().owner.label()).expect("the owner's label is a label"));
+        let request =
+            JitRequest { scope: runner.scope.clone(), name: runner.name.clone(), group: id, labels };
+        let limit = self.parts().settings.call_timeout;
+        let answer = timeout(&*self.parts().clock, limit, self.github().create_jit_config(&request)).await;
+        match answer {
+            Ok(Ok(jit)) => {
+                let registered = Event::Registered { id: jit.id };
+                match self.feed(Some(claim), &runner.name, &registered).await? {
+                    Fed::Alive(runner) if is_asked(&runner) => {
+                        self.create(claim, &runner, &group, jit.encoded).await
+                    }
+                    // It was retired meanwhile; whoever retires it knows its registration now.
+                    Fed::Alive(_) => Ok(Work::Done),
+                    Fed::Gone => self.forget(&runner.scope, &runner.name).await,
+                }
+            }
+            Ok(Err(error)) => match error.kind {
+                GitHubErrorKind::NameTaken => {
+                    let detail = "GitHub has a registration of this name, whose secret was lost on the way";
+                    self.registration_failed(claim, runner, detail, false).await
+                }
+                GitHubErrorKind::NotFound
+                | GitHubErrorKind::PermissionDenied
+                | GitHubErrorKind::Unauthenticated
+                | GitHubErrorKind::Invalid => {
+                    self.github_groups_forget(&runner.scope);
+                    self.registration_failed(claim, runner, &error.to_string(), true).await
+                }
+                GitHubErrorKind::Busy
+                | GitHubErrorKind::RateLimited
+                | GitHubErrorKind::Unavailable
+                | GitHubErrorKind::Unclear
+                | GitHubErrorKind::Unexpected => Err(TaskError::outside(&error, error.retry)),
+            },
+            Err(timed_out) => {
+                Err(TaskError::outside(format!("create_jit_config: {timed_out}"), Retry::Backoff))
+            }
+        }
+    }
+
+    /// GitHub will not have it. Where that is the group's fault and not this runner's, the group backs off.
+    async fn registration_failed(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        detail: &str,
+        groups_fault: bool,
+    ) -> Result<Work, TaskError> {
+        let (now, entropy) = (self.now().await?, self.entropy());
+        let event = Event::RegistrationFailed { detail: detail.to_owned() };
+        let change = |view: &GroupView| {
+            let mut record = view.record.value.clone();
+            let before = record.registration.as_ref();
+            record.registration = Some(after_failure(before, InstanceFailure::Other, detail, now, entropy));
+            groups_fault.then_some(record)
+        };
+        self.feed_with(Some(claim), &runner.name, &event, change).await?;
+        Ok(Work::Done)
+    }
+
+    /// Asks the backend, once. Whatever comes of it is saved before anything else is done.
+    async fn create(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        group: &GroupView,
+        jit_config: Secret,
+    ) -> Result<Work, TaskError> {
+        let spec = &group.record.value.spec;
+        let (Some(placement), Some(backend)) =
+            (spec.placement(&runner.placement), self.backend(&runner.backend))
+        else {
+            let detail = format!("group {} has this placement no more", runner.group);
+            return self.create_failed(claim, runner, InstanceFailure::Other, &detail).await;
+        };
+        let spec = InstanceSpec {
+            runner: runner.name.clone(),
+            group: runner.group.clone(),
+            owner: self.parts().owner.clone(),
+            placement: placement.clone(),
+            tags: spec.tags.clone(),
+            bootstrap: Bootstrap::Direct { jit_config },
+        };
+        let limit = self.parts().settings.call_timeout;
+        let answer = timeout(&*self.parts().clock, limit, backend.create(&spec)).await;
+        let word = match &answer {
+            Ok(Ok(_)) => "accepted",
+            Ok(Err(error)) => error.kind.as_str(),
+            Err(_) => BackendErrorKind::Unclear.as_str(),
+        };
+        self.inner.statistics.count(|counters| *counters.creates.entry(word).or_default() += 1);
+        match answer {
+            Ok(Ok(instance)) => self.created(claim, runner, backend, instance).await,
+            Ok(Err(error)) if error.kind != BackendErrorKind::Unclear => {
+                self.create_failed(claim, runner, failure_kind(&error), &error.to_string()).await
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(
+                    runner = runner.name.as_str(),
+                    "the answer to create was lost: it is looked up"
+                );
+                match self.feed(Some(claim), &runner.name, &Event::CreateUnclear).await? {
+                    Fed::Alive(runner) => self.look_up(claim, &runner).await,
+                    Fed::Gone => Ok(Work::Done),
+                }
+            }
+        }
+    }
+
+    async fn created(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        backend: &Arc<dyn Backend>,
+        instance: Instance,
+    ) -> Result<Work, TaskError> {
+        let event = Event::Created { id: instance.id.clone() };
+        let change = |view: &GroupView| {
+            let health = view.record.value.placements.get(&runner.placement)?;
+            // That an instance was accepted says nothing about whether its runner will register.
+            (health.kind != InstanceFailure::NeverRegistered).then(|| without_health(view, runner))
+        };
+        if self.feed_with(Some(claim), &runner.name, &event, change).await? == Fed::Gone {
+            tracing::warn!(runner = runner.name.as_str(), "created after its end: deleted again");
+            backend.delete(&instance.id).await.map_err(|error| TaskError::outside(&error, error.retry))?;
+        }
+        Ok(Work::Done)
+    }
+
+    async fn create_failed(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        kind: InstanceFailure,
+        detail: &str,
+    ) -> Result<Work, TaskError> {
+        let event = Event::CreateFailed { kind, detail: detail.to_owned() };
+        self.feed_placement_failure(claim, runner, &event, kind, detail).await?;
+        Ok(Work::Done)
+    }
+
+    async fn feed_placement_failure(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        event: &Event,
+        kind: InstanceFailure,
+        detail: &str,
+    ) -> Result<Fed, TaskError> {
+        let (now, entropy) = (self.now().await?, self.entropy());
+        let change = |view: &GroupView| {
+            let mut record = view.record.value.clone();
+            record.spec.placement(&runner.placement)?;
+            let before = record.placements.get(&runner.placement);
+            let health = after_failure(before, kind, detail, now, entropy);
+            record.placements.insert(runner.placement.clone(), health);
+            Some(record)
+        };
+        Ok(self.feed_with(Some(claim), &runner.name, event, change).await?)
+    }
+
+    /// Looks an instance up by name after an unclear `create`, until it is found or surely absent.
+    async fn look_up(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
+        let mut state = runner.clone();
+        loop {
+            if !matches!(state.state, RunnerState::Creating { .. }) {
+                return Ok(Work::Done);
+            }
+            let reading = self.instance_reading(&state).await?;
+            match self.feed(Some(claim), &runner.name, &reading).await? {
+                Fed::Alive(after) if matches!(after.state, RunnerState::Creating { .. }) => state = *after,
+                Fed::Alive(_) | Fed::Gone => return Ok(Work::Done),
+            }
+            let limits = self.limits_of(&state).await?;
+            if self.now().await? >= later(state.since, limits.start_timeout) {
+                self.feed(Some(claim), &runner.name, &Event::Tick).await?;
+                return Ok(Work::Done);
+            }
+            self.parts().clock.sleep(LOOK_UP_PAUSE).await;
+        }
+    }
+
+    /// One look at the backend for a runner's instance.
+    pub(super) async fn instance_reading(&self, runner: &Runner) -> Result<Event, TaskError> {
+        let Some(backend) = self.backend(&runner.backend) else {
+            let reason = format!(
+                "backend {} is not configured, but runner {} lives on it",
+                runner.backend, runner.name
+            );
+            return Err(TaskError::outside(reason, Retry::Backoff));
+        };
+        let begun = self.now().await?;
+        let limit = self.parts().settings.call_timeout;
+        let look = async {
+            match &runner.instance {
+                Some(id) => backend.get(id).await,
+                None => backend.find(&runner.name).await,
+            }
+        };
+        let found = timeout(&*self.parts().clock, limit, look)
+            .await
+            .map_err(|timed_out| TaskError::outside(format!("get: {timed_out}"), Retry::Backoff))?
+            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let reading = match found {
+            Some(instance) => InstanceReading::Present { id: instance.id, state: instance.state },
+            None => InstanceReading::Absent { settle: backend.capabilities().settle },
+        };
+        Ok(Event::Instance { reading, begun })
+    }
+
+    /// One look at GitHub for a runner's registration. A failed one is *unknown*, with what failed.
+    pub(super) async fn registration_reading(
+        &self,
+        scope: &Scope,
+        runner: &Runner,
+    ) -> Result<(Event, Option<TaskError>), TaskError> {
+        let begun = self.now().await?;
+        let limit = self.parts().settings.call_timeout;
+        let look = async {
+            match runner.registration {
+                Some(id) => self.github().runner(scope, id).await,
+                None => self.github().find_runner(scope, &runner.name).await,
+            }
+        };
+        let (reading, failed) = match timeout(&*self.parts().clock, limit, look).await {
+            Ok(Ok(found)) => (read_registration(found.as_ref()), None),
+            Ok(Err(error)) => (RegistrationReading::Unknown, Some(TaskError::outside(&error, error.retry))),
+            Err(error) => (RegistrationReading::Unknown, Some(TaskError::outside(error, Retry::Backoff))),
+        };
+        Ok((Event::Registration { reading, begun }, failed))
+    }
+
+    /// A runner whose instance exists must come online before `start_timeout` is over.
+    async fn watch_start(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
+        let limits: Limits = self.limits_of(runner).await?;
+        let deadline = later(runner.since, limits.start_timeout);
+        if self.now().await? < deadline {
+            return Ok(Work::AgainAt(deadline));
+        }
+        let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+        match self.feed(Some(claim), &runner.name, &reading).await? {
+            Fed::Alive(after) if matches!(after.state, RunnerState::Booting) => {
+                let detail = RetireReason::StartTimeout.to_string();
+                let kind = InstanceFailure::NeverRegistered;
+                self.feed_placement_failure(claim, &after, &Event::Tick, kind, &detail).await?;
+                Ok(Work::Done)
+            }
+            Fed::Alive(_) | Fed::Gone => Ok(Work::Done),
+        }
+    }
+
+    /// GitHub's number of a group of ours at GitHub; none where GitHub has no such group.
+    async fn github_group(
+        &self,
+        scope: &Scope,
+        group: &GitHubGroup,
+    ) -> Result<Option<GitHubGroupId>, TaskError> {
+        if group.is_default() {
+            return Ok(Some(GitHubGroupId::DEFAULT));
+        }
+        let now = self.parts().clock.now();
+        let key = (scope.clone(), group.name.to_lowercase());
+        let known = self.github_groups().get(&key).copied();
+        if let Some((id, _)) = known.filter(|(_, read_at)| now < later(*read_at, GROUP_ID_AGE)) {
+            return Ok(Some(id));
+        }
+        let limit = self.parts().settings.call_timeout;
+        let listed = timeout(&*self.parts().clock, limit, self.github().runner_groups(scope))
+            .await
+            .map_err(|timed_out| TaskError::outside(format!("runner_groups: {timed_out}"), Retry::Backoff))?
+            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let found = listed.iter().find(|listed| listed.name.to_lowercase() == key.1).map(|listed| listed.id);
+        if let Some(id) = found {
+            self.github_groups().insert(key, (id, now));
+        }
+        Ok(found)
+    }
+
+    fn github_groups(
+        &self,
+    ) -> std::sync::MutexGuard<'_, BTreeMap<(Scope, String), (GitHubGroupId, Timestamp)>> {
+        self.inner.github_groups.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn github_groups_forget(&self, scope: &Scope) {
+        self.github_groups().retain(|(known, _), _| known != scope);
+    }
+}
+
+fn without_health(view: &GroupView, runner: &Runner) -> GroupRecord {
+    let mut record = view.record.value.clone();
+    record.placements.remove(&runner.placement);
+    record
+}
+
+/// Whether a requested runner should begin: its placement is there and not set back, or it is the probe.
+fn may_start(group: &GroupRecord, runner: &Runner, now: Timestamp) -> bool {
+    let usable = |health: &crate::policy::placement::Health| match health.availability(now) {
+        Availability::Open | Availability::Probe => true,
+        Availability::SetBack { .. } => false,
+        Availability::Probing { .. } => health.probe.as_ref().is_some_and(|(probe, _)| *probe == runner.name),
+    };
+    group.draining.is_none()
+        && group.spec.placement(&runner.placement).is_some()
+        && group.placements.get(&runner.placement).is_none_or(usable)
+        && group.registration.as_ref().is_none_or(usable)
+}
+
+fn is_asked(runner: &Runner) -> bool {
+    matches!(runner.state, RunnerState::Creating { create: CreateStep::Asked { .. } })
+}
+
+fn failure_kind(error: &BackendError) -> InstanceFailure {
+    match error.kind {
+        BackendErrorKind::NoCapacity => InstanceFailure::NoCapacity,
+        BackendErrorKind::QuotaExceeded => InstanceFailure::QuotaExceeded,
+        BackendErrorKind::NotFound
+        | BackendErrorKind::RateLimited
+        | BackendErrorKind::Unauthenticated
+        | BackendErrorKind::PermissionDenied
+        | BackendErrorKind::InvalidConfig
+        | BackendErrorKind::Unsupported
+        | BackendErrorKind::Unavailable
+        | BackendErrorKind::Unclear
+        | BackendErrorKind::Unexpected => InstanceFailure::Other,
+    }
+}
+
+/// A complete answer of GitHub as a reading.
+pub(super) fn read_registration(found: Option<&RegisteredRunner>) -> RegistrationReading {
+    found.map_or(RegistrationReading::Absent, |found| RegistrationReading::Present {
+        online: found.online,
+        busy: found.busy,
+    })
+}

@@ -1,0 +1,197 @@
+//! Takes a runner away in order, or sees whether it is time to: the one path that ends runners.
+
+use super::Manager;
+use super::advance::Fed;
+use super::provision::read_registration;
+use super::worker::{TaskError, Work};
+use crate::clock::timeout;
+use crate::domain::{Leaving, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope};
+use crate::github::GitHubErrorKind;
+use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, Wake, wake};
+use crate::policy::scaling::{Allowance, plan};
+use crate::queue::ClaimToken;
+use crate::retry::Retry;
+
+impl Manager {
+    /// Does what is next for a runner on its way out, as far as it goes without waiting.
+    pub(super) async fn retire_task(&self, claim: &ClaimToken, name: &RunnerName) -> Result<Work, TaskError> {
+        let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
+        let mut runner = runner.value;
+        loop {
+            let event = match self.next_event(&runner).await? {
+                Some(event) => event,
+                None => return Ok(Work::Done),
+            };
+            let before = runner.state.clone();
+            match self.feed(Some(claim), name, &event).await? {
+                Fed::Gone => return Ok(Work::Done),
+                Fed::Alive(after) => runner = *after,
+            }
+            let limits = self.limits_of(&runner).await?;
+            let now = self.now().await?;
+            match wake(&runner, &limits, now) {
+                Some(Wake::Retire(at)) if at <= now && runner.state != before => {}
+                // Nothing came of it. It was queued for a time when something was expected to.
+                Some(Wake::Retire(at)) if at <= now => {
+                    let reason = format!("{} waits at {:?}", runner.name, runner.state);
+                    return Err(TaskError::outside(reason, Retry::Backoff));
+                }
+                Some(Wake::Retire(at)) => return Ok(Work::AgainAt(at)),
+                Some(Wake::Provision(_) | Wake::Held) | None => return Ok(Work::Done),
+            }
+        }
+    }
+
+    /// Asks the outside what the runner's state waits for, and gives the answer as an event.
+    async fn next_event(&self, runner: &Runner) -> Result<Option<Event>, TaskError> {
+        match &runner.state {
+            RunnerState::Requested | RunnerState::Creating { .. } | RunnerState::Booting => Ok(None),
+            RunnerState::Idle { leaving: None } | RunnerState::Busy { .. } => Ok(Some(Event::Tick)),
+            RunnerState::Idle { leaving: Some(leaving) } => {
+                self.ask_whether_busy(runner, leaving).await.map(Some)
+            }
+            RunnerState::Retiring { retire, .. } => match retire {
+                RetireStep::Deregister | RetireStep::Forget => self.deregister(runner).await.map(Some),
+                RetireStep::Grace { .. } => Ok(Some(Event::Tick)),
+                RetireStep::Delete => self.delete(runner).await.map(Some),
+                RetireStep::Confirm => self.confirm(runner).await.map(Some),
+                RetireStep::Suspect { .. } => self.find_any_registration(runner).await.map(Some),
+            },
+        }
+    }
+
+    /// A reading for an idle runner that is to go; or that it is needed after all.
+    async fn ask_whether_busy(&self, runner: &Runner, leaving: &Leaving) -> Result<Event, TaskError> {
+        if leaving.reason == RetireReason::Surplus && !self.has_surplus(runner).await? {
+            return Ok(Event::Needed);
+        }
+        let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
+        if let Some(failed) = failed {
+            tracing::warn!(runner = runner.name.as_str(), %failed, "GitHub did not say whether it is busy");
+        }
+        Ok(reading)
+    }
+
+    async fn has_surplus(&self, runner: &Runner) -> Result<bool, TaskError> {
+        let Some(view) = self.store().group(&runner.group).await? else { return Ok(true) };
+        let record = &view.record.value;
+        let plan = plan(record.spec.bounds, &view.counts, record.draining.is_some(), Allowance::Any);
+        Ok(plan.surplus_idle > 0)
+    }
+
+    /// Has GitHub remove the registration.
+    async fn deregister(&self, runner: &Runner) -> Result<Event, TaskError> {
+        let limit = self.parts().settings.call_timeout;
+        let removal = async {
+            let id = match runner.registration {
+                Some(id) => Some(id),
+                None => self.github().find_runner(&runner.scope, &runner.name).await?.map(|found| found.id),
+            };
+            match id {
+                Some(id) => self.github().remove_runner(&runner.scope, id).await,
+                None => Ok(()),
+            }
+        };
+        match timeout(&*self.parts().clock, limit, removal).await {
+            Ok(Ok(())) => Ok(Event::Deregistered),
+            Ok(Err(error)) if error.kind == GitHubErrorKind::Busy => Ok(Event::DeregisterRefused),
+            Ok(Err(error)) => Err(TaskError::outside(&error, error.retry)),
+            Err(timed_out) => Err(TaskError::outside(format!("remove_runner: {timed_out}"), Retry::Backoff)),
+        }
+    }
+
+    /// Has the backend delete the instance, and looks at once whether it is gone: often it is.
+    async fn delete(&self, runner: &Runner) -> Result<Event, TaskError> {
+        let mut named = runner.clone();
+        if named.instance.is_none() {
+            let found = self.instance_reading(runner).await?;
+            match &found {
+                Event::Instance { reading: InstanceReading::Present { id, .. }, .. } => {
+                    named.instance = Some(id.clone());
+                }
+                _ => return Ok(found),
+            }
+        }
+        let (Some(backend), Some(id)) = (self.backend(&named.backend), &named.instance) else {
+            let reason = format!("backend {} is not configured any more", named.backend);
+            return Err(TaskError::outside(reason, Retry::Backoff));
+        };
+        let limit = self.parts().settings.call_timeout;
+        timeout(&*self.parts().clock, limit, backend.delete(id))
+            .await
+            .map_err(|timed_out| TaskError::outside(format!("delete: {timed_out}"), Retry::Backoff))?
+            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let reading = self.instance_reading(&named).await?;
+        let absent = matches!(&reading, Event::Instance { reading: InstanceReading::Absent { .. }, .. });
+        Ok(if absent { reading } else { Event::DeleteAccepted })
+    }
+
+    /// Looks whether a deleted instance is gone; one that is not is deleted again after a while.
+    async fn confirm(&self, runner: &Runner) -> Result<Event, TaskError> {
+        let reading = self.instance_reading(runner).await?;
+        let there = matches!(
+            &reading,
+            Event::Instance { reading: InstanceReading::Present { state, .. }, .. }
+                if *state != crate::domain::InstanceState::Gone
+        );
+        Ok(if there { Event::Tick } else { reading })
+    }
+
+    /// Looks for a registration of a recordless instance's name in every scope: its own is not known.
+    async fn find_any_registration(&self, runner: &Runner) -> Result<Event, TaskError> {
+        let begun = self.now().await?;
+        let reading = self.registration_anywhere(&runner.name).await?;
+        Ok(Event::Registration {
+            reading: reading.map_or(RegistrationReading::Absent, |found| found.1),
+            begun,
+        })
+    }
+
+    /// The scope in which a runner of this name is registered, and what GitHub says of it.
+    pub(super) async fn registration_anywhere(
+        &self,
+        name: &RunnerName,
+    ) -> Result<Option<(Scope, RegistrationReading)>, TaskError> {
+        let limit = self.parts().settings.call_timeout;
+        for scope in self.scopes().await? {
+            let found = timeout(&*self.parts().clock, limit, self.github().find_runner(&scope, name))
+                .await
+                .map_err(|timed_out| TaskError::outside(format!("find_runner: {timed_out}"), Retry::Backoff))?
+                .map_err(|error| TaskError::outside(&error, error.retry))?;
+            if found.is_some() {
+                return Ok(Some((scope, read_registration(found.as_ref()))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes a registration that has neither a record nor an instance.
+    pub(super) async fn forget(&self, scope: &Scope, name: &RunnerName) -> Result<Work, TaskError> {
+        if self.store().runner(name).await?.is_some() {
+            return Ok(Work::Done);
+        }
+        let limit = self.parts().settings.call_timeout;
+        let found = timeout(&*self.parts().clock, limit, self.github().find_runner(scope, name))
+            .await
+            .map_err(|timed_out| TaskError::outside(format!("find_runner: {timed_out}"), Retry::Backoff))?
+            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let Some(found) = found.filter(|found| !found.online && !found.busy) else { return Ok(Work::Done) };
+        for connected in self.parts().backends.values() {
+            let instance = timeout(&*self.parts().clock, limit, connected.backend.find(name))
+                .await
+                .map_err(|timed_out| TaskError::outside(format!("find: {timed_out}"), Retry::Backoff))?
+                .map_err(|error| TaskError::outside(&error, error.retry))?;
+            if instance.is_some() {
+                return Ok(Work::Done);
+            }
+        }
+        tracing::info!(runner = name.as_str(), %scope, "removing a registration without record and instance");
+        match timeout(&*self.parts().clock, limit, self.github().remove_runner(scope, found.id)).await {
+            Ok(Ok(())) => Ok(Work::Done),
+            // GitHub keeps a dead runner busy for some minutes; the next sweep finds it again.
+            Ok(Err(error)) if error.kind == GitHubErrorKind::Busy => Ok(Work::Done),
+            Ok(Err(error)) => Err(TaskError::outside(&error, error.retry)),
+            Err(timed_out) => Err(TaskError::outside(format!("remove_runner: {timed_out}"), Retry::Backoff)),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Claims tasks, holds their leases while they are worked on, and stops in order.
+//!
+//! Every lane has workers of its own, as many as may be under way at a time. A worker waits in the queue's
+//! `claim`, which returns as soon as there is something to do: nothing is polled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use jiff::Timestamp;
+
+use super::Manager;
+use crate::clock::timeout;
+use crate::domain::later;
+use crate::queue::{Claim, Lane, NewTask, Task};
+use crate::retry::{Backoff, Retry};
+use crate::store::StoreError;
+
+/// The pauses of a task that failed.
+const TASK_BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), ceiling: Duration::from_mins(1) };
+
+/// The pause of a lane whose storage does not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long one claim waits for a task before it asks anew.
+const CLAIM_WAIT: Duration = Duration::from_secs(30);
+
+/// How many tasks one claim takes at most.
+const CLAIM_BATCH: usize = 16;
+
+/// How many listings are under way at a time.
+const SWEEP_CONCURRENCY: usize = 4;
+
+/// How a task went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work {
+    /// There is nothing more to do for it.
+    Done,
+    /// The same task is to come again at a time.
+    AgainAt(Timestamp),
+}
+
+/// Why a task did not go.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TaskError {
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something outside failed; another try is to be made when it says.
+    #[error("{reason}")]
+    Outside {
+        /// What failed.
+        reason: String,
+        /// When it is worth another try.
+        retry: Retry,
+    },
+}
+
+impl TaskError {
+    pub(super) fn outside(reason: impl std::fmt::Display, retry: Retry) -> Self {
+        Self::Outside { reason: reason.to_string(), retry }
+    }
+}
+
+impl Manager {
+    /// Works until `stop` is cancelled: then claims nothing more, waits up to
+    /// [`stop_within`](super::Settings::stop_within) for what is under way, puts back what is not done by
+    /// then, and returns.
+    pub async fn run(&self, stop: CancellationToken) {
+        self.begin_sweeps(&stop).await;
+        let abandon = CancellationToken::new();
+        let mut lanes = JoinSet::new();
+        for (lane, concurrency) in self.lanes() {
+            lanes.spawn(self.clone().serve_lane(lane, concurrency, stop.clone(), abandon.clone()));
+        }
+        stop.cancelled().await;
+        tracing::info!("stopping: no more tasks are claimed");
+        let within = self.parts().settings.stop_within;
+        let clock = self.parts().clock.clone();
+        if timeout(&*clock, within, async { while lanes.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!(?within, "tasks are still under way: they are put back");
+            abandon.cancel();
+            while lanes.join_next().await.is_some() {}
+        }
+        tracing::info!("stopped");
+    }
+
+    fn lanes(&self) -> Vec<(Lane, usize)> {
+        let backends = &self.parts().backends;
+        let own =
+            backends.iter().map(|(name, connected)| (Lane::backend(name), connected.concurrency.max(1)));
+        [
+            (Lane::control(), self.parts().settings.control_concurrency.max(1)),
+            (Lane::sweeps(), SWEEP_CONCURRENCY),
+        ]
+        .into_iter()
+        .chain(own)
+        .collect()
+    }
+
+    /// Queues the first run of every periodic task; each run queues the next one.
+    async fn begin_sweeps(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.push_sweeps().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the sweeps could not be queued");
+                    self.parts().clock.sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn push_sweeps(&self) -> Result<(), StoreError> {
+        let scopes = self.scopes().await?.into_iter().map(|scope| Task::SweepScope { scope });
+        let backends =
+            self.parts().backends.keys().map(|backend| Task::SweepBackend { backend: backend.clone() });
+        self.queue().push(scopes.chain(backends).map(NewTask::now).collect()).await
+    }
+
+    async fn serve_lane(
+        self,
+        lane: Lane,
+        concurrency: usize,
+        stop: CancellationToken,
+        abandon: CancellationToken,
+    ) {
+        let slots = Arc::new(Semaphore::new(concurrency));
+        let mut running = JoinSet::new();
+        while !stop.is_cancelled() {
+            let Some(free) = free_slots(&slots, &stop).await else { break };
+            let most = free.min(CLAIM_BATCH);
+            let lease = self.parts().settings.lease;
+            let claims = tokio::select! {
+                biased;
+                claims = self.queue().claim(&lane, most, lease, CLAIM_WAIT) => claims,
+                () = stop.cancelled() => break,
+            };
+            match claims {
+                Ok(claims) => {
+                    for claim in claims {
+                        let permit = slots.clone().acquire_owned().await;
+                        let (manager, abandon) = (self.clone(), abandon.clone());
+                        running.spawn(async move {
+                            manager.work(claim, &abandon).await;
+                            drop(permit);
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(lane = lane.as_str(), %error, "no task could be claimed");
+                    self.parts().clock.sleep(STORE_PAUSE).await;
+                }
+            }
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Works on one task under its lease, and says to the queue how it went.
+    async fn work(&self, claim: Claim, abandon: &CancellationToken) {
+        let kind = claim.task.kind();
+        let outcome = tokio::select! {
+            biased;
+            outcome = std::panic::AssertUnwindSafe(self.perform(&claim)).catch_unwind() => Some(outcome),
+            () = self.hold(&claim) => None,
+            () = abandon.cancelled() => {
+                self.report(&claim, "released", self.queue().release(&claim.token).await);
+                return;
+            }
+        };
+        match outcome {
+            None => self.count(kind, "lost"),
+            Some(Ok(Ok(Work::Done))) => self.report(&claim, "done", self.queue().ack(&claim.token).await),
+            Some(Ok(Ok(Work::AgainAt(at)))) => {
+                let pushed = self.queue().push(vec![NewTask::at(claim.task.clone(), at)]).await;
+                let answer = match pushed {
+                    Ok(()) => self.queue().ack(&claim.token).await,
+                    Err(error) => Err(error),
+                };
+                self.report(&claim, "later", answer);
+            }
+            Some(Ok(Err(error))) => self.failed(&claim, &error).await,
+            Some(Err(_)) => {
+                let error = TaskError::outside("a bug: the worker panicked", Retry::Backoff);
+                self.failed(&claim, &error).await;
+            }
+        }
+    }
+
+    async fn failed(&self, claim: &Claim, error: &TaskError) {
+        let now = self.parts().clock.now();
+        let pause = match error {
+            TaskError::Store(StoreError::LostClaim) => return self.count(claim.task.kind(), "lost"),
+            TaskError::Store(StoreError::Corrupt(..)) => {
+                tracing::error!(task = %claim.task, %error, "task given up");
+                let answer = self.queue().bury(&claim.token, &error.to_string()).await;
+                return self.report(claim, "buried", answer);
+            }
+            TaskError::Outside { retry: Retry::After(pause), .. } => {
+                *pause + TASK_BACKOFF.pause(1, self.entropy())
+            }
+            TaskError::Outside { .. } | TaskError::Store(_) => {
+                TASK_BACKOFF.pause(claim.attempt, self.entropy())
+            }
+        };
+        tracing::warn!(task = %claim.task, attempt = claim.attempt, ?pause, %error, "task failed");
+        let now = self.now().await.unwrap_or(now);
+        let answer = self.queue().retry(&claim.token, later(now, pause), &error.to_string()).await;
+        self.report(claim, "failed", answer);
+    }
+
+    /// Extends the lease again and again; returns when it is lost.
+    async fn hold(&self, claim: &Claim) {
+        let lease = self.parts().settings.lease;
+        loop {
+            self.parts().clock.sleep(lease / 3).await;
+            match self.queue().extend(&claim.token, lease).await {
+                Err(StoreError::LostClaim) => {
+                    tracing::warn!(task = %claim.task, "the lease was lost");
+                    return;
+                }
+                // It is tried again well before the lease ends.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    fn report(&self, claim: &Claim, outcome: &'static str, answer: Result<(), StoreError>) {
+        match answer {
+            Ok(()) => self.count(claim.task.kind(), outcome),
+            // Its lease runs out, and it is worked on again.
+            Err(error) => {
+                self.count(claim.task.kind(), "lost");
+                tracing::warn!(task = %claim.task, outcome, %error, "the queue did not take the outcome");
+            }
+        }
+    }
+
+    fn count(&self, kind: &'static str, outcome: &'static str) {
+        self.inner.statistics.count(|counters| *counters.tasks.entry((kind, outcome)).or_default() += 1);
+    }
+
+    async fn perform(&self, claim: &Claim) -> Result<Work, TaskError> {
+        let token = &claim.token;
+        match &claim.task {
+            Task::Reconcile { group } => self.reconcile(token, group).await,
+            Task::Provision { runner, .. } => self.provision(token, runner).await,
+            Task::Retire { runner, .. } => self.retire_task(token, runner).await,
+            Task::Forget { scope, runner } => self.forget(scope, runner).await,
+            Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
+            Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
+            Task::SyncConfiguration => self.place_unserved(token).await,
+        }
+    }
+}
+
+/// How many more tasks may be worked on: at least one, or none when it is time to stop.
+async fn free_slots(slots: &Semaphore, stop: &CancellationToken) -> Option<usize> {
+    let permit = tokio::select! {
+        biased;
+        () = stop.cancelled() => return None,
+        permit = slots.acquire() => permit.ok()?,
+    };
+    drop(permit);
+    Some(slots.available_permits().max(1))
+}
