@@ -1,6 +1,7 @@
 //! The Runner Manager server.
 
 mod agent;
+mod demo;
 mod fake_cloud;
 mod github_face;
 mod http_face;
@@ -24,6 +25,8 @@ enum Command {
     GithubSimulator(github_face::GitHubSimulatorArgs),
     /// A fake cloud
     FakeCloud(fake_cloud::FakeCloudArgs),
+    /// The whole system on this machine
+    Demo(demo::DemoArgs),
     /// A simulated agent
     #[command(hide = true)]
     SimulatedAgent(agent::SimulatedAgentArgs),
@@ -49,6 +52,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::GithubSimulator(args) => github_face::run(args, stop).await,
         Command::FakeCloud(args) => fake_cloud::run(args, stop).await,
+        Command::Demo(args) => demo::run(args, stop).await,
         Command::SimulatedAgent(args) => agent::run(args, stop).await,
     }
 }

@@ -152,7 +152,7 @@ pub(super) fn group(name: &str, max: u32) -> GroupRecord {
         limits: Limits::default(),
         placements: vec![placement()],
     };
-    GroupRecord { spec, draining: None, placements: std::collections::BTreeMap::new() }
+    GroupRecord { spec, draining: None, registration: None, placements: std::collections::BTreeMap::new() }
 }
 
 pub(super) fn draining_group(name: &str, max: u32) -> GroupRecord {
