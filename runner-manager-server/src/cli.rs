@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use runner_manager_core::config;
 
 use crate::logging::LogOptions;
-use crate::{check, client, output, serve};
+use crate::signals::until_stopped;
+use crate::{agent, check, client, demo, fake_cloud, github_face, output, serve};
 
 /// Keeps queued GitHub Actions jobs supplied with self-hosted runners.
 #[derive(Debug, Parser)]
@@ -36,6 +37,15 @@ enum Command {
     Jobs(client::ListOptions),
     /// Tells why a job waits, or what became of it.
     Why(client::WhyOptions),
+    /// Shows the whole system on this machine: nothing else is needed.
+    Demo(demo::DemoArgs),
+    /// Serves a simulated GitHub, for tests.
+    GithubSimulator(github_face::GitHubSimulatorArgs),
+    /// Serves the instances of the fake backend, for tests over several processes.
+    FakeCloud(fake_cloud::FakeCloudArgs),
+    /// Plays the runner of an instance of the demo.
+    #[command(hide = true)]
+    SimulatedAgent(agent::SimulatedAgentArgs),
 }
 
 /// Where the configuration is.
@@ -61,7 +71,11 @@ impl Cli {
     /// What went wrong, for people.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(file) => serve::run(&file.config).await,
+            Command::Serve(file) => until_stopped(|stop| serve::run(&file.config, stop)).await,
+            Command::Demo(args) => until_stopped(|stop| demo::run(args, stop)).await,
+            Command::GithubSimulator(args) => until_stopped(|stop| github_face::run(args, stop)).await,
+            Command::FakeCloud(args) => until_stopped(|stop| fake_cloud::run(args, stop)).await,
+            Command::SimulatedAgent(args) => until_stopped(|stop| agent::run(args, stop)).await,
             Command::Check(options) => check::run(&options).await,
             Command::Config(ConfigCommand::Schema) => {
                 output::json(&config::schema(&runner_manager_backends::registry()))?;

@@ -1,18 +1,24 @@
 //! The `runner-manager` program.
 //!
 //! It wires the core and the backends to the outside: the command line ([`cli`]), the configuration
-//! ([`connect`]), the process ([`serve`]), HTTP ([`http`]) and the page ([`dashboard`]). It decides nothing about
+//! ([`connect`]), the process ([`serve`]), HTTP ([`http`]) and the page ([`dashboard`]). What is for trying it out stands apart:
+//! [`demo`], [`github_face`], [`fake_cloud`] and [`agent`]. It decides nothing about
 //! runners.
 //!
 //! Exit codes: 0 when all went well, 1 when something failed, 2 when the configuration or the command line is
 //! wrong.
 
+mod agent;
 mod check;
 mod cli;
 mod client;
 mod connect;
 mod dashboard;
+mod demo;
+mod fake_cloud;
+mod github_face;
 mod http;
+mod http_face;
 mod logging;
 mod metrics;
 mod output;

@@ -18,6 +18,16 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     }
 }
 
+/// Writes a line over the last one of a terminal, and stays on it.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn redraw(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "\r\u{1b}[K{text}")?;
+    out.flush()
+}
+
 /// Prints a value as JSON.
 ///
 /// # Errors

@@ -18,34 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::auth::Access;
 use crate::http::{AppParts, AppState, router, server};
-use crate::signals::StopSignals;
 use crate::{connect, output};
 
-/// The exit code after a second signal.
-const INTERRUPTED: u8 = 130;
-
-/// Serves until a signal asks to stop.
+/// Serves until `stop` is cancelled.
 ///
 /// # Errors
 /// When it cannot start.
-pub(crate) async fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    let mut signals = StopSignals::listen()?;
+pub(crate) async fn run(file: &Path, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     let configuration = config::load(file, &runner_manager_backends::registry())?;
-    let stop = CancellationToken::new();
-    let serving = serve(configuration, stop.clone());
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        ended = serving.as_mut() => return ended.map(|()| ExitCode::SUCCESS),
-        signal = signals.next() => tracing::info!(signal, "stopping; a second signal ends at once"),
-    }
-    stop.cancel();
-    tokio::select! {
-        ended = serving => ended.map(|()| ExitCode::SUCCESS),
-        signal = signals.next() => {
-            tracing::warn!(signal, "ended before what was under way was finished: the next start carries on");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-    }
+    serve(configuration, stop).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow::Result<()> {

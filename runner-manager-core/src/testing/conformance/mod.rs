@@ -6,8 +6,8 @@
 
 pub mod backend;
 pub mod backend_kind;
-pub mod github;
 pub mod clock;
+pub mod github;
 pub mod queue;
 pub mod storage;
 pub mod store;
