@@ -154,7 +154,8 @@ async fn an_agent_whose_registration_is_removed_ends() {
             }
             world.ask("DELETE", &format!("/orgs/acme/actions/runners/{id}"), &Value::Null);
         };
-        let (ending, ()) = tokio::join!(run(&**link, &jit_config, &Outside::default()), remove);
+        let outside = Outside::default();
+        let (ending, ()) = tokio::join!(run(&**link, &jit_config, &outside), remove);
         assert_eq!(ending.unwrap(), Ending::LetGo);
     }
 }
