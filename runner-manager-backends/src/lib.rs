@@ -3,8 +3,7 @@
 //! [`registry`] gives all that were compiled in. What a backend must do is written at
 //! [`Backend`](runner_manager_core::backend::Backend); nothing in here decides anything.
 //!
-//! To add one: a module with a [`BackendKind`](runner_manager_core::backend::BackendKind), a feature, and one
-//! line in [`registry`].
+//! To add one: a module with a [`BackendKind`], a feature, and one line in [`registry`].
 
 use std::sync::Arc;
 

@@ -181,16 +181,22 @@ impl BackendError {
 ///   [`Capabilities::settle`].
 /// - `create_bears_the_owner`: the instance bears owner, group and runner from its first moment, and `list`
 ///   of that owner has it.
-/// - `create_again_is_found`: where names are unique, a second `create` of one name makes no second instance
-///   and answers with the first.
-/// - `delete_removes`: after `delete`, `get` ends at `None` or [`Gone`](crate::domain::InstanceState::Gone).
-/// - `delete_absent_succeeds`: deleting what does not exist is success.
-/// - `delete_twice_succeeds`: so is deleting twice.
-/// - `get_absent_is_none`: an instance that does not exist is `None`, not an error.
-/// - `find_absent_is_none`: so is a name that no instance bears.
-/// - `list_is_the_owners_alone`: `list` has all instances of the owner, and none of another's.
+/// - `create_again_is_found`: where names are unique, a second `create` of one name and owner makes no second
+///   instance and answers with the first, also when both calls are made at once. A name that another owner
+///   has taken is an error.
+/// - `delete_removes`: after `delete`, `get` ends at `None` or [`Gone`](crate::domain::InstanceState::Gone),
+///   and then `find` and `list` have it no more, or as `Gone`.
+/// - `delete_absent_succeeds`: deleting what does not exist any more is success. The id is one that the
+///   backend gave; it need not understand others.
+/// - `delete_twice_succeeds`: so is deleting twice, one after the other or at once.
+/// - `get_absent_is_none`: an instance that does not exist any more is `None` or `Gone`, not an error.
+/// - `find_absent_is_none`: a name that no instance bears is `None`. Names are compared whole: a longer or
+///   shorter one is another.
+/// - `list_is_the_owners_alone`: `list` has all instances of the owner, and none of another's, be it that of
+///   a deployment of the same name with another key.
 /// - `list_is_complete`: `list` follows all pages; where one is missing it is an error, never a shorter list.
-/// - `ids_are_stable`: `create`, `get`, `find` and `list` give the same id for one instance.
+/// - `ids_are_stable`: `create`, `get`, `find` and `list` give the same id and the same `created_at` for one
+///   instance.
 /// - `a_stopped_instance_is_told`: an instance that ended by itself is `Stopped`, `Failed` or gone, not
 ///   `Running`.
 /// - `a_bad_placement_is_refused`: a placement that the backend cannot serve is a definite error, and no
@@ -226,7 +232,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// When the backend did not say; never for an instance that does not exist.
     async fn get(&self, id: &InstanceId) -> Result<Option<Instance>, BackendError>;
 
-    /// Finds the instance of a runner by name; `None` where there is none.
+    /// Finds the instance of a runner by name; `None` where there is none that bears the marks of a Runner
+    /// Manager. Where several bear the name, one that is there comes before one that is `Gone`.
     ///
     /// # Errors
     /// When the backend did not say.
@@ -293,8 +300,10 @@ pub struct ConnectContext {
 ///
 /// # Behaviour
 /// - `kind_is_a_word`: `kind` is a lower-case word.
-/// - `schemas_describe_objects`: both schemas are JSON Schemas of objects.
-/// - `placements_are_expanded`: a list in the settings gives one placement for each combination, in order.
+/// - `schemas_describe_objects`: both schemas are JSON Schemas of objects that take no unknown keys and
+///   describe every key.
+/// - `placements_are_expanded`: a list in the settings gives one placement for each combination, in order,
+///   each with its own description. What it gives is itself right, and expands to itself alone.
 /// - `every_fault_is_told`: all faults of the settings are told at once, each with its path.
 ///
 /// # Errors

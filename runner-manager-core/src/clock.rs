@@ -18,6 +18,7 @@ use crate::domain::later;
 /// agree, time is the store's ([`Store::now`](crate::store::Store::now)), not this.
 ///
 /// # Behaviour
+/// The conformance suite (`testing::conformance::clock`) tests these, by these names:
 /// - `now_does_not_go_back`: two readings, one after the other, never go back by more than the system's own
 ///   corrections.
 /// - `sleep_waits_its_time`: `sleep` ends no earlier than its duration after it was called.

@@ -203,6 +203,67 @@ impl GitHubError {
 /// # Errors
 /// Each call ends in a [`GitHubError`]. After [`Unclear`](GitHubErrorKind::Unclear) the call may have had
 /// its effect. An error is *unknown*: no verdict about a runner may be drawn from it.
+///
+/// ```
+/// use runner_manager_core::domain::{GitHubGroupId, RunnerName, Scope};
+/// use runner_manager_core::github::{GitHub, GitHubError, GitHubErrorKind, JitConfig, JitRequest};
+///
+/// /// Registers a runner. Where the name is taken, an earlier call had its effect, but its answer and with it
+/// /// the secret are lost: that registration is good for nothing.
+/// async fn register(github: &dyn GitHub, request: &JitRequest) -> Result<JitConfig, GitHubError> {
+///     let error = match github.create_jit_config(request).await {
+///         Ok(made) => return Ok(made),
+///         Err(error) => error,
+///     };
+///     if error.kind == GitHubErrorKind::NameTaken
+///         && let Some(lost) = github.find_runner(&request.scope, &request.name).await?
+///     {
+///         github.remove_runner(&request.scope, lost.id).await?;
+///     }
+///     Err(error)
+/// }
+/// #
+/// # use std::sync::Arc;
+/// # use bytes::Bytes;
+/// # use runner_manager_core::{clock::SystemClock, domain::Labels, rest};
+/// #
+/// # #[derive(Debug)]
+/// # struct Taken;
+/// #
+/// # #[async_trait::async_trait]
+/// # impl rest::Transport for Taken {
+/// #     async fn send(
+/// #         &self,
+/// #         _: rest::As<'_>,
+/// #         request: http::Request<Bytes>,
+/// #     ) -> Result<http::Response<Bytes>, rest::TransportError> {
+/// #         let runner = r#"{"id": 7, "name": "ci-linux-1", "status": "offline", "busy": false}"#;
+/// #         let (status, body) = match request.method().as_str() {
+/// #             "POST" => (409, String::new()),
+/// #             "GET" => (200, format!(r#"{{"total_count": 1, "runners": [{runner}]}}"#)),
+/// #             _ => (204, String::new()),
+/// #         };
+/// #         Ok(http::Response::builder().status(status).body(body.into()).unwrap())
+/// #     }
+/// #
+/// #     fn account(&self, _: &Scope) -> String {
+/// #         String::new()
+/// #     }
+/// # }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let github = rest::RestGitHub::new(Arc::new(Taken), Arc::new(SystemClock));
+/// let request = JitRequest {
+///     scope: Scope::organization("acme").unwrap(),
+///     name: RunnerName::new("ci-linux-1")?,
+///     group: GitHubGroupId::DEFAULT,
+///     labels: Labels::parse(["self-hosted", "linux", "x64"])?,
+/// };
+/// let error = register(&github, &request).await.unwrap_err();
+/// assert_eq!(error.kind, GitHubErrorKind::NameTaken);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait GitHub: Debug + Send + Sync + 'static {

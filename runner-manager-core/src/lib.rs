@@ -22,6 +22,7 @@ pub mod domain;
 pub mod embedded;
 pub mod github;
 pub mod manager;
+
 #[cfg(feature = "octocrab")]
 pub mod octocrab;
 pub mod policy;

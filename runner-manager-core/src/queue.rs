@@ -218,7 +218,7 @@ pub struct LaneStatistics {
     pub lane: Lane,
     /// Tasks that are due.
     pub due: u64,
-    /// Tasks that wait for their time.
+    /// Tasks that wait for their time, or for the end of the claim on their key.
     pub delayed: u64,
     /// Tasks that are held.
     pub claimed: u64,
@@ -244,7 +244,7 @@ pub struct QueueStatistics {
 /// The conformance suite (`testing::conformance::queue`) tests these, by these names:
 /// - `a_task_is_claimed_once`: of many concurrent claims one gets the task.
 /// - `equal_keys_collapse`: pushing a key that waits keeps one task, at the earlier time and the higher
-///   priority.
+///   priority. A time that is past counts as now.
 /// - `a_claimed_key_is_not_collapsed_into`: pushing a key that is claimed queues it behind the claim; it is
 ///   claimed after that one ended.
 /// - `one_claim_per_key`: no two claims of one key are held at a time.
@@ -253,21 +253,53 @@ pub struct QueueStatistics {
 /// - `lanes_are_apart`: a claim on one lane never gets another lane's task.
 /// - `a_claim_waits_for_a_task`: a claim with time to wait returns as soon as a task comes or becomes due,
 ///   without polling, and empty when the time is over.
-/// - `a_dropped_claim_holds_nothing`: a claim whose future is dropped before it returned holds no task: a
-///   task that it was about to get is due at once, as if released.
-/// - `a_lease_runs_out`: a task whose lease ran out is claimed again, with a greater token and attempt.
+/// - `all_who_wait_are_served`: of many claims that wait, as many return as there are tasks.
+/// - `a_lease_runs_out`: a task whose lease ran out is claimed again, with a greater token and attempt; what
+///   was pushed meanwhile joins it.
 /// - `a_lease_is_extended`: extending moves the end; extending a lost claim is `LostClaim`.
 /// - `ack_ends_a_task`, `a_late_ack_is_refused`: acknowledging a lost claim is `LostClaim` and changes
 ///   nothing.
 /// - `retry_comes_back_later`: a task that is to be retried is claimed again at its time, with a greater
-///   attempt; a push meanwhile does not bring it forward.
+///   attempt; a push meanwhile, before or after, does not bring it forward and joins it.
 /// - `release_comes_back_at_once`: a task that is released is due at once, and the attempt does not count.
-/// - `bury_keeps_it_with_its_reason`, `revive_brings_it_back`: dead tasks are listed, revived, and revived
-///   by a push of their key.
-/// - `statistics_count`: depth, held, delayed, dead and the oldest are what they are.
+/// - `bury_keeps_it_with_its_reason`: dead tasks are listed; but where the key was pushed meanwhile, that
+///   task goes on and none is dead.
+/// - `revive_brings_it_back`: a dead task is revived, and revived by a push of its key; its attempts begin
+///   anew.
+/// - `dead_tasks_are_bounded`: only the last ones are kept ([`Retention`](crate::store::Retention)).
+/// - `statistics_count`: depth, held, delayed, dead and the oldest are what they are. What was pushed behind
+///   a claim counts as delayed, and a claim whose lease is over as due.
 ///
 /// # Errors
 /// [`StoreError`]: `LostClaim`, `Unavailable`, `Unclear`, `Corrupt`.
+///
+#[cfg_attr(
+    feature = "embedded",
+    doc = r#"
+```
+use std::sync::Arc;
+use std::time::Duration;
+use runner_manager_core::clock::SystemClock;
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::queue::{Lane, NewTask, Task, TaskQueue};
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+let queue: Arc<dyn TaskQueue> = Arc::new(EmbeddedStorage::in_memory(Arc::new(SystemClock)));
+queue.push(vec![NewTask::now(Task::SyncConfiguration)]).await?;
+
+let (lease, wait) = (Duration::from_secs(30), Duration::from_secs(10));
+let claims = queue.claim(&Lane::control(), 1, lease, wait).await?;
+assert_eq!((&claims[0].task, claims[0].attempt), (&Task::SyncConfiguration, 1));
+
+// The work is done here, and the task ended last.
+queue.ack(&claims[0].token).await?;
+assert!(queue.claim(&Lane::control(), 1, lease, Duration::ZERO).await?.is_empty());
+# Ok(())
+# }
+```
+"#
+)]
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait TaskQueue: Debug + Send + Sync + 'static {
@@ -278,6 +310,9 @@ pub trait TaskQueue: Debug + Send + Sync + 'static {
     async fn push(&self, tasks: Vec<NewTask>) -> Result<(), StoreError>;
 
     /// Claims up to `most` due tasks of a lane for `lease`. Where none is due, waits up to `wait` for one.
+    ///
+    /// Dropped while it waits, it has claimed nothing; dropped while the storage answers, it may have claimed
+    /// tasks, which come back when their lease is over.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -301,7 +336,7 @@ pub trait TaskQueue: Debug + Send + Sync + 'static {
     /// `LostClaim`.
     async fn ack(&self, token: &ClaimToken) -> Result<(), StoreError>;
 
-    /// Puts a task back for another try at `when`, for a reason.
+    /// Puts a task back for another try at `when`. The reason is for the log.
     ///
     /// # Errors
     /// `LostClaim`.
@@ -331,9 +366,9 @@ pub trait TaskQueue: Debug + Send + Sync + 'static {
     /// `Unavailable`.
     async fn revive(&self, key: &str) -> Result<bool, StoreError>;
 
-    /// How the queue fares.
+    /// How the queue fares. Costs as much as there are tasks: for people and metrics, not for decisions.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable`, `Corrupt`.
     async fn statistics(&self) -> Result<QueueStatistics, StoreError>;
 }

@@ -4,7 +4,7 @@
 //! change, and every task that follows from it. The store keeps the counters and compares versions; what to
 //! write is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -269,6 +269,9 @@ pub enum JobFilter {
 }
 
 /// Where a page of a list begins and how long it may be.
+///
+/// A page goes on after the place of `after` in the list. Where that record is gone meanwhile and its place
+/// with it, the list begins anew: some may come twice, but none is skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<K> {
     /// The last key of the page before; none for the first page.
@@ -339,11 +342,15 @@ pub enum StoreError {
 /// - `versions_are_compared`: a change that expects another version, or a record where there is none, is a
 ///   `Conflict`.
 /// - `versions_never_return`: a record that was removed and made anew has a version that it never had.
+/// - `a_record_is_named_once`: a write that names a record twice, or gives a runner to another group, is a
+///   `Conflict`.
 /// - `a_slot_is_reserved_once`: `ReserveRunner` of a name that exists is a `Conflict`.
 /// - `max_is_never_exceeded`: of many concurrent reservations exactly as many succeed as there are slots,
 ///   and the others are `AtMax`.
 /// - `a_slot_is_freed_at_the_end`: `EndRunner` frees the slot; no other change does.
-/// - `a_draining_group_is_closed`: reserving in a draining or unknown group is `Closed`.
+/// - `a_draining_group_is_closed`: reserving in a draining or unknown group is `Closed`, unless the same
+///   write opens it first.
+/// - `a_group_in_use_stays`: removing a group that has runners or waiting jobs is a `Conflict`.
 /// - `adoption_is_not_bounded`: `AdoptRunner` succeeds at `max`, and counts.
 /// - `counters_follow_the_records`: after any writes, each group's counters are what counting would give.
 /// - `a_lost_claim_is_refused`: a write under a claim that ended or was taken over is `LostClaim`, even if
@@ -351,10 +358,62 @@ pub enum StoreError {
 /// - `a_repeat_gets_the_first_answer`: the same operation again changes nothing and gives the first answer,
 ///   marked as repeated; a refused write is not remembered.
 /// - `lists_are_ordered_and_paged`: each filter has its order, and pages neither skip nor repeat.
-/// - `history_is_kept_and_bounded`: ended runners and completed jobs stay for a while, and not for ever.
+/// - `history_is_kept_and_bounded`: ended runners and completed jobs stay for a while, and not for ever
+///   ([`Retention`]); a job that waits or runs is never forgotten.
 ///
 /// # Errors
 /// [`StoreError`]. All but `Unclear` mean that nothing was done.
+///
+#[cfg_attr(
+    feature = "embedded",
+    doc = r#"
+```
+use std::sync::Arc;
+use runner_manager_core::clock::SystemClock;
+use runner_manager_core::domain::{GroupName, JobId, JobState, Labels, OperationId, RunId, WorkflowJob};
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::queue::{NewTask, Task};
+use runner_manager_core::store::{Change, Expected, JobFilter, Page, Store, StoreError, Write};
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+let store: Arc<dyn Store> = Arc::new(EmbeddedStorage::in_memory(Arc::new(SystemClock)));
+let now = store.now().await?;
+let group = GroupName::new("linux")?;
+let job = WorkflowJob {
+    id: JobId(7),
+    run: RunId(1),
+    attempt: 1,
+    repository: "acme/app".parse()?,
+    enterprise: None,
+    name: "build".to_owned(),
+    workflow: None,
+    labels: Labels::parse(["linux"])?,
+    created_at: now,
+    recorded_at: now,
+    state: JobState::Queued { group: Some(group.clone()) },
+};
+
+// The job and the task that follows from it are one atomic step.
+let write = Write {
+    operation: OperationId::new("delivery:1"),
+    claim: None,
+    changes: vec![Change::PutJob { job, expected: Expected::Absent }],
+    tasks: vec![NewTask::now(Task::Reconcile { group: group.clone() })],
+};
+let first = store.apply(write.clone()).await?;
+let waiting = store.jobs(&JobFilter::Queued(group), &Page::first(10)).await?;
+assert_eq!(Some(waiting[0].version), first.versions[0]);
+
+// The same operation again has no effect; another one that expects what is not so is refused.
+assert!(store.apply(write.clone()).await?.repeated);
+let other = Write { operation: OperationId::new("delivery:2"), ..write };
+assert!(matches!(store.apply(other).await, Err(StoreError::Conflict { .. })));
+# Ok(())
+# }
+```
+"#
+)]
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
@@ -432,12 +491,13 @@ pub async fn all_runners(
     filter: &RunnerFilter,
 ) -> Result<Vec<Versioned<Runner>>, StoreError> {
     const PAGE: usize = 500;
-    let mut all: Vec<Versioned<Runner>> = Vec::new();
+    let (mut all, mut seen): (Vec<Versioned<Runner>>, BTreeSet<RunnerName>) = Default::default();
+    let mut after = None;
     loop {
-        let after = all.last().map(|last| last.value.name.clone());
         let page = store.runners(filter, &Page { after, limit: PAGE }).await?;
+        after = page.last().map(|last| last.value.name.clone());
         let complete = page.len() < PAGE;
-        all.extend(page);
+        all.extend(page.into_iter().filter(|runner| seen.insert(runner.value.name.clone())));
         if complete {
             return Ok(all);
         }

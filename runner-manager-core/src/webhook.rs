@@ -130,7 +130,7 @@ pub fn parse(event: &str, body: &[u8]) -> Result<Webhook, PayloadError> {
     match event {
         "ping" => Ok(Webhook::Ping),
         "workflow_job" => parse_job(body),
-        other => Ok(ignored(other.to_owned(), "only workflow jobs matter")),
+        other => Ok(ignored(other.to_owned(), &"only workflow jobs matter")),
     }
 }
 
@@ -138,18 +138,18 @@ fn parse_job(body: &[u8]) -> Result<Webhook, PayloadError> {
     let payload: Payload = serde_json::from_slice(body)?;
     let event = format!("workflow_job.{}", payload.action);
     if !matches!(payload.action.as_str(), "queued" | "waiting" | "in_progress" | "completed") {
-        return Ok(ignored(event, "the action is not known"));
+        return Ok(ignored(event, &"the action is not known"));
     }
     let job: Job = serde_json::from_value(payload.workflow_job)?;
     let repository: Repository = payload.repository.full_name.parse()?;
     let enterprise = payload.enterprise.map(|enterprise| enterprise.slug);
     match job.observe(&payload.action, repository, enterprise) {
         Ok(observation) => Ok(Webhook::WorkflowJob(Box::new(observation))),
-        Err(why) => Ok(ignored(event, why)),
+        Err(why) => Ok(ignored(event, &why)),
     }
 }
 
-fn ignored(event: String, because: impl ToString) -> Webhook {
+fn ignored(event: String, because: &impl ToString) -> Webhook {
     Webhook::Ignored { event, because: because.to_string() }
 }
 

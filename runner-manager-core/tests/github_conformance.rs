@@ -1,1 +1,276 @@
+//! The conformance suite of the trait `GitHub`, over the simulator: in this process, and over a socket through
+//! octocrab, with a token and as an App. Each request that the adapter sends is checked against GitHub's
+//! published description.
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's own helpers fails the test")]
 
+mod github_openapi;
+mod http_server;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use jiff::Timestamp;
+use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock};
+use runner_manager_core::domain::{Repository, Scope, Secret};
+use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
+use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
+use runner_manager_core::testing::conformance::github::{SimulatedWorld, Subject, cases};
+use runner_manager_core::testing::conformance::run;
+use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
+use runner_manager_core::testing::simulator::{
+    AppSettings, DEFAULT_TOKEN, DurationRange, Effect, RequestFault, Settings, Simulator,
+};
+
+use self::github_openapi::OpenApi;
+use self::http_server::{Reply, Server, keys::private_key};
+
+const APP: u64 = 12345;
+
+/// What was sent: method, path with query, body.
+type Sent = Arc<Mutex<Vec<(String, String, Bytes)>>>;
+
+/// Keeps what goes through it.
+#[derive(Debug)]
+struct Recorder<T> {
+    inner: T,
+    sent: Sent,
+}
+
+#[async_trait]
+impl<T: Transport> Transport for Recorder<T> {
+    async fn send(&self, who: As<'_>, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let (method, path) = (request.method().to_string(), request.uri().to_string());
+        self.sent.lock().unwrap().push((method, path, request.body().clone()));
+        self.inner.send(who, request).await
+    }
+
+    fn has_app(&self) -> bool {
+        self.inner.has_app()
+    }
+
+    fn account(&self, scope: &Scope) -> String {
+        self.inner.account(scope)
+    }
+}
+
+fn simulator() -> SharedSimulator {
+    let settings = Settings {
+        seed: 7,
+        app: Some(AppSettings { id: APP, ..AppSettings::default() }),
+        enterprise: Some("inc".to_owned()),
+        ..Settings::default()
+    };
+    Arc::new(Mutex::new(Simulator::new(settings)))
+}
+
+/// All kinds of scopes; an App is not let into an enterprise's runners.
+fn scopes(app: bool) -> Vec<Scope> {
+    let mut scopes = vec![Scope::organization("acme").unwrap(), Scope::Repository(repository())];
+    scopes.extend(Scope::enterprise("inc").filter(|_| !app));
+    scopes
+}
+
+fn repository() -> Repository {
+    "acme/app".parse().unwrap()
+}
+
+fn subject<T: Transport>(
+    scope: Scope,
+    transport: T,
+    simulator: SharedSimulator,
+    clock: Arc<dyn Clock>,
+    sent: &Sent,
+) -> Subject {
+    let transport = Arc::new(Recorder { inner: transport, sent: Arc::clone(sent) });
+    Subject {
+        github: Arc::new(RestGitHub::new(transport, Arc::clone(&clock))),
+        scope,
+        repository: repository(),
+        world: Arc::new(SimulatedWorld::new(simulator, clock)),
+    }
+}
+
+/// Checks what was sent, and that the suite made the adapter send all that it can.
+fn check(sent: &Sent) -> BTreeSet<String> {
+    let mut description = OpenApi::load();
+    let mut operations = BTreeSet::new();
+    for (method, path, body) in sent.lock().unwrap().iter() {
+        let faults = description.check_request(method, path, body);
+        assert!(faults.is_empty(), "{method} {path}: {faults:?}");
+        let path = path.split('?').next().unwrap();
+        operations.extend(description.operation(method, path));
+    }
+    operations
+}
+
+async fn in_process(app: bool) -> BTreeSet<String> {
+    let sent = Sent::default();
+    for scope in scopes(app) {
+        let report = run(cases(), &[], || async {
+            let clock: Arc<dyn Clock> =
+                Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+            let simulator = simulator();
+            let (shared, timer) = (Arc::clone(&simulator), Arc::clone(&clock));
+            let transport = if app {
+                SimulatorTransport::app(shared, timer, APP)
+            } else {
+                SimulatorTransport::new(shared, timer)
+            };
+            subject(scope.clone(), transport, simulator, clock, &sent)
+        })
+        .await;
+        assert_eq!(report.passed.len(), cases().len());
+    }
+    check(&sent)
+}
+
+#[tokio::test]
+async fn in_this_process_with_a_token() {
+    let operations = in_process(false).await;
+    for scope in ["/orgs/{org}", "/repos/{owner}/{repo}", "/enterprises/{enterprise}"] {
+        for call in ["GET", "POST", "DELETE"] {
+            let runners = format!("{call} {scope}/actions/runners");
+            assert!(operations.iter().any(|operation| operation.starts_with(&runners)), "{runners}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_this_process_as_an_app() {
+    in_process(true).await;
+}
+
+async fn over_a_socket(root: &str, credentials: impl Fn() -> Credentials) {
+    // Another test of this process may have installed it already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let sent = Sent::default();
+    let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
+    let app = matches!(credentials(), Credentials::App { .. });
+    for scope in scopes(app) {
+        let report = run(cases(), &[], || async {
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+            let simulator = simulator();
+            let server = serve(Arc::clone(&simulator)).await;
+            let settings = OctocrabSettings::new(format!("{}{root}", server.url), credentials());
+            servers.lock().unwrap().push(server);
+            let transport = OctocrabTransport::new(settings, Arc::clone(&clock)).unwrap();
+            subject(scope.clone(), transport, simulator, clock, &sent)
+        })
+        .await;
+        assert_eq!(report.passed.len(), cases().len());
+    }
+    check(&sent);
+}
+
+async fn serve(simulator: SharedSimulator) -> Server {
+    Server::start(move |request| {
+        let answer = simulator.lock().unwrap().handle(&request, SystemClock.now());
+        Reply::Answer(answer.response)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn over_a_socket_with_a_token() {
+    over_a_socket("", || Credentials::Token(Secret::new(DEFAULT_TOKEN))).await;
+}
+
+#[tokio::test]
+async fn over_a_socket_as_an_app_of_an_enterprise_server() {
+    let key = private_key();
+    let credentials =
+        || Credentials::App { id: APP, private_key: Secret::new(key.clone()), installation: None };
+    over_a_socket("/api/v3", credentials).await;
+}
+
+#[tokio::test]
+async fn repositories_are_listed_with_a_token_and_as_an_app() {
+    use runner_manager_core::github::GitHub;
+    let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
+    let simulator = simulator();
+    for at in 0..120 {
+        simulator.lock().unwrap().add_repository("acme", &format!("app{at}"), true);
+    }
+    let token = SimulatorTransport::new(Arc::clone(&simulator), Arc::clone(&clock));
+    let app = SimulatorTransport::app(simulator, Arc::clone(&clock), APP);
+    for transport in [token, app] {
+        let github = RestGitHub::new(Arc::new(transport), Arc::clone(&clock));
+        let scope = Scope::organization("acme").unwrap();
+        let found: BTreeSet<Repository> = github.repositories(&scope).await.unwrap().into_iter().collect();
+        assert_eq!(found.len(), 120);
+    }
+}
+
+#[tokio::test]
+async fn a_check_of_an_app_finds_it_installed() {
+    use runner_manager_core::github::GitHub;
+    let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
+    let (sent, simulator) = (Sent::default(), simulator());
+    let transport = SimulatorTransport::app(simulator, Arc::clone(&clock), APP);
+    let github = RestGitHub::new(Arc::new(Recorder { inner: transport, sent: Arc::clone(&sent) }), clock);
+    for scope in scopes(true) {
+        assert_eq!(github.check(&scope).await.unwrap(), Vec::<String>::new());
+        assert!(github.budget(&scope).unwrap().remaining > 0);
+    }
+    let enterprise = Scope::enterprise("inc").unwrap();
+    let missing = github.check(&enterprise).await.unwrap();
+    assert!(missing[0].contains("may not manage self-hosted runners"), "{missing:?}");
+    check(&sent);
+}
+
+/// The suite and the trait's documentation name the same points.
+#[test]
+fn each_point_of_behaviour_has_a_case() {
+    let source = include_str!("../src/github.rs");
+    let (_, behaviour) = source.split_once("/// # Behaviour\n").unwrap();
+    let (behaviour, _) = behaviour.split_once("/// # Errors\n").unwrap();
+    let quoted = behaviour.split('`').skip(1).step_by(2);
+    let points: BTreeSet<&str> =
+        quoted.filter(|word| word.contains('_') && !word.contains("::") && !CALLS.contains(word)).collect();
+    let names: BTreeSet<&str> = cases().iter().map(|case| case.name).collect();
+    assert_eq!(points, names);
+}
+
+/// What the section names that is no point of it.
+const CALLS: [&str; 3] = ["create_jit_config", "remove_runner", "runner_groups"];
+
+#[tokio::test]
+async fn a_lost_reply_is_unclear_and_a_slow_one_takes_its_time() {
+    use runner_manager_core::domain::{GitHubGroupId, Labels, RunnerName};
+    use runner_manager_core::github::{GitHub, GitHubErrorKind, JitRequest};
+    use std::time::Duration;
+
+    let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
+    let simulator = simulator();
+    let transport = SimulatorTransport::new(Arc::clone(&simulator), Arc::<SimulatedClock>::clone(&clock));
+    let github = RestGitHub::new(Arc::new(transport), Arc::<SimulatedClock>::clone(&clock));
+    let scope = Scope::organization("acme").unwrap();
+    let set = |effect| simulator.lock().unwrap().faults_mut().requests = vec![RequestFault::always(effect)];
+
+    set(Effect::LoseReply);
+    let request = JitRequest {
+        scope: scope.clone(),
+        name: RunnerName::new("rm-1").unwrap(),
+        group: GitHubGroupId::DEFAULT,
+        labels: Labels::parse(["linux"]).unwrap(),
+    };
+    assert_eq!(github.create_jit_config(&request).await.unwrap_err().kind, GitHubErrorKind::Unclear);
+    assert_eq!(github.runners(&scope).await.unwrap_err().kind, GitHubErrorKind::Unavailable);
+    simulator.lock().unwrap().faults_mut().requests.clear();
+    assert_eq!(github.runners(&scope).await.unwrap().len(), 1, "what was asked was done");
+
+    for (seconds, answered) in [(5, true), (500, false)] {
+        let latency = jiff::SignedDuration::from_secs(seconds);
+        set(Effect::Delay(DurationRange { min: latency, max: latency }));
+        let call = github.runners(&scope);
+        let time = async {
+            assert!(clock.next_wake().is_some(), "the answer is held back");
+            clock.advance(Duration::from_mins(1));
+        };
+        let (result, ()) = futures_util::join!(call, time);
+        assert_eq!(result.is_ok(), answered, "{seconds}");
+    }
+}

@@ -4,6 +4,9 @@
 //! What the cloud does is [`FakeCloud`]'s affair, which is pure. This gives it a clock and a socket, and, where
 //! it is told of a GitHub simulator, an [agent] on each instance.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};

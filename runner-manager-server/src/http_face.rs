@@ -41,6 +41,14 @@ pub(crate) trait Face: Send + Sync + 'static {
 #[error("the answer is to be lost")]
 struct Lost;
 
+/// A client for plain HTTP on this machine: past proxies, and without certificates, which a container may lack.
+///
+/// # Errors
+/// When no client can be made.
+pub(crate) fn local_client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build()
+}
+
 /// Listens on a port of the loopback interface; 0 is any that is free.
 ///
 /// # Errors

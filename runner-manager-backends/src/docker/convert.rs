@@ -20,12 +20,9 @@ pub(super) fn create_body(
     spec: &InstanceSpec,
     config: &PlacementConfig,
 ) -> Result<ContainerCreateBody, BackendError> {
-    let jit_config = match &spec.bootstrap {
-        Bootstrap::Direct { jit_config } => jit_config,
-        _ => {
-            let detail = "the docker backend hands over JIT configs alone";
-            return Err(BackendError::new(BackendErrorKind::Unsupported, "create", detail));
-        }
+    let Bootstrap::Direct { jit_config } = &spec.bootstrap else {
+        let detail = "the docker backend hands over JIT configs alone";
+        return Err(BackendError::new(BackendErrorKind::Unsupported, "create", detail));
     };
     let mut env: Vec<String> = config.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.push(format!("{JIT_CONFIG_VARIABLE}={}", jit_config.expose()));

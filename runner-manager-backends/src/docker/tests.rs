@@ -4,6 +4,7 @@
 mod convert;
 mod played;
 mod real;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

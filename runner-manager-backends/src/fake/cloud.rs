@@ -3,16 +3,20 @@
 //! It has no clock and waits for nothing: the time comes in with each call, and everything that is due by
 //! then has happened. Random numbers come from a seed. How it is talked to is in [`http`](super::http).
 
+mod due;
+mod making;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use runner_manager_core::backend::{BackendErrorKind, Bootstrap};
-use runner_manager_core::domain::{GroupName, Instance, InstanceId, InstanceState, Owner, RunnerName, later};
+use runner_manager_core::domain::{GroupName, Instance, InstanceId, InstanceState, Owner, RunnerName};
 use runner_manager_core::random::{Random, SeededRandom};
 
+use self::due::Due;
 use super::behaviour::{Behaviour, Ending, Fault, Operation, Script};
-use super::books::{Books, Life};
+use super::books::Books;
 use super::record::Record;
 
 /// How long the cloud remembers an instance that is gone, so that a stale answer can still show it.
@@ -69,15 +73,6 @@ pub(super) struct Order {
 pub(super) enum Filter {
     Owner(Owner),
     Name(RunnerName),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
-    Appears,
-    Runs,
-    Ends,
-    IsGone,
-    IsForgotten,
 }
 
 /// A small cloud.
@@ -207,18 +202,10 @@ impl FakeCloud {
         }
     }
 
-    /// When the next thing happens by itself; none where nothing is due.
+    /// When the next thing happens by itself that anybody could see; none where nothing is due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
-    }
-
-    /// Lets everything happen that is due by `now`. A time before the last one counts as the last one.
-    pub fn advance(&mut self, now: Timestamp) {
-        self.now = self.now.max(now);
-        while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= self.now) {
-            let ((at, _), (id, due)) = first.remove_entry();
-            self.happen(&id, due, at);
-        }
+        let mut seen = self.due.iter().filter(|(_, (_, due))| *due != Due::IsForgotten);
+        seen.next().map(|((at, _), _)| *at)
     }
 
     /// What becomes of a call: its script first, then the chances.
@@ -242,136 +229,6 @@ impl FakeCloud {
     fn draw(&self) -> f64 {
         let bits = u32::try_from(self.random.next_u64() >> 32).expect("the upper half of 64 bits has 32");
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
-    }
-
-    /// Makes an instance that appears after `late`, or finds the one that bears the name.
-    pub(super) fn create(
-        &mut self,
-        order: Order,
-        late: Duration,
-        dies: Option<(Duration, Ending)>,
-    ) -> Result<Instance, Refusal> {
-        let asked = self.asked.entry(order.runner.clone()).or_default();
-        asked.0 += 1;
-        if asked.0 > 1 {
-            self.books.repeats.insert(order.runner.clone(), asked.0 - 1);
-        }
-        if let Some(record) = self.by_name(&order.runner)
-            && self.behaviour.unique_names
-        {
-            if record.owner != order.owner {
-                let message = format!("the name {} is taken by another owner", order.runner);
-                return Err(Refusal::new(BackendErrorKind::InvalidConfig, message));
-            }
-            // One that has yet to appear is told as it will be.
-            let at = self.now.max(record.appears_at);
-            return Ok(record
-                .instance_at(at, Duration::ZERO)
-                .expect("one that appeared and is not gone is told"));
-        }
-        self.make_room(&order.zone)?;
-        Ok(self.make(order, late, dies))
-    }
-
-    fn make_room(&self, zone: &str) -> Result<(), Refusal> {
-        let Some(room) = self.behaviour.zones.get(zone) else {
-            return Err(Refusal::new(BackendErrorKind::NotFound, format!("there is no zone {zone}")));
-        };
-        let taken = self.room.get(zone).copied().unwrap_or(0);
-        if room.is_some_and(|room| taken >= room) {
-            let message = format!("zone {zone} is full: it has {taken} instances");
-            return Err(Refusal::new(BackendErrorKind::NoCapacity, message));
-        }
-        let all: u32 = self.room.values().sum();
-        match self.behaviour.quota {
-            Some(quota) if all >= quota => {
-                let message = format!("the quota of {quota} instances is used up");
-                Err(Refusal::new(BackendErrorKind::QuotaExceeded, message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn make(&mut self, order: Order, late: Duration, dies: Option<(Duration, Ending)>) -> Instance {
-        let now = self.now;
-        let appears_at = later(now, late);
-        let boot = self.behaviour.boot_time + self.behaviour.boot_jitter.mul_f64(self.draw());
-        let id = self.new_id();
-        let record = Record {
-            id: id.clone(),
-            owner: order.owner,
-            runner: order.runner,
-            group: order.group,
-            zone: order.zone,
-            tags: order.tags,
-            bootstrap: order.bootstrap,
-            asked_at: now,
-            appears_at,
-            runs_at: later(appears_at, boot),
-            ending: dies.map(|(after, how)| (later(appears_at, after), how)),
-            deleted_at: None,
-            gone_at: None,
-            start: 0,
-            life: self.books.lives.len(),
-        };
-        self.enter(&record);
-        self.plan(id.clone(), appears_at, Due::Appears);
-        self.plan(id.clone(), record.runs_at, Due::Runs);
-        if let Some((at, _)) = record.ending {
-            self.plan(id.clone(), at, Due::Ends);
-        }
-        let told = record.instance_at(now.max(appears_at), Duration::ZERO);
-        self.records.insert(id, record);
-        self.advance(now);
-        told.expect("an instance that just appeared is told")
-    }
-
-    /// Enters a new instance into the books and takes its room.
-    fn enter(&mut self, record: &Record) {
-        *self.room.entry(record.zone.clone()).or_default() += 1;
-        self.names.entry(record.runner.clone()).or_default().push(record.id.clone());
-        let asked = self.asked.entry(record.runner.clone()).or_default();
-        asked.1 += 1;
-        if asked.1 > 1 {
-            self.books.doubles.insert(record.runner.clone(), asked.1 - 1);
-        }
-        self.books.lives.push(Life {
-            id: record.id.clone(),
-            owner: record.owner.clone(),
-            runner: record.runner.clone(),
-            group: record.group.clone(),
-            zone: record.zone.clone(),
-            asked_at: record.asked_at,
-            appeared_at: None,
-            ran_at: None,
-            ended: None,
-            deleted_at: None,
-            gone_at: None,
-        });
-    }
-
-    /// The time stands in it so that a cloud that was started anew gives no id twice.
-    fn new_id(&self) -> InstanceId {
-        InstanceId::new(format!(
-            "i-{:011x}-{:06}",
-            self.now.as_millisecond().max(0),
-            self.books.lives.len() + 1
-        ))
-    }
-
-    /// Deletes an instance; one that is not there is left as it is.
-    pub(super) fn delete(&mut self, id: &InstanceId) {
-        let now = self.now;
-        let Some(record) = self.records.get_mut(id) else { return };
-        if now < record.appears_at || !record.is_there(now) || record.deleted_at.is_some() {
-            return;
-        }
-        record.deleted_at = Some(now);
-        let gone_at = later(now, self.behaviour.delete_time);
-        record.gone_at = Some(gone_at);
-        self.books.lives[record.life].deleted_at = Some(now);
-        self.plan(id.clone(), gone_at, Due::IsGone);
-        self.advance(now);
     }
 
     /// Writes tags onto an instance; false where it is not there.
@@ -438,76 +295,5 @@ impl FakeCloud {
 
     fn state(&self, id: &InstanceId) -> Option<InstanceState> {
         self.records.get(id)?.state_at(self.now, Duration::ZERO)
-    }
-
-    fn plan(&mut self, id: InstanceId, at: Timestamp, due: Due) {
-        self.sequence += 1;
-        self.due.insert((at, self.sequence), (id, due));
-    }
-
-    fn happen(&mut self, id: &InstanceId, due: Due, at: Timestamp) {
-        let Some(record) = self.records.get_mut(id) else { return };
-        match due {
-            Due::Appears => self.books.appeared(record.life, at),
-            Due::Runs => {
-                if record.state_at(at, Duration::ZERO) == Some(InstanceState::Running) {
-                    self.starts += 1;
-                    record.start = self.starts;
-                    self.books.lives[record.life].ran_at = Some(at);
-                    let started = StartedInstance {
-                        sequence: self.starts,
-                        id: record.id.clone(),
-                        runner: record.runner.clone(),
-                        group: record.group.clone(),
-                        at,
-                        bootstrap: record.bootstrap.clone(),
-                    };
-                    self.started.insert(self.starts, started);
-                }
-            }
-            Due::Ends => self.end_now(id, at),
-            Due::IsGone => self.be_gone(id, at),
-            Due::IsForgotten => self.forget(id),
-        }
-    }
-
-    /// Notes an end whose time has come, unless the instance was deleted or ended before.
-    fn end_now(&mut self, id: &InstanceId, at: Timestamp) {
-        let Some(record) = self.records.get_mut(id) else { return };
-        let Some((planned, how)) = record.ending else { return };
-        if planned != at || record.deleted_at.is_some() || record.gone_at.is_some() {
-            return;
-        }
-        let life = &mut self.books.lives[record.life];
-        if life.ended.is_some() {
-            return;
-        }
-        life.ended = Some((at, how));
-        if how == Ending::Vanished {
-            record.gone_at = Some(at);
-            self.be_gone(id, at);
-        }
-    }
-
-    fn be_gone(&mut self, id: &InstanceId, at: Timestamp) {
-        let Some(record) = self.records.get(id).filter(|record| record.gone_at == Some(at)) else { return };
-        let started = record.start;
-        self.books.gone(record.life, at);
-        if let Some(room) = self.room.get_mut(&record.zone) {
-            *room = room.saturating_sub(1);
-        }
-        let forgotten_at = later(at, MEMORY.saturating_add(self.behaviour.tell_gone));
-        self.plan(id.clone(), forgotten_at, Due::IsForgotten);
-        self.started.remove(&started);
-    }
-
-    fn forget(&mut self, id: &InstanceId) {
-        let Some(record) = self.records.remove(id) else { return };
-        if let Some(ids) = self.names.get_mut(&record.runner) {
-            ids.retain(|other| other != id);
-            if ids.is_empty() {
-                self.names.remove(&record.runner);
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod cloud;
 mod conformance;
+mod flaws;
 mod over_http;
 
 use std::collections::BTreeMap;

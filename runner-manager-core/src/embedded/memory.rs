@@ -16,12 +16,12 @@ type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Tables in memory.
 #[derive(Debug, Clone)]
-pub(super) struct Memory([Entries; Table::ALL.len()]);
+pub(super) struct Memory(Vec<Entries>);
 
 impl Memory {
     /// Empty tables.
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| Entries::new()))
+        Self(Table::ALL.map(|_| Entries::new()).into())
     }
 }
 

@@ -24,6 +24,8 @@ mod step;
 mod storage;
 mod tables;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod trial;
 mod wake;
 mod writer;

@@ -63,7 +63,8 @@ impl EmbeddedStorage {
         Self::over(Box::new(move || open::open(&path)), clock, &failed)
     }
 
-    fn over(open: Open, clock: Arc<dyn Clock>, path: &Path) -> Result<Self, OpenError> {
+    /// A storage over a file that is opened in a way of its own.
+    pub(super) fn over(open: Open, clock: Arc<dyn Clock>, path: &Path) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(clock));
         let file = Arc::new(DataFile::new(open)?);
         let writer = Writer::start(Arc::clone(&file), Arc::clone(&shared))
@@ -79,7 +80,7 @@ impl EmbeddedStorage {
     }
 
     /// What the storage has done since it was opened.
-    pub fn statistics(&self) -> StorageStatistics {
+    pub fn storage_statistics(&self) -> StorageStatistics {
         self.shared.tally.statistics()
     }
 }

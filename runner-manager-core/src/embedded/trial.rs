@@ -4,6 +4,7 @@
 //! is ours and sound is found out on a trial of it, so that one that is refused is left as it was.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
@@ -101,10 +102,10 @@ impl StorageBackend for Trial {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = self.written();
         Self::each(offset, data.len(), |block, range, at| {
-            if !written.blocks.contains_key(&block) {
-                written.blocks.insert(block, self.in_file(block)?);
-            }
-            let bytes = written.blocks.get_mut(&block).expect("the block was just made");
+            let bytes = match written.blocks.entry(block) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.in_file(block)?),
+            };
             let len = range.len();
             bytes[range].copy_from_slice(&data[at..at + len]);
             Ok(())

@@ -79,7 +79,7 @@ impl Drop for Writer {
     }
 }
 
-type Answer = Box<dyn FnOnce(Result<(), &Failure>)>;
+type Answer = Box<dyn FnOnce(Option<&Failure>)>;
 
 /// An operation that waits for the writer.
 trait Job: Send {
@@ -104,10 +104,10 @@ where
         let sender = self.sender;
         let outcome = (self.operation)(step);
         let failed = outcome.is_err();
-        let answer = move |committed: Result<(), &Failure>| {
+        let answer = move |failure: Option<&Failure>| {
             // One who does not wait any more does not hear it: a write is known by its operation id, and a
             // claim comes back at the end of its lease.
-            let _ = sender.send(settle(outcome, committed));
+            let _ = sender.send(settle(outcome, failure));
         };
         (Box::new(answer), failed)
     }
@@ -118,13 +118,13 @@ where
 }
 
 /// What an operation is told after its transaction.
-fn settle<T>(outcome: Result<T, StoreError>, committed: Result<(), &Failure>) -> Result<T, StoreError> {
-    match (outcome, committed) {
-        (outcome, Ok(())) => outcome,
+fn settle<T>(outcome: Result<T, StoreError>, failure: Option<&Failure>) -> Result<T, StoreError> {
+    match (outcome, failure) {
+        (outcome, None) => outcome,
         // Its own failure says more than that of the transaction.
-        (Err(own @ (StoreError::Unavailable(..) | StoreError::Corrupt(..))), Err(_)) => Err(own),
+        (Err(own @ (StoreError::Unavailable(..) | StoreError::Corrupt(..))), Some(_)) => Err(own),
         // A refusal too: it may be due to something that was not committed.
-        (_, Err(failure)) => Err(failure.to_error()),
+        (_, Some(failure)) => Err(failure.to_error()),
     }
 }
 
@@ -134,14 +134,15 @@ fn run_all(file: &DataFile, shared: &Shared, batch: Vec<Box<dyn Job>>) {
         let mut group = Group::default();
         let committed = file.write(|database| group.commit(database, shared, &mut waiting));
         if let Err(failure) = &committed {
-            tracing::error!(%failure, "the storage failed");
+            tracing::error!(error = failure as &dyn std::error::Error, "the storage failed");
             if group.answers.is_empty() {
                 waiting.by_ref().for_each(|job| job.refuse(failure));
             }
         } else {
             group.wakes.iter().for_each(|wakes| shared.lanes.tell(wakes));
         }
-        group.answers.into_iter().for_each(|answer| answer(committed.as_ref().map(|()| ())));
+        let committed = committed.as_ref().err();
+        group.answers.into_iter().for_each(|answer| answer(committed));
     }
 }
 

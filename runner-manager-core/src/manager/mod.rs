@@ -24,8 +24,6 @@ mod reconcile;
 mod retire;
 mod statistics;
 mod sweep;
-#[cfg(test)]
-mod tests;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -39,7 +39,9 @@ impl Manager {
                     // Somebody else was faster: look again at what there is now.
                     Err(
                         StoreError::Conflict { .. } | StoreError::AtMax { .. } | StoreError::Closed { .. },
-                    ) => {}
+                    ) if conflicts < MOST_CONFLICTS => {
+                        conflicts += 1;
+                    }
                     outcome => outcome?,
                 }
                 continue;
@@ -115,7 +117,7 @@ impl Manager {
         let mut again = self.give_up_idle(claim, view, plan.surplus_idle, now).await?;
         if plan.overflow > 0 {
             let left = self.pass_on(claim, view, plan.overflow).await?;
-            again = earliest(again, self.look_again(view, left, now));
+            again = earliest(again, look_again(view, left, now));
         }
         let counts = &view.counts;
         if view.record.value.draining == Some(Draining::Removed) && counts.alive() == 0 && counts.queued == 0
@@ -224,19 +226,6 @@ impl Manager {
         }
     }
 
-    /// When a group with jobs that it cannot serve should look again: when a placement may be tried again,
-    /// or another group may have room. A slot that is freed is told by a task of its own.
-    fn look_again(&self, view: &GroupView, left: u32, now: Timestamp) -> Option<Timestamp> {
-        if left == 0 {
-            return None;
-        }
-        let blocked = match choose(&view.record.value, now) {
-            Choice::Use(_) | Choice::Probe(_) => None,
-            Choice::Blocked { until } => Some(until),
-        };
-        earliest(blocked, Some(later(now, OVERFLOW_PAUSE)))
-    }
-
     async fn remove_group(&self, claim: &ClaimToken, view: &GroupView) -> Result<(), StoreError> {
         let name = view.record.value.spec.name.clone();
         let change = Change::RemoveGroup { name, expected: view.record.version };
@@ -287,4 +276,17 @@ fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestam
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     }
+}
+
+/// When a group with jobs that it cannot serve should look again: when a placement may be tried again,
+/// or another group may have room. A slot that is freed is told by a task of its own.
+fn look_again(view: &GroupView, left: u32, now: Timestamp) -> Option<Timestamp> {
+    if left == 0 {
+        return None;
+    }
+    let blocked = match choose(&view.record.value, now) {
+        Choice::Use(_) | Choice::Probe(_) => None,
+        Choice::Blocked { until } => Some(until),
+    };
+    earliest(blocked, Some(later(now, OVERFLOW_PAUSE)))
 }

@@ -18,10 +18,7 @@ impl Manager {
         let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
         let mut runner = runner.value;
         loop {
-            let event = match self.next_event(&runner).await? {
-                Some(event) => event,
-                None => return Ok(Work::Done),
-            };
+            let Some(event) = self.next_event(&runner).await? else { return Ok(Work::Done) };
             let before = runner.state.clone();
             match self.feed(Some(claim), name, &event).await? {
                 Fed::Gone => return Ok(Work::Done),

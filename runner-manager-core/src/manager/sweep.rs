@@ -33,7 +33,7 @@ type Records = BTreeMap<RunnerName, Versioned<Runner>>;
 #[derive(Debug)]
 enum Condemned {
     /// A record whose instance or registration is missing.
-    Missing(Versioned<Runner>),
+    Missing(Box<Versioned<Runner>>),
     /// An instance without a record and without a registration.
     Instance(Box<Runner>),
     /// A second instance of a runner.
@@ -96,13 +96,13 @@ impl Manager {
         for instance in &listing {
             match after.get(&instance.runner) {
                 Some(record) => {
-                    condemned.extend(self.compare(claim, record, instance, &listing, begun).await?)
+                    condemned.extend(self.compare(claim, record, instance, &listing, begun).await?);
                 }
                 None => condemned.extend(self.recordless(claim, name, instance, begun).await?),
             }
         }
         let missing = missing_instances(&before, &after, &listing);
-        condemned.extend(missing.into_iter().map(|record| Condemned::Missing(record.clone())));
+        condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
         if self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
             for one in condemned {
                 self.condemn(claim, &*backend, one).await?;

@@ -219,13 +219,10 @@ impl Manager {
         let lease = self.parts().settings.lease;
         loop {
             self.parts().clock.sleep(lease / 3).await;
-            match self.queue().extend(&claim.token, lease).await {
-                Err(StoreError::LostClaim) => {
-                    tracing::warn!(task = %claim.task, "the lease was lost");
-                    return;
-                }
-                // It is tried again well before the lease ends.
-                Ok(_) | Err(_) => {}
+            // Any other failure is met by the next try, well before the lease ends.
+            if let Err(StoreError::LostClaim) = self.queue().extend(&claim.token, lease).await {
+                tracing::warn!(task = %claim.task, "the lease was lost");
+                return;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::status::number;
+use super::operation::number;
 use crate::domain::later;
 use crate::github::Budget;
 

@@ -1,7 +1,7 @@
 //! Whether GitHub would let us work on a scope.
 
 use super::models::Installation;
-use super::status::Operation;
+use super::operation::Operation;
 use super::transport::As;
 use super::{RestGitHub, scope_path};
 use crate::domain::Scope;

@@ -9,8 +9,8 @@
 mod books;
 mod check;
 pub(crate) mod models;
+mod operation;
 mod pages;
-mod status;
 #[cfg(test)]
 mod tests;
 pub mod transport;
@@ -23,18 +23,19 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
+use tracing::debug;
 
 use self::books::Books;
 #[cfg(any(feature = "octocrab", feature = "testing"))]
 pub(crate) use self::check::installation_path;
 use self::models::{Delivery, Group, JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
+use self::operation::{Effect, Operation};
 use self::pages::Listing;
-use self::status::{Effect, Operation};
 pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
-    GitHubGroup, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Repository, RunnerName,
-    Scope,
+    GitHubGroup, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Label, Repository,
+    RunnerName, Scope,
 };
 use crate::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
@@ -179,7 +180,9 @@ impl RestGitHub {
         let path = format!("{}/actions/runs/{run}/jobs", scope_path(&scope));
         let listing = Listing { operation, who: As::Scope(&scope), path: &path };
         let jobs: Vec<Job> = self.list(listing, "filter=latest").await?;
-        let told = jobs.into_iter().filter_map(|job| observe(job, repository).ok());
+        let told = jobs.into_iter().filter_map(|job| {
+            observe(job, repository).inspect_err(|why| debug!(%repository, run, %why, "no job for us")).ok()
+        });
         Ok(told.filter(|job| job.report == JobReport::Queued).collect())
     }
 
@@ -215,7 +218,7 @@ impl RestGitHub {
 impl GitHub for RestGitHub {
     async fn create_jit_config(&self, request: &JitRequest) -> Result<JitConfig, GitHubError> {
         let operation = Operation { name: "create_jit_config", effect: Effect::Register };
-        let labels = request.labels.iter().map(|label| label.as_str()).collect();
+        let labels = request.labels.iter().map(Label::as_str).collect();
         let body = JitBody { name: request.name.as_str(), runner_group_id: request.group, labels };
         let path = format!("{}/generate-jitconfig", runners_path(&request.scope));
         let answer = self.call(operation, As::Scope(&request.scope), operation.post(&path, &body)?).await?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::RestGitHub;
 use super::models::{Entry, Run};
-use super::status::Operation;
+use super::operation::Operation;
 use super::transport::As;
 use crate::github::{GitHubError, GitHubErrorKind};
 

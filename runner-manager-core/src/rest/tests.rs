@@ -146,11 +146,12 @@ async fn a_refusal_is_known_by_its_status_its_headers_and_its_body() {
     assert_eq!(error.to_string(), "create_jit_config: NotFound: status 404: Not Found");
 }
 
+type Make<'a> = &'a dyn Fn() -> TransportError;
+
 #[tokio::test]
 async fn without_an_answer_a_read_had_no_effect_and_a_write_may_have_had() {
     use GitHubErrorKind::{PermissionDenied, RateLimited, Unavailable, Unclear, Unexpected};
     let refused = |status, headers| TransportError::Refused(Box::new(answer(status, headers, "{}")));
-    type Make<'a> = &'a dyn Fn() -> TransportError;
     let table: [(Make<'_>, GitHubErrorKind, GitHubErrorKind); 5] = [
         (&|| TransportError::NotSent("no route".into()), Unavailable, Unavailable),
         (&|| TransportError::Unclear("cut".into()), Unavailable, Unclear),
@@ -203,7 +204,7 @@ async fn a_listing_that_changed_while_it_was_read_is_read_again() {
 
 #[tokio::test]
 async fn an_endless_listing_ends() {
-    let scripted = Scripted::new((0..1_000).map(|at| page(9, at..at + 1, Some(2))));
+    let scripted = Scripted::new((0..1_000).map(|at| page(9, at..=at, Some(2))));
     let error = scripted.github.runners(&acme()).await.unwrap_err();
     assert_eq!(error.kind, GitHubErrorKind::Unexpected, "{error}");
 }

@@ -4,5 +4,6 @@
 //! release, because that is what they are for.
 
 pub mod conformance;
+
 pub mod simulated;
 pub mod simulator;

@@ -11,12 +11,15 @@ use runner_manager_core::retry::Backoff;
 use runner_manager_core::testing::simulator::control::{
     Connect, Connected, Finish, Heartbeat, Polled, Refused,
 };
-use runner_manager_core::testing::simulator::{AgentJob, Conclusion, ConnectRefusal, SessionEnded, SessionId};
+use runner_manager_core::testing::simulator::{
+    AgentJob, Conclusion, ConnectRefusal, SessionEnded, SessionId,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::github_face::SimulatedGitHub;
+use crate::http_face::local_client;
 
 /// How long an answer may take, beyond what a poll waits.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -107,7 +110,7 @@ impl HttpLink {
     /// # Errors
     /// `Unreachable` when no HTTP client can be made.
     pub(crate) fn new(base_url: &str) -> Result<Self, LinkError> {
-        let client = reqwest::Client::builder().build().map_err(LinkError::Unreachable)?;
+        let client = local_client().map_err(LinkError::Unreachable)?;
         Ok(Self { base_url: base_url.trim_end_matches('/').to_owned(), client })
     }
 

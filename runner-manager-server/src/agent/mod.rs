@@ -7,7 +7,7 @@
 
 mod command;
 mod link;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

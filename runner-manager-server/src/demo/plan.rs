@@ -41,13 +41,7 @@ const KINDS: [Kind; 3] = [
         share: 3,
         jobs_per_runner: 7,
     },
-    Kind {
-        name: "docs",
-        repositories: &["acme/docs"],
-        in_repository: true,
-        share: 2,
-        jobs_per_runner: 10,
-    },
+    Kind { name: "docs", repositories: &["acme/docs"], in_repository: true, share: 2, jobs_per_runner: 10 },
 ];
 
 /// The groups, each with this placement and no more than `ceiling` runners.
@@ -125,7 +119,11 @@ mod tests {
         }
         assert_eq!(counts, BTreeMap::from([("docs", 4), ("large", 6), ("small", 10)]));
         for group in &groups {
-            assert!(group.bounds.max() < counts[group.name.as_str()], "the bound of {} would not be seen", group.name);
+            assert!(
+                group.bounds.max() < counts[group.name.as_str()],
+                "the bound of {} would not be seen",
+                group.name
+            );
         }
     }
 }

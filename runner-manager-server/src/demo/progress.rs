@@ -9,6 +9,9 @@ use runner_manager_core::testing::simulator::JobCounts;
 use super::summary::Summary;
 use crate::output;
 
+/// The least time between two lines.
+const SPACING: Duration = Duration::from_millis(500);
+
 /// How it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
@@ -35,8 +38,8 @@ pub(super) enum Progress {
     Silent,
     /// On a terminal.
     Redrawn,
-    /// A line for each change.
-    Lines(Option<Standing>),
+    /// A line for each change, but not too many: what the last one said, and when.
+    Lines { said: String, at: Option<Duration> },
 }
 
 impl Progress {
@@ -45,7 +48,7 @@ impl Progress {
         match (silent, io::stdout().is_terminal()) {
             (true, _) => Self::Silent,
             (false, true) => Self::Redrawn,
-            (false, false) => Self::Lines(None),
+            (false, false) => Self::Lines { said: String::new(), at: None },
         }
     }
 
@@ -57,7 +60,7 @@ impl Progress {
         match self {
             Self::Silent => Ok(()),
             Self::Redrawn => output::line(&format!("\r\u{1b}[K{text}")),
-            Self::Lines(_) => output::line(text),
+            Self::Lines { .. } => output::line(text),
         }
     }
 
@@ -66,14 +69,19 @@ impl Progress {
     /// # Errors
     /// When standard output cannot be written.
     pub(super) fn show(&mut self, now: &Standing, after: Duration) -> io::Result<()> {
-        let line = || format!("{:7.1} s  {}", after.as_secs_f64(), describe(now));
+        let told = describe(now);
+        let line = || format!("{:7.1} s  {told}", after.as_secs_f64());
         match self {
             Self::Silent => Ok(()),
             Self::Redrawn => output::redraw(&line()),
-            Self::Lines(last) if last.as_ref() == Some(now) => Ok(()),
-            Self::Lines(last) => {
-                *last = Some(now.clone());
-                output::line(&line())
+            Self::Lines { said, at } => {
+                let is_soon = at.is_some_and(|at| after < at + SPACING) && !now.is_done();
+                if *said == told || is_soon {
+                    return Ok(());
+                }
+                output::line(&line())?;
+                (*said, *at) = (told, Some(after));
+                Ok(())
             }
         }
     }

@@ -88,7 +88,8 @@ impl System {
     pub(super) fn queue_jobs(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
         self.began = SystemClock.now();
         let specs = plan::jobs(usize::try_from(args.jobs)?, args.job_seconds);
-        self.github.with(|github, now| specs.iter().try_for_each(|spec| github.queue_job(spec, now).map(drop)))?;
+        self.github
+            .with(|github, now| specs.iter().try_for_each(|spec| github.queue_job(spec, now).map(drop)))?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::SimulatedGitHub;
+use crate::http_face::local_client;
 
 /// How many webhooks are on their way at once.
 const AT_ONCE: usize = 64;
@@ -32,7 +33,8 @@ struct Announced {
 impl SimulatedGitHub {
     /// Sends webhooks, and lets all else happen that is due by itself, until `stop`.
     pub(crate) async fn deliver(self: &Arc<Self>, stop: CancellationToken) {
-        let client = match reqwest::Client::builder().timeout(PATIENCE).build() {
+        // Receivers with https need the system's certificates; without any, those with http still hear.
+        let client = match reqwest::Client::builder().no_proxy().build().or_else(|_| local_client()) {
             Ok(client) => client,
             Err(error) => return tracing::error!(%error, "there is no HTTP client: no webhook will be sent"),
         };
@@ -58,7 +60,7 @@ impl SimulatedGitHub {
     async fn send(self: Arc<Self>, client: reqwest::Client, delivery: Delivery) {
         self.note(&delivery);
         let Delivery { id, guid, url, headers, body, .. } = delivery;
-        let status = match client.post(&url).headers(headers).body(body).send().await {
+        let status = match client.post(&url).timeout(PATIENCE).headers(headers).body(body).send().await {
             Ok(answer) => Some(answer.status().as_u16()),
             Err(error) => {
                 tracing::debug!(%guid, error = %error.without_url(), "a webhook did not arrive");

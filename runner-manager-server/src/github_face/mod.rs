@@ -6,7 +6,7 @@
 //! wait without asking again and again.
 
 mod deliveries;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -204,8 +204,7 @@ impl SimulatedGitHub {
 impl Face for SimulatedGitHub {
     async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
         let handle = |simulator: &mut Simulator, now| simulator.handle(&request, now);
-        let answer =
-            self.until(poll_wait(&request), handle, |answer| answer.response.body() != NO_JOB).await;
+        let answer = self.until(poll_wait(&request), handle, |answer| answer.response.body() != NO_JOB).await;
         if !answer.latency.is_zero() {
             self.clock.sleep(answer.latency).await;
         }

@@ -1,8 +1,9 @@
 //! An engine that is played: it answers what a real one cannot be made to answer.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::future::pending;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -342,4 +343,39 @@ async fn an_engine_that_is_away_is_unavailable() {
         let error = backend.create(&spec(NAME, &json!({"image": "x"}))).await.unwrap_err();
         assert_eq!(error.kind, BackendErrorKind::Unavailable, "{host}: {error}");
     }
+}
+
+/// Keeps all that is logged.
+#[derive(Default)]
+struct Log(Mutex<String>);
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        writeln!(self.0.lock().unwrap(), "{} {}", record.target(), record.args()).unwrap();
+    }
+
+    fn flush(&self) {}
+}
+
+/// bollard would log whole bodies, were `log` built with the levels that it does so at.
+#[tokio::test]
+async fn the_jit_config_is_in_no_log() {
+    static LOG: LazyLock<Log> = LazyLock::new(Log::default);
+    log::set_logger(&*LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    log::info!("the log is kept");
+    let replies = [
+        image(),
+        created(),
+        (START, Reply::Json(204, Value::Null)),
+        (INSPECT, Reply::Json(200, inspected("running"))),
+    ];
+    assert_eq!(Played::new(replies).await.create().await, Ok(()));
+    let logged = LOG.0.lock().unwrap().clone();
+    assert!(logged.contains("the log is kept"), "{logged}");
+    assert!(!logged.contains("a-jit-config"), "{logged}");
 }

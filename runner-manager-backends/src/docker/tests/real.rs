@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::super::config::Host;
+use super::registry::Registry;
 use super::{connect, placement, spec};
 
 /// The repository of the images that these tests make, each with a tag of its own.
@@ -137,7 +138,8 @@ async fn clean(docker: &Docker, key: Option<&str>) {
             let _ = docker.remove_container(&container.id.unwrap(), Some(options)).await;
         }
     }
-    let filters = HashMap::from([("reference".to_owned(), vec![REPOSITORY.to_owned()])]);
+    let filters =
+        HashMap::from([("reference".to_owned(), vec![REPOSITORY.to_owned(), format!("*/{REPOSITORY}")])]);
     let options = ListImagesOptionsBuilder::new().filters(&filters).build();
     for image in docker.list_images(Some(options)).await.unwrap() {
         let of_the_run = key.is_some_and(|key| image.repo_tags.iter().any(|tag| tag.ends_with(key)));
@@ -258,4 +260,30 @@ async fn validation_asks_the_engine() {
     let wrong = json!({"image": "runner-manager-docker-tests:no-such-tag", "pull": "never", "network": "no-such-network"});
     assert_eq!(backend.validate(&placement(&wrong)).await.unwrap().len(), 2);
     }).await;
+}
+
+#[tokio::test]
+async fn a_missing_image_is_pulled() {
+    in_lab(async |lab| {
+        let registry = Registry::new(program()).await;
+        let backend = lab.backend().await;
+        let create = async |pull: &str| {
+            let mut settings = lab.settings();
+            settings["image"] = json!(format!("{}/{REPOSITORY}:{}", registry.address, lab.key));
+            settings["pull"] = json!(pull);
+            let mut spec = spec(&format!("docker-tests-linux-{:x}", SystemRandom.next_u64()), &settings);
+            spec.owner = lab.owner("one");
+            backend.create(&spec).await
+        };
+        assert_eq!(create("never").await.unwrap_err().kind, BackendErrorKind::NotFound);
+        assert_eq!(registry.asked(), 0, "never is never");
+        create("missing").await.unwrap();
+        let once = registry.asked();
+        assert!(once > 0, "the image was not pulled");
+        create("missing").await.unwrap();
+        assert_eq!(registry.asked(), once, "an image that is there was pulled");
+        create("always").await.unwrap();
+        assert!(registry.asked() > once, "always is always");
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runner_manager_core::backend::BackendKind;
+use runner_manager_core::backend::{Backend, BackendKind};
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::Instance;
 use runner_manager_core::random::SeededRandom;
@@ -12,7 +12,7 @@ use runner_manager_core::testing::conformance::backend::{Hooks, NoSuchHook, Subj
 use runner_manager_core::testing::conformance::{backend_kind, run};
 use serde_json::json;
 
-use super::super::{Behaviour, FakeCloud, FakeKind, Fault, Operation};
+use super::super::{Behaviour, FakeBackend, FakeCloud, FakeKind, Fault, Operation};
 use super::{Lab, owner, placement};
 
 #[derive(Debug)]
@@ -39,20 +39,23 @@ impl Hooks for InProcess {
     }
 }
 
+/// The subject of a lab, whose backend is what `wrap` makes of it.
+pub(super) fn subject(lab: Lab, wrap: impl FnOnce(FakeBackend) -> Arc<dyn Backend>) -> Subject {
+    Subject {
+        backend: wrap(lab.backend),
+        good: placement("zone-a"),
+        bad: placement("zone-of-nowhere"),
+        owner: owner("one"),
+        stranger: owner("another"),
+        random: Arc::new(SeededRandom::new(1)),
+        hooks: Arc::new(InProcess { cloud: lab.cloud, clock: lab.clock }),
+    }
+}
+
 async fn conforms(behaviour: Behaviour) {
-    let report = run(cases(), &[], || async {
-        let lab = Lab::new(behaviour.clone());
-        Subject {
-            backend: Arc::new(lab.backend),
-            good: placement("zone-a"),
-            bad: placement("zone-of-nowhere"),
-            owner: owner("one"),
-            stranger: owner("another"),
-            random: Arc::new(SeededRandom::new(1)),
-            hooks: Arc::new(InProcess { cloud: lab.cloud, clock: lab.clock }),
-        }
-    })
-    .await;
+    let report =
+        run(cases(), &[], || async { subject(Lab::new(behaviour.clone()), |backend| Arc::new(backend)) })
+            .await;
     assert_eq!(report.passed.len(), cases().len());
 }
 
@@ -130,4 +133,23 @@ fn what_serde_takes_but_nobody_can_mean_is_refused() {
         ]
     );
     assert_eq!(check(json!({"url": "localhost:1", "behaviour": {"seed": 1}})), ["url", "behaviour"]);
+}
+
+/// As `docs/backends/fake.md` writes them.
+#[test]
+fn faults_read_as_they_are_documented() {
+    for (operation, fault) in [
+        ("create", json!({"error": {"kind": "NoCapacity", "retry_after": "30s"}})),
+        ("list", json!({"error": {"kind": "Unavailable"}})),
+        ("delete", json!("lost_reply")),
+        ("get", json!({"no_answer": "5m"})),
+        ("create", json!({"late": "40s"})),
+        ("create", json!({"dies": {"after": "1m", "how": "stopped"}})),
+        ("find", json!({"stale": "30s"})),
+        ("list", json!("missing_page")),
+    ] {
+        let rule = json!({"operation": operation, "chance": 0.5, "fault": fault});
+        let settings = json!({"behaviour": {"faults": [rule]}});
+        assert_eq!(FakeKind::new().check(&settings), Ok(()), "{settings}");
+    }
 }

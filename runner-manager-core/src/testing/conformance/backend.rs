@@ -1,4 +1,4 @@
-//! The conformance suite of [`Backend`](crate::backend::Backend).
+//! The conformance suite of [`Backend`].
 //!
 //! Run it over an implementation of your own with [`run`](super::run): make a fresh [`Subject`] for each
 //! case. A hook that cannot be had makes its case fail, so the case must be in the list of skips with what

@@ -1,4 +1,4 @@
-//! The conformance suite of [`BackendKind`](crate::backend::BackendKind). It connects to nothing.
+//! The conformance suite of [`BackendKind`]. It connects to nothing.
 //!
 //! ```
 //! use runner_manager_core::testing::conformance::backend_kind::{Subject, cases};

@@ -11,6 +11,8 @@ pub mod github;
 pub mod queue;
 pub mod storage;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;

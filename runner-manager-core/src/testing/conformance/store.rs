@@ -1,5 +1,7 @@
 //! The suite of [`Store`](crate::store::Store).
 
+#![expect(clippy::unwrap_used, reason = "a case panics where the subject does not behave")]
+
 mod lists;
 mod writes;
 

@@ -117,6 +117,14 @@ impl Simulator {
             .counted("repositories")
     }
 
+    /// `/orgs/{org}/repos`, as a token lists them.
+    pub(super) fn organization_repositories(&self, organization: u64, call: &Call<'_>) -> Reply {
+        let owner = self.world.account(organization);
+        let base = &self.settings.base_url;
+        let page = Page::cut(call, base, owner.repositories.iter(), owner.repositories.len());
+        page.map(|id| shapes::minimal_repository(base, self.world.repository(*id), owner)).plain()
+    }
+
     fn app_hook_config(&mut self, call: &Call<'_>) -> Reply {
         let hook = match self.hooks.of_app() {
             Some(hook) => hook,

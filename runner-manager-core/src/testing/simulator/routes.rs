@@ -165,6 +165,9 @@ impl Simulator {
             (_, ["installation"]) if call.method == "GET" => self.scope_installation(scope),
             (_, ["actions", "runners", rest @ ..]) => self.runner_route(scope, rest, call),
             (_, ["hooks", rest @ ..]) => self.hook_route(scope, rest, call),
+            (ScopeId::Organization(id), ["repos"]) if call.method == "GET" => {
+                self.organization_repositories(id, call)
+            }
             (ScopeId::Repository(id), ["actions", "runs", rest @ ..]) => self.run_route(id, rest, call),
             (ScopeId::Repository(id), ["actions", "jobs", rest @ ..]) => self.job_route(id, rest, call),
             (ScopeId::Organization(_) | ScopeId::Enterprise(_), ["actions", "runner-groups", rest @ ..]) => {

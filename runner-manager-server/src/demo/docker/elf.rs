@@ -44,7 +44,8 @@ pub(super) async fn libraries(
 ) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut command = Command::new(interpreter);
     command.arg("--list").arg(executable).stdin(Stdio::null()).kill_on_drop(true);
-    let listed = command.output().await.with_context(|| format!("{} cannot be run", interpreter.display()))?;
+    let listed =
+        command.output().await.with_context(|| format!("{} cannot be run", interpreter.display()))?;
     if !listed.status.success() {
         bail!("{} cannot list the libraries of {}", interpreter.display(), executable.display());
     }

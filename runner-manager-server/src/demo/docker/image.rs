@@ -44,12 +44,8 @@ impl Image {
             r#"ENTRYPOINT ["/runner-manager", "simulated-agent"]"#.to_owned(),
             "ENV LD_LIBRARY_PATH=/libraries".to_owned(),
         ];
-        let options = CreateImageOptionsBuilder::new()
-            .from_src("-")
-            .repo(REPOSITORY)
-            .tag(run)
-            .changes(changes)
-            .build();
+        let options =
+            CreateImageOptionsBuilder::new().from_src("-").repo(REPOSITORY).tag(run).changes(changes).build();
         let imported = docker.create_image(Some(options), Some(bollard::body_full(contents)), None);
         let imported = timeout(&SystemClock, IMPORT, imported.try_collect::<Vec<_>>()).await;
         imported?.context("the Docker engine did not take the image")?;
@@ -96,7 +92,8 @@ async fn contents() -> anyhow::Result<Bytes> {
     // By its number and not as `self`, which the interpreter would take for itself.
     let executable = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let mut files = vec![(PathBuf::from("runner-manager"), executable.clone())];
-    let mut opened = File::open(&executable).context("only on Linux can a program read its own executable")?;
+    let mut opened =
+        File::open(&executable).context("only on Linux can a program read its own executable")?;
     if let Some(interpreter) = elf::interpreter(&mut opened)? {
         let libraries = timeout(&SystemClock, PATIENCE, elf::libraries(&interpreter, &executable)).await??;
         files.extend(libraries.into_iter().map(|(name, path)| (Path::new("libraries").join(name), path)));

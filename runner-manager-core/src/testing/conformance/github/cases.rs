@@ -1,4 +1,5 @@
 //! The cases, in the order of the trait's *Behaviour* section.
+#![expect(clippy::unwrap_used, reason = "a case panics where its subject does not behave")]
 
 use std::time::Duration;
 

@@ -63,13 +63,18 @@ pub(super) async fn a_claimed_key_is_not_collapsed_into(on: StorageSubject) {
 }
 
 pub(super) async fn one_claim_per_key(on: StorageSubject) {
-    on.push(NewTask::now(reconcile("a"))).await;
+    on.push(NewTask::now(reconcile("a")).priority(Priority::Low)).await;
     let claim = on.claim_one(&reconcile("a")).await;
-    on.push(NewTask::now(reconcile("a"))).await;
+    on.push(NewTask::now(reconcile("a")).priority(Priority::High)).await;
     let claims = join_all((0..5).map(|_| async { on.claim(&reconcile("a"), 5).await })).await;
     assert!(claims.into_iter().all(|claims| claims.is_empty()));
+    on.push(NewTask::now(reconcile("b"))).await;
     on.queue.release(&claim.token).await.unwrap();
-    assert_eq!(on.claim(&reconcile("a"), 5).await.len(), 1, "both have become one");
+    assert_eq!(
+        groups(&on.claim(&reconcile("a"), 5).await),
+        ["a", "b"],
+        "both have become one, of the higher priority"
+    );
 }
 
 pub(super) async fn a_delay_is_kept(on: StorageSubject) {

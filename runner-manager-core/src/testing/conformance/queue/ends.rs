@@ -178,8 +178,10 @@ pub(super) async fn statistics_count(on: StorageSubject) {
     assert_eq!((control.due, control.delayed, control.claimed), (2, 1, 1));
     let oldest = control.oldest_due.expect("a task is due");
     assert!(oldest >= begin && oldest <= on.now().await && oldest < late);
-    let lane = Lane::sweeps();
-    assert_eq!(*sweeps, LaneStatistics { lane, due: 0, delayed: 1, claimed: 0, oldest_due: None });
+    assert_eq!(
+        *sweeps,
+        LaneStatistics { lane: Lane::sweeps(), due: 0, delayed: 1, claimed: 0, oldest_due: None }
+    );
     on.push(NewTask::now(reconcile("held"))).await;
     on.queue.extend(&held.token, on.unit).await.unwrap();
     let waits = on.queue.statistics().await.unwrap().lanes[0].delayed;

@@ -120,9 +120,8 @@ impl Operation {
             (404 | 410, _) => GitHubErrorKind::NotFound,
             (409, Effect::Register) => GitHubErrorKind::NameTaken,
             (422, Effect::Remove) => GitHubErrorKind::Busy,
-            (400 | 422, _) => GitHubErrorKind::Invalid,
-            // A redirect of what is not read is not followed: the scope has another name now.
-            (300..400, _) => GitHubErrorKind::Invalid,
+            // A redirect comes here where it was not followed: the scope has another name now.
+            (300..=400 | 422, _) => GitHubErrorKind::Invalid,
             (500.., _) => self.without_answer(),
             _ => GitHubErrorKind::Unexpected,
         }

@@ -1,1 +1,0 @@
-//! Tests of the driver on the embedded storage in memory.

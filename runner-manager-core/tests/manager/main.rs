@@ -1,0 +1,425 @@
+//! The manager in a world that is whole but for the sockets: what goes right, what goes wrong, and what
+//! must hold all the same.
+
+mod world;
+
+use std::time::Duration;
+
+use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation};
+use runner_manager_core::backend::{Backend, BackendErrorKind, Bootstrap, InstanceSpec};
+use runner_manager_core::domain::{
+    DeploymentName, Limits, Owner, RetireReason, RunnerName, RunnerState, Secret,
+};
+use runner_manager_core::store::{JobFilter, Page, RunnerFilter};
+use world::{World, group, name, spec};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn linux(min_idle: u32, max: u32) -> runner_manager_core::domain::RunnerGroup {
+    group("linux", &["large"], min_idle, max, &["zone-a"])
+}
+
+fn error(kind: BackendErrorKind) -> Option<Fault> {
+    Some(Fault::Error { kind, retry_after: None })
+}
+
+async fn all_run(world: &mut World, jobs: u64, limit: Duration) {
+    world.until("every job has run", limit, |world| world.completed() == jobs).await;
+    world.until("nothing is left", HOUR, World::is_clean).await;
+}
+
+#[tokio::test]
+async fn a_queued_job_gets_a_machine_runs_and_the_machine_goes_away() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.queue(&spec(&["self-hosted", "Large"]), 1);
+    all_run(&mut world, 1, 2 * MINUTE).await;
+    world.check(1);
+    let ended = world.manager.ended_runners(10).await.unwrap();
+    assert!(matches!(ended[0].why, RetireReason::JobCompleted { .. }));
+    // The registration of an ephemeral runner goes by itself: GitHub is asked for one thing only.
+    let requests = world.github().books().requests.clone();
+    let writes: u64 = requests
+        .iter()
+        .filter(|(route, _)| route.starts_with("POST") || route.starts_with("DELETE"))
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(writes, 1, "{requests:?}");
+}
+
+#[tokio::test]
+async fn fifty_jobs_at_max_ten_never_make_an_eleventh_instance() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]), 50);
+    all_run(&mut world, 50, 10 * MINUTE).await;
+    world.check(10);
+    assert_eq!(world.books().total.created, 50);
+}
+
+#[tokio::test]
+async fn slow_deletions_hold_their_slots() {
+    let behaviour = Behaviour { delete_time: Duration::from_secs(45), ..Behaviour::default() };
+    let mut world = World::new(vec![linux(0, 3)], behaviour).await;
+    world.queue(&spec(&["large"]), 12);
+    all_run(&mut world, 12, HOUR).await;
+    world.check(3);
+}
+
+#[tokio::test]
+async fn a_full_placement_hands_over_to_the_next_one() {
+    let zones = [("zone-a".to_owned(), Some(2)), ("zone-b".to_owned(), None)].into();
+    let behaviour = Behaviour { zones, ..Behaviour::default() };
+    let groups = vec![group("linux", &["large"], 0, 10, &["zone-a", "zone-b"])];
+    let mut world = World::new(groups, behaviour).await;
+    world.queue(&spec(&["large"]), 8);
+    all_run(&mut world, 8, 5 * MINUTE).await;
+    world.check(10);
+    let zones: Vec<String> = world.books().lives.iter().map(|life| life.zone.clone()).collect();
+    assert!(zones.iter().filter(|zone| *zone == "zone-b").count() >= 6, "{zones:?}");
+}
+
+#[tokio::test]
+async fn a_blocked_group_says_why_and_recovers() {
+    let zones = [("zone-a".to_owned(), Some(0))].into();
+    let mut world = World::new(vec![linux(0, 10)], Behaviour { zones, ..Behaviour::default() }).await;
+    world.queue(&spec(&["large"]), 3);
+    world.pass(10 * MINUTE).await;
+    let jobs = world.manager.jobs(&JobFilter::All, &Page::first(10)).await.unwrap();
+    let reason = jobs[0].reason.as_ref().unwrap().to_string();
+    assert!(
+        reason.contains("placement small in zone-a of cloud") && reason.contains("NoCapacity"),
+        "{reason}"
+    );
+    let calls = world.books().calls(Operation::Create);
+    assert!(calls < 20, "a full placement was asked {calls} times in ten minutes");
+    world.cloud().set_behaviour(Behaviour::default());
+    all_run(&mut world, 3, 30 * MINUTE).await;
+    world.check(10);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_create_is_looked_up_and_adopted() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.cloud().inject(Operation::Create, Some(Fault::LostReply));
+    world.queue(&spec(&["large"]), 2);
+    all_run(&mut world, 2, 10 * MINUTE).await;
+    world.check(2);
+    assert_eq!(world.books().total.created, 2);
+}
+
+#[tokio::test]
+async fn a_request_to_create_that_was_lost_is_made_up_for_by_another_runner() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.cloud().inject(Operation::Create, error(BackendErrorKind::Unclear));
+    world.queue(&spec(&["large"]), 1);
+    all_run(&mut world, 1, 10 * MINUTE).await;
+    world.check(1);
+    let ended = world.manager.ended_runners(10).await.unwrap();
+    assert!(ended.iter().any(|ended| ended.why == RetireReason::NeverCreated), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_create_that_lands_late_is_adopted() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.cloud().inject(Operation::Create, Some(Fault::Late(Duration::from_secs(20))));
+    world.queue(&spec(&["large"]), 1);
+    all_run(&mut world, 1, 10 * MINUTE).await;
+    world.check(1);
+    assert_eq!(world.books().total.created, 1);
+}
+
+#[tokio::test]
+async fn a_machine_that_never_registers_is_replaced_and_its_placement_backs_off() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.broken_image = true;
+    world.queue(&spec(&["large"]), 1);
+    world.pass(2 * HOUR).await;
+    let made = world.books().total.created;
+    assert!((3..=12).contains(&made), "{made} machines in two hours");
+    world.broken_image = false;
+    all_run(&mut world, 1, HOUR).await;
+    world.check(10);
+}
+
+#[tokio::test]
+async fn a_machine_that_dies_in_mid_job_frees_its_slot() {
+    let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
+    let dies = Fault::Dies { after: Duration::from_secs(10), how: Ending::Vanished };
+    world.cloud().inject(Operation::Create, Some(dies));
+    world.queue(&spec(&["large"]), 2);
+    world.until("both jobs are over", 2 * HOUR, |world| world.completed() == 2).await;
+    world.until("nothing is left", HOUR, World::is_clean).await;
+    let jobs = world.github().books().jobs.clone();
+    assert_eq!((jobs.succeeded, jobs.lost), (1, 1));
+}
+
+#[tokio::test]
+async fn lost_webhooks_of_a_jobs_end_are_found_out() {
+    let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
+    world.deliver = |action| action == "queued";
+    world.queue(&spec(&["large"]), 3);
+    all_run(&mut world, 3, 2 * HOUR).await;
+    world.check(1);
+}
+
+#[tokio::test]
+async fn doubled_and_late_webhooks_make_no_more_runners() {
+    let mut world = World::new(vec![linux(0, 100)], Behaviour::default()).await;
+    {
+        let mut github = world.github();
+        github.faults_mut().webhooks.doubled = 0.5;
+        github.faults_mut().webhooks.reordered = 0.5;
+    }
+    world.queue(&spec(&["large"]), 40);
+    all_run(&mut world, 40, HOUR).await;
+    world.check(40);
+    assert!(world.books().total.created <= 40, "{} machines for 40 jobs", world.books().total.created);
+}
+
+#[tokio::test]
+async fn idle_runners_are_kept_renewed_and_given_up_in_order() {
+    let mut world = World::new(vec![linux(2, 10)], Behaviour::default()).await;
+    world.until("two wait", MINUTE, |world| world.books().total.alive == 2).await;
+    world.pass(30 * MINUTE).await;
+    assert_eq!(world.books().total.created, 2, "idle runners that are wanted stay");
+    world.pass(14 * HOUR).await;
+    let books = world.books();
+    assert!(books.total.created >= 4, "none was renewed after max_idle_age");
+    assert!(books.total.max_alive <= 4 && books.total.alive >= 2, "{:?}", books.total);
+    let mut smaller = linux(0, 10);
+    smaller.limits.idle_timeout = MINUTE;
+    world.manager.configure(vec![smaller]).await.unwrap();
+    world.until("nothing is left", HOUR, World::is_clean).await;
+    world.check(4);
+}
+
+#[tokio::test]
+async fn a_cancelled_job_leaves_an_idle_runner_that_goes_by_itself() {
+    let mut world =
+        World::new(vec![linux(0, 10)], Behaviour { boot_time: MINUTE, ..Behaviour::default() }).await;
+    let now = runner_manager_core::clock::Clock::now(&*world.clock);
+    let job = world.github().queue_job(&spec(&["large"]), now).unwrap();
+    world.until("a machine is made", MINUTE, |world| world.books().total.created == 1).await;
+    let run = world.github().job(job).unwrap().run;
+    world.github().cancel_run(run, now).unwrap();
+    world.until("nothing is left", HOUR, World::is_clean).await;
+    world.check(1);
+}
+
+#[tokio::test]
+async fn a_stolen_runner_is_made_up_for() {
+    let mut specific = group("gpu", &["large", "gpu"], 0, 5, &["zone-a"]);
+    specific.order = 1;
+    let mut world = World::new(vec![linux(0, 5), specific], Behaviour::default()).await;
+    // The older job, of the less specific kind, may take the gpu runner first.
+    world.queue(&spec(&["large", "gpu"]), 2);
+    world.queue(&spec(&["large"]), 3);
+    all_run(&mut world, 5, HOUR).await;
+    world.check(10);
+}
+
+#[tokio::test]
+async fn jobs_of_a_full_group_are_passed_on_to_the_next_fitting_one() {
+    let mut wide = group("wide", &["large", "extra"], 0, 20, &["zone-a"]);
+    wide.order = 1;
+    let mut world = World::new(vec![linux(0, 2), wide], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(600), 10);
+    world.until("all run at once", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 10).await;
+    all_run(&mut world, 10, HOUR).await;
+    assert!(world.books().groups[&name("linux")].max_alive <= 2);
+}
+
+#[tokio::test]
+async fn a_drained_group_finishes_and_its_jobs_wait_with_a_reason_or_elsewhere() {
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(300), 2);
+    world.until("both run", MINUTE, |world| world.github().books().jobs.in_progress == 2).await;
+    assert!(world.manager.drain(&name("linux")).await.unwrap());
+    world.queue(&spec(&["large"]), 1);
+    world.pass(20 * MINUTE).await;
+    assert_eq!(world.completed(), 2);
+    assert_eq!(world.books().total.alive, 0);
+    let jobs = world.manager.jobs(&JobFilter::Unserved, &Page::first(10)).await.unwrap();
+    assert_eq!(jobs[0].reason.as_ref().unwrap().to_string(), "group linux is draining");
+    assert!(world.manager.resume(&name("linux")).await.unwrap());
+    world.until("it runs", 5 * MINUTE, |world| world.completed() == 3).await;
+}
+
+#[tokio::test]
+async fn a_group_that_is_configured_no_more_drains_and_goes() {
+    let mut world = World::new(vec![linux(1, 5)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(300), 1);
+    world.until("it runs", MINUTE, |world| world.github().books().jobs.in_progress == 1).await;
+    world.manager.configure(Vec::new()).await.unwrap();
+    world.until("nothing is left", HOUR, World::is_clean).await;
+    world.pass(MINUTE).await;
+    assert!(world.manager.groups().await.unwrap().is_empty());
+    world.check(3);
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_serves_waits_with_a_reason_until_somebody_does() {
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
+    world.queue(&spec(&["gpu"]), 1);
+    world.pass(MINUTE).await;
+    let jobs = world.manager.jobs(&JobFilter::Unserved, &Page::first(10)).await.unwrap();
+    assert_eq!(jobs[0].reason.as_ref().unwrap().to_string(), "no group offers label gpu");
+    world.manager.configure(vec![group("gpu", &["gpu"], 0, 1, &["zone-a"])]).await.unwrap();
+    all_run(&mut world, 1, 10 * MINUTE).await;
+}
+
+#[tokio::test]
+async fn github_refusing_a_group_backs_off_with_its_words() {
+    let mut missing = linux(0, 5);
+    missing.github_group.name = "Nowhere".to_owned();
+    let mut world = World::new(vec![missing], Behaviour::default()).await;
+    world.queue(&spec(&["large"]), 2);
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.books().total.created, 0);
+    let jobs = world.manager.jobs(&JobFilter::All, &Page::first(10)).await.unwrap();
+    let reason = jobs[0].reason.as_ref().unwrap().to_string();
+    assert!(reason.contains("no runner group \"Nowhere\""), "{reason}");
+    let ended = world.manager.ended_runners(100).await.unwrap().len();
+    assert!(ended < 20, "{ended} attempts in ten minutes");
+}
+
+async fn foreign_instance(world: &World, owner: Owner, runner: &str) {
+    let spec = InstanceSpec {
+        runner: RunnerName::new(runner).unwrap(),
+        group: name("linux"),
+        owner,
+        placement: linux(0, 1).placements[0].clone(),
+        tags: [].into(),
+        bootstrap: Bootstrap::Direct { jit_config: Secret::new("nothing that GitHub knows") },
+    };
+    let backend =
+        runner_manager_backends::fake::FakeBackend::in_process(world.cloud.clone(), world.clock.clone());
+    backend.create(&spec).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_record_explains_is_removed_and_what_is_foreign_is_not() {
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
+    world.broken_image = true;
+    let stranger = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("another key"));
+    foreign_instance(&world, world.owner.clone(), "rm-linux-lost").await;
+    foreign_instance(&world, stranger.clone(), "rm-linux-theirs").await;
+    world.pass(Limits::default().start_timeout - MINUTE).await;
+    assert_eq!(world.books().total.alive, 2, "it may still be starting");
+    world.pass(12 * MINUTE).await;
+    let books = world.books();
+    assert_eq!(books.total.alive, 1);
+    assert!(books.lives.iter().all(|life| (life.owner == stranger) == life.deleted_at.is_none()));
+    let ended = world.manager.ended_runners(10).await.unwrap();
+    assert_eq!(ended[0].why, RetireReason::Orphan);
+}
+
+#[tokio::test]
+async fn a_forgotten_instance_that_runs_a_job_is_adopted() {
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(3_600), 1);
+    world.until("it runs", MINUTE, |world| world.github().books().jobs.in_progress == 1).await;
+    // The store forgets everything.
+    world.crash().await;
+    world.storage =
+        std::sync::Arc::new(runner_manager_core::embedded::EmbeddedStorage::in_memory(world.clock.clone()));
+    world.start();
+    world.manager.configure(vec![linux(0, 5)]).await.unwrap();
+    world.pass(20 * MINUTE).await;
+    let runners = world.manager.runners(&RunnerFilter::All, &Page::first(10)).await.unwrap();
+    assert!(matches!(runners[0].value.state, RunnerState::Busy { .. }), "{runners:?}");
+    all_run(&mut world, 1, 2 * HOUR).await;
+    world.check(1);
+}
+
+#[tokio::test]
+async fn a_sweep_that_would_condemn_too_much_stops() {
+    let mut world = World::new(vec![linux(0, 30)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(7_200), 20);
+    world.until("all run", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 20).await;
+    world.cloud().set_behaviour(Behaviour::default());
+    // A list that shows what was before any of them was made.
+    for _ in 0..4 {
+        world.cloud().inject(Operation::List, Some(Fault::Stale(9 * MINUTE)));
+    }
+    world.pass(8 * MINUTE).await;
+    let held = world.manager.statistics().snapshot().sweeps_held;
+    assert!(held.contains_key("backend cloud"), "{held:?}");
+    let runners = world.manager.runners(&RunnerFilter::All, &Page::first(50)).await.unwrap();
+    assert!(runners.iter().all(|runner| matches!(runner.value.state, RunnerState::Busy { .. })));
+    all_run(&mut world, 20, 4 * HOUR).await;
+    world.check(20);
+}
+
+#[tokio::test]
+async fn an_operator_retires_an_idle_runner_in_order_and_a_busy_one_only_by_force() {
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(1_800), 1);
+    world.until("it runs", MINUTE, |world| world.github().books().jobs.in_progress == 1).await;
+    let runner =
+        world.manager.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap()[0].value.name.clone();
+    assert!(world.manager.retire(&runner, false).await.unwrap());
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.books().total.alive, 1, "a running job was killed");
+    assert!(world.manager.retire(&runner, true).await.unwrap());
+    world.until("it is gone", 5 * MINUTE, |world| world.books().total.alive == 0).await;
+    assert!(!world.manager.retire(&RunnerName::new("rm-linux-none").unwrap(), true).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_stop_in_mid_work_loses_nothing() {
+    let behaviour = Behaviour { create_latency: Duration::from_secs(30), ..Behaviour::default() };
+    let mut world = World::new(vec![linux(0, 40)], behaviour).await;
+    world.queue(&spec(&["large"]), 40);
+    world.until("some are asked for", MINUTE, |world| world.books().calls(Operation::Create) > 10).await;
+    world.stop().await;
+    world.start();
+    all_run(&mut world, 40, HOUR).await;
+    world.check(40);
+}
+
+/// The process dies after any number of steps, again and again, and each time the next one carries on.
+#[tokio::test]
+async fn a_crash_at_any_step_loses_nothing_and_makes_nothing_twice() {
+    let mut adopted = 0;
+    for step in 0..60 {
+        let behaviour = Behaviour {
+            create_latency: Duration::from_secs(2),
+            boot_time: Duration::from_secs(3),
+            call_latency: Duration::from_millis(500),
+            delete_time: Duration::from_secs(2),
+            ..Behaviour::default()
+        };
+        let mut world = World::new(vec![linux(0, 6)], behaviour).await;
+        world.queue(&spec(&["large"]), 8);
+        for _ in 0..2 {
+            for _ in 0..step {
+                world.step().await;
+            }
+            world.crash().await;
+            world.start();
+        }
+        all_run(&mut world, 8, 2 * HOUR).await;
+        world.check(6);
+        adopted += world.manager.statistics().snapshot().adopted;
+    }
+    assert_eq!(adopted, 0, "a crash left an instance without a record");
+}
+
+#[tokio::test]
+async fn github_out_of_order_for_ten_minutes_costs_nobody_a_job() {
+    use runner_manager_core::testing::simulator::{Effect, RequestFault};
+    let mut world = World::new(vec![linux(5, 50)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(1_200), 10);
+    world.until("all run", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 10).await;
+    let until = runner_manager_core::clock::Clock::now(&*world.clock) + jiff::SignedDuration::from_mins(10);
+    for status in [403, 429, 502] {
+        let fault = RequestFault::always(Effect::Answer { status, retry_after: None })
+            .with_probability(0.4)
+            .until(until);
+        world.github().faults_mut().requests.push(fault);
+    }
+    world.queue(&spec(&["large"]), 20);
+    world.until("all have run", 2 * HOUR, |world| world.completed() == 30).await;
+    world.check(50);
+}

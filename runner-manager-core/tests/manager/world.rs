@@ -1,0 +1,337 @@
+//! A whole world in one thread: the real manager on the embedded storage in memory, the GitHub simulator,
+//! a fake cloud, and agents on its instances. Time stands still until nothing is left to do, and then goes
+//! on to the next thing that is due.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use runner_manager_backends::fake::{Behaviour, Books, FakeBackend, FakeCloud, StartedInstance};
+use runner_manager_core::backend::Bootstrap;
+use runner_manager_core::clock::{Clock, SimulatedClock};
+use runner_manager_core::domain::{
+    Arch, BackendName, Bounds, DeliveryId, DeploymentName, GitHubGroup, GroupName, InstanceId, Labels,
+    Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
+};
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::random::SeededRandom;
+use runner_manager_core::rest::RestGitHub;
+use runner_manager_core::store::{Page, RunnerFilter};
+use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
+use runner_manager_core::testing::simulator::{self, Conclusion, JobSpec, SessionId, Simulator};
+use runner_manager_core::webhook::{Webhook, parse, verify};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const SECRET: &str = "a webhook secret";
+
+/// How often the other tasks get a turn before time goes on.
+const TURNS: usize = 150;
+
+#[derive(Debug)]
+struct Agent {
+    instance: InstanceId,
+    session: SessionId,
+    until: Option<Timestamp>,
+}
+
+pub(crate) struct World {
+    pub(crate) clock: Arc<SimulatedClock>,
+    pub(crate) github: SharedSimulator,
+    pub(crate) cloud: Arc<Mutex<FakeCloud>>,
+    pub(crate) storage: Arc<EmbeddedStorage>,
+    pub(crate) manager: Manager,
+    pub(crate) owner: Owner,
+    running: JoinSet<()>,
+    stop: CancellationToken,
+    agents: Vec<Agent>,
+    /// Instances whose agents never come up, by runner group.
+    pub(crate) broken_image: bool,
+    /// What becomes of a webhook, by its action: true to let it through.
+    pub(crate) deliver: fn(&str) -> bool,
+    seed: u64,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("now", &self.clock.now()).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn backend() -> BackendName {
+    BackendName::new("cloud").unwrap()
+}
+
+pub(crate) fn name(text: &str) -> GroupName {
+    GroupName::new(text).unwrap()
+}
+
+/// A group of `acme` with one placement in each zone named.
+pub(crate) fn group(text: &str, labels: &[&str], min_idle: u32, max: u32, zones: &[&str]) -> RunnerGroup {
+    let place = |zone: &&str| {
+        let settings = serde_json::json!({"zones": zone, "instance_types": "small", "image": "image-1"});
+        Placement::new(backend(), format!("small in {zone}"), settings)
+    };
+    RunnerGroup {
+        name: name(text),
+        scope: Scope::organization("acme").unwrap(),
+        github_group: GitHubGroup::default(),
+        os: Os::Linux,
+        arch: Arch::X64,
+        labels: Labels::parse(labels).unwrap(),
+        bounds: Bounds::new(min_idle, max).unwrap(),
+        priority: 0,
+        order: 0,
+        tags: BTreeMap::new(),
+        limits: Limits::default(),
+        placements: zones.iter().map(place).collect(),
+    }
+}
+
+pub(crate) fn spec(labels: &[&str]) -> JobSpec {
+    JobSpec::new("acme/app", labels.iter().copied()).seconds(30)
+}
+
+impl World {
+    pub(crate) async fn new(groups: Vec<RunnerGroup>, behaviour: Behaviour) -> Self {
+        // `RUST_LOG=info` shows what the manager does, beside a failing test.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
+        let clock = Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+        let mut github = Simulator::new(simulator::Settings { seed: 7, ..simulator::Settings::default() });
+        let acme = simulator::Scope::Organization("acme".into());
+        github.add_hook(&acme, "http://manager/webhook", SECRET, clock.now());
+        let github = Arc::new(Mutex::new(github));
+        let cloud = Arc::new(Mutex::new(FakeCloud::new(behaviour)));
+        let storage = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
+        let owner = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("a secret key"));
+        let manager = build(&clock, &github, &cloud, &storage, &owner, 0);
+        let mut world = Self {
+            clock,
+            github,
+            cloud,
+            storage,
+            manager,
+            owner,
+            running: JoinSet::new(),
+            stop: CancellationToken::new(),
+            agents: Vec::new(),
+            broken_image: false,
+            deliver: |_| true,
+            seed: 0,
+        };
+        world.manager.configure(groups).await.unwrap();
+        world.start();
+        world
+    }
+
+    /// A manager that starts on what the last one left.
+    pub(crate) fn start(&mut self) {
+        self.seed += 1;
+        self.manager = build(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        self.stop = CancellationToken::new();
+        let (manager, stop) = (self.manager.clone(), self.stop.clone());
+        self.running.spawn(async move { manager.run(stop).await });
+    }
+
+    /// The manager's process dies, in the middle of whatever it does.
+    pub(crate) async fn crash(&mut self) {
+        self.running.abort_all();
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// The manager stops in order.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        for _ in 0..10_000 {
+            if self.running.try_join_next().is_some() {
+                return;
+            }
+            self.step().await;
+        }
+        panic!("the manager does not stop");
+    }
+
+    pub(crate) fn github(&self) -> MutexGuard<'_, Simulator> {
+        self.github.lock().unwrap()
+    }
+
+    pub(crate) fn cloud(&self) -> MutexGuard<'_, FakeCloud> {
+        self.cloud.lock().unwrap()
+    }
+
+    pub(crate) fn books(&self) -> Books {
+        self.cloud().books(self.clock.now()).clone()
+    }
+
+    pub(crate) fn queue(&self, spec: &JobSpec, count: usize) {
+        let now = self.clock.now();
+        for _ in 0..count {
+            self.github().queue_job(spec, now).unwrap();
+        }
+    }
+
+    pub(crate) fn completed(&self) -> u64 {
+        self.github().books().jobs.completed
+    }
+
+    /// Lets the world go on until `done`, but no longer than `limit`.
+    pub(crate) async fn until(&mut self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) {
+        let end = self.clock.now() + SignedDuration::try_from(limit).unwrap();
+        while !done(self) {
+            if self.clock.now() >= end {
+                let page = Page::first(20);
+                let runners = self.manager.runners(&RunnerFilter::All, &page).await.unwrap();
+                let jobs = self.github().books().jobs.clone();
+                panic!("not within {limit:?}: {what}; {jobs:?}; {runners:#?}");
+            }
+            self.step().await;
+        }
+    }
+
+    pub(crate) async fn pass(&mut self, time: Duration) {
+        let end = self.clock.now() + SignedDuration::try_from(time).unwrap();
+        while self.clock.now() < end {
+            self.step_to(Some(end)).await;
+        }
+    }
+
+    pub(crate) async fn step(&mut self) {
+        self.step_to(None).await;
+    }
+
+    async fn step_to(&mut self, end: Option<Timestamp>) {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+        if self.deliver_webhooks().await || self.play_agents() {
+            return;
+        }
+        let due = [self.clock.next_wake(), self.github().next_due(), self.cloud().next_due(), end];
+        let agents = self.agents.iter().filter_map(|agent| agent.until);
+        let Some(next) = due.into_iter().flatten().chain(agents).min() else { return };
+        let pause = Duration::try_from(next.duration_since(self.clock.now())).unwrap_or_default();
+        self.clock.advance(pause);
+        let now = self.clock.now();
+        self.cloud().advance(now);
+    }
+
+    async fn deliver_webhooks(&mut self) -> bool {
+        let due = self.github().deliveries_due(self.clock.now());
+        let any = !due.is_empty();
+        for delivery in due {
+            let signature = delivery.headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
+            verify(&[Secret::new(SECRET)], &delivery.body, signature).unwrap();
+            let status = match parse(delivery.event, &delivery.body).unwrap() {
+                Webhook::WorkflowJob(seen) if (self.deliver)(delivery.action.unwrap_or_default()) => {
+                    let id = DeliveryId::new(&*delivery.guid);
+                    self.manager.observe(&id, &seen).await.unwrap();
+                    Some(202)
+                }
+                Webhook::WorkflowJob(_) => None,
+                Webhook::Ping | Webhook::Ignored { .. } => Some(202),
+            };
+            let now = self.clock.now();
+            self.github().delivered(delivery.id, status, now);
+        }
+        any
+    }
+
+    fn play_agents(&mut self) -> bool {
+        let now = self.clock.now();
+        let started = self.cloud().take_started(now);
+        let mut any = !started.is_empty();
+        for instance in started {
+            self.boot(instance, now);
+        }
+        let mut agents = std::mem::take(&mut self.agents);
+        agents.retain_mut(|agent| {
+            let (lives, acted) = self.play(agent, now);
+            any |= acted;
+            lives
+        });
+        self.agents = agents;
+        any
+    }
+
+    fn boot(&mut self, instance: StartedInstance, now: Timestamp) {
+        let Bootstrap::Direct { jit_config } = &instance.bootstrap else { panic!("direct mode only") };
+        if self.broken_image {
+            return;
+        }
+        let connected = self.github().connect(jit_config.expose(), now);
+        match connected {
+            Ok(session) => self.agents.push(Agent { instance: instance.id, session, until: None }),
+            Err(_) => self.cloud().instance_ended(&instance.id, now),
+        }
+    }
+
+    /// Whether the agent lives on, and whether it did anything.
+    fn play(&self, agent: &mut Agent, now: Timestamp) -> (bool, bool) {
+        let mut github = self.github();
+        if !self.cloud().is_running(&agent.instance, now) {
+            let _ = github.die(agent.session, now);
+            return (false, true);
+        }
+        match agent.until {
+            Some(until) if until <= now => {
+                github.finish(agent.session, Conclusion::Success, now).unwrap();
+                self.cloud().instance_ended(&agent.instance, now);
+                (false, true)
+            }
+            Some(_) => (true, false),
+            None => match github.poll(agent.session, now) {
+                Ok(Some(job)) => {
+                    agent.until = Some(now + SignedDuration::from_secs(i64::try_from(job.seconds).unwrap()));
+                    (true, true)
+                }
+                Ok(None) => (true, false),
+                Err(_) => {
+                    self.cloud().instance_ended(&agent.instance, now);
+                    (false, true)
+                }
+            },
+        }
+    }
+
+    /// What must be true of any run, by GitHub's and the cloud's own books.
+    pub(crate) fn check(&self, max: u64) {
+        let books = self.books();
+        assert!(books.total.max_alive <= max, "{} instances, at most {max}", books.total.max_alive);
+        assert!(books.doubles.is_empty(), "several instances: {:?}", books.doubles);
+        assert!(books.repeats.is_empty(), "create called again: {:?}", books.repeats);
+        let github = self.github();
+        assert!(github.books().violations.is_empty(), "{:?}", github.books().violations);
+        assert!(github.books().runs_by_job.values().all(|runs| *runs == 1));
+        assert_eq!(github.books().jobs.lost, 0);
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        let now = self.clock.now();
+        self.cloud().books(now).total.alive == 0 && self.github().books().runners.alive == 0
+    }
+}
+
+fn build(
+    clock: &Arc<SimulatedClock>,
+    github: &SharedSimulator,
+    cloud: &Arc<Mutex<FakeCloud>>,
+    storage: &Arc<EmbeddedStorage>,
+    owner: &Owner,
+    seed: u64,
+) -> Manager {
+    let transport = Arc::new(SimulatorTransport::new(github.clone(), clock.clone()));
+    let backend = Arc::new(FakeBackend::in_process(cloud.clone(), clock.clone()));
+    Manager::new(Parts {
+        owner: owner.clone(),
+        store: storage.clone(),
+        queue: storage.clone(),
+        github: Arc::new(RestGitHub::new(transport, clock.clone())),
+        backends: [(self::backend(), ConnectedBackend { backend, concurrency: 32 })].into(),
+        clock: clock.clone(),
+        random: Arc::new(SeededRandom::new(seed)),
+        settings: Settings::default(),
+    })
+}
