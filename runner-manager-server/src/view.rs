@@ -207,7 +207,7 @@ impl From<&GroupStatus> for Group {
 fn blocked(status: &GroupStatus) -> Option<String> {
     let max = status.record.spec.bounds.max();
     if status.counts.alive() >= max {
-        return Some(format!("at max ({max} runners)"));
+        return Some(format!("at its max of {max}"));
     }
     let until = status.blocked_until?;
     Some(match &status.record.registration {

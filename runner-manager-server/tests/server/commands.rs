@@ -1,14 +1,11 @@
 //! Commands that need no running manager: `check`, `config`, and how `serve` refuses to start.
-#![expect(clippy::disallowed_methods, reason = "tests of processes wait in real time")]
 
-mod support;
-
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::{configuration, output, program, write};
+use crate::support::{self, configuration, output, program, write};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -107,12 +104,4 @@ fn a_port_that_is_taken_is_named() {
     let refused = output(&["serve", "--config", &file]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains(&address), "{}", text(&refused.stderr));
-}
-
-#[test]
-fn a_second_signal_is_not_needed_by_what_just_listens() {
-    let folder = TempDir::new().unwrap();
-    let mut github = support::Listening::start(&folder, "github", &["github-simulator"]);
-    assert_eq!(github.terminate().code(), Some(0));
-    assert!(Command::new("kill").args(["-0", &github.pid().to_string()]).output().is_ok());
 }

@@ -1,16 +1,14 @@
 //! `serve` as GitHub meets it: the real program, its real store, the simulated GitHub, real connections.
-#![expect(clippy::disallowed_methods, reason = "tests of processes wait in real time")]
-
-mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use runner_manager_core::testing::simulator::DEFAULT_TOKEN;
 use serde_json::{Value, json};
 
-use support::{PATIENCE, System, client, output, raw};
+use crate::support::{self, PATIENCE, System, client, output, raw};
 
 fn example(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -295,7 +293,7 @@ async fn a_stop_is_orderly_and_what_was_taken_in_is_kept() {
     assert!(began.elapsed() < Duration::from_secs(25), "the stop took {:?}", began.elapsed());
     idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ok();
     assert_eq!(idle.read(&mut [0; 16]).unwrap_or(0), 0, "it is closed");
-    for secret in [support::WEBHOOK_SECRET, support::TOKEN, "simulated-token", "a-secret-key"] {
+    for secret in [support::WEBHOOK_SECRET, support::TOKEN, DEFAULT_TOKEN, "a-secret-key"] {
         assert!(!system.manager.log().contains(secret), "{secret} is in the log");
     }
     let config = system.folder.path().join("config.yaml");

@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use runner_manager_core::domain::Secret;
+use runner_manager_core::testing::simulator::DEFAULT_TOKEN;
 use runner_manager_core::webhook::sign;
 use tempfile::TempDir;
 
@@ -107,7 +108,7 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
 #[derive(Debug)]
 pub(crate) struct System {
     pub(crate) manager: Listening,
-    pub(crate) github: Listening,
+    _github: Listening,
     pub(crate) folder: TempDir,
 }
 
@@ -118,7 +119,7 @@ impl System {
         let config = write(&folder, &configuration(&github.url));
         let manager =
             Listening::start(&folder, "manager", &["serve", "--config", &config, "--log-format", "json"]);
-        Self { manager, github, folder }
+        Self { manager, _github: github, folder }
     }
 
     /// Asks for a path with the token, and gives the answer's JSON.
@@ -184,7 +185,7 @@ server:
   webhook_secret: {WEBHOOK_SECRET}
   tokens: [{{name: tests, role: viewer, token: {TOKEN}}}]
 store: {{kind: embedded, path: store.redb}}
-github: {{api_url: '{github}', token: simulated-token}}
+github: {{api_url: '{github}', token: {DEFAULT_TOKEN}}}
 backends:
   fake: {{kind: fake}}
 runner_groups:
