@@ -65,6 +65,14 @@ enum ConfigCommand {
 }
 
 impl Cli {
+    /// What is logged unless somebody says otherwise.
+    pub(crate) const fn default_log_level(&self) -> &'static str {
+        match self.command {
+            Command::Demo(_) => "warn",
+            _ => "info",
+        }
+    }
+
     /// Does what was asked for.
     ///
     /// # Errors

@@ -14,9 +14,10 @@ pub(crate) struct LogOptions {
     /// How a log line looks.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
     log_format: LogFormat,
-    /// What is logged: a level, or directives such as `info,runner_manager_core=debug`.
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER", global = true)]
-    log_level: String,
+    /// What is logged: a level, or directives such as `info,runner_manager_core=debug`. Default: `info`; in
+    /// the demo, whose output is for looking at, `warn`.
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", global = true)]
+    log_level: Option<String>,
 }
 
 /// How a log line looks.
@@ -32,9 +33,10 @@ enum LogFormat {
 ///
 /// # Errors
 /// When the filter cannot be read.
-pub(crate) fn start(options: &LogOptions) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&options.log_level)
-        .map_err(|error| format!("--log-level (or RUST_LOG) `{}`: {error}", options.log_level))?;
+pub(crate) fn start(options: &LogOptions, default_level: &str) -> Result<(), String> {
+    let level = options.log_level.as_deref().unwrap_or(default_level);
+    let filter =
+        EnvFilter::try_new(level).map_err(|error| format!("--log-level (or RUST_LOG) `{level}`: {error}"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match options.log_format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),

@@ -38,7 +38,7 @@ const WRONG_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    if let Err(wrong) = logging::start(&cli.log) {
+    if let Err(wrong) = logging::start(&cli.log, cli.default_log_level()) {
         return fail(&anyhow::anyhow!(wrong), WRONG_INPUT);
     }
     rustls::crypto::aws_lc_rs::default_provider()

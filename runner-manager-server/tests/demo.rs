@@ -1,5 +1,7 @@
 //! The demo as a person runs it: the real binary, the whole system.
 
+#![expect(clippy::unwrap_used, reason = "what fails is the test")]
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

@@ -1,5 +1,11 @@
 //! `github-simulator`, `fake-cloud` and `simulated-agent` as processes that find each other.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "what fails is the test; it waits in real time"
+)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -98,7 +98,8 @@ impl World {
     pub(crate) async fn new(groups: Vec<RunnerGroup>, behaviour: Behaviour) -> Self {
         // `RUST_LOG=info` shows what the manager does, beside a failing test.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
+        let _ =
+            tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
         let clock = Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let mut github = Simulator::new(simulator::Settings { seed: 7, ..simulator::Settings::default() });
         let acme = simulator::Scope::Organization("acme".into());

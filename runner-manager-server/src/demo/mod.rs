@@ -91,7 +91,7 @@ pub(crate) async fn run(args: DemoArgs, stop: CancellationToken) -> anyhow::Resu
             return Err(error);
         }
     };
-    progress.say(&format!("live page: {}", system.page))?;
+    progress.say(&format!("{}\nlive page: {}", system.describe(&args), system.page))?;
     let watched = drive(&args, &mut system, &mut progress, &stop).await;
     let summary = system.summary();
     let told = tell(&args, &summary, &progress);

@@ -106,7 +106,7 @@ impl Summary {
                 groups: groups.collect(),
             },
             webhook_to_create_ms: Quantiles::of(delays(evidence)),
-            seconds: milliseconds(evidence.took) / 1000.0,
+            seconds: milliseconds(evidence.took).round() / 1000.0,
         }
     }
 

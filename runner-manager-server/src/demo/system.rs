@@ -93,6 +93,13 @@ impl System {
         Ok(())
     }
 
+    /// What is about to happen, for people.
+    pub(super) fn describe(&self, args: &DemoArgs) -> String {
+        let groups = self.groups.iter().map(|group| format!("{} (max {})", group.name, group.bounds.max()));
+        let groups = groups.collect::<Vec<_>>().join(", ");
+        format!("{} jobs of {} s for the runner groups {groups}", args.jobs, args.job_seconds)
+    }
+
     /// How long the jobs must take at the least.
     pub(super) fn shortest(&self, args: &DemoArgs) -> Duration {
         let smallest = self.groups.iter().map(|group| group.bounds.max()).min().unwrap_or(1);
