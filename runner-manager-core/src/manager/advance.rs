@@ -129,6 +129,11 @@ impl Manager {
                 let expected = crate::store::Expected::Version(view.record.version);
                 write.changes.push(Change::PutGroup { record, expected });
             }
+            // Whoever holds a task carries on with it: it is queued again for later, but not for at once.
+            write.tasks.retain(|task| {
+                let own = claim.is_some_and(|claim| claim.key == task.task.key());
+                !(own && task.not_before.is_none_or(|at| at <= now))
+            });
             match self.commit(claim, &mut write).await {
                 Ok(()) => {
                     self.log_change(&runner.value, &write, event);

@@ -5,6 +5,7 @@
 //! was asked for by itself, so that a hole in a list costs nobody a machine.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -25,7 +26,13 @@ use crate::policy::orphans::{
 };
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::retry::Retry;
-use crate::store::{Change, RunnerFilter, StoreError, Versioned, Write, all_runners};
+use crate::store::{Change, JobFilter, Page, RunnerFilter, StoreError, Versioned, Write, all_runners};
+
+/// How long a job waits before GitHub is asked whether it still does.
+const JOB_AGE: Duration = Duration::from_mins(10);
+
+/// How many of a group's jobs one sweep asks for.
+const JOBS_ASKED: usize = 20;
 
 type Records = BTreeMap<RunnerName, Versioned<Runner>>;
 
@@ -291,7 +298,23 @@ impl Manager {
         if self.within_reason(&scope.to_string(), condemned.len(), ours.len() + after.len()) {
             self.suspect_registrations(scope, condemned).await?;
         }
+        self.ask_for_old_jobs(scope, begun).await?;
         self.next_sweep().await
+    }
+
+    /// Asks GitHub for the jobs of a scope that have waited longest: one whose start and end were never told
+    /// would count as demand for ever.
+    async fn ask_for_old_jobs(&self, scope: &Scope, now: Timestamp) -> Result<(), TaskError> {
+        let groups = self.listed_groups().await?;
+        for group in groups.iter().filter(|group| group.spec.scope == *scope) {
+            let filter = JobFilter::Queued(group.spec.name.clone());
+            for job in self.store().jobs(&filter, &Page::first(JOBS_ASKED)).await? {
+                if later(job.value.recorded_at, JOB_AGE) <= now {
+                    self.ask_for_job(&job.value.reference()).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A registration that bears our mark: the deployment's name and the owner's label.
