@@ -93,7 +93,7 @@ fn reserve(criterion: &mut Criterion, runtime: &Runtime) {
     criterion.bench_function("reserve a runner", |bencher| bencher.iter(|| sample.reserve()));
 }
 
-/// Two writes, on a task that waits among few others.
+/// Two writes, on one of the tasks that wait in the lane.
 fn claim_and_ack(criterion: &mut Criterion, runtime: &Runtime) {
     let mut sample = Sample::new(runtime);
     criterion.bench_function("claim and ack", |bencher| {

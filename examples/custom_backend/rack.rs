@@ -112,8 +112,8 @@ impl Backend for Rack {
 
     async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
         let taken = self.machines.lock();
-        let owned = taken.by_runner.values().filter(|machine| machine.owner == *owner);
-        Ok(owned.map(|machine| machine.instance.clone()).collect())
+        let theirs = taken.by_runner.values().filter(|machine| machine.owner == *owner);
+        Ok(theirs.map(|machine| machine.instance.clone()).collect())
     }
 
     fn capabilities(&self) -> Capabilities {
