@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
         let body = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         println!("{name}");
-        take_in(&manager, &name, &body).await?;
+        take_in(&manager, &file.to_string_lossy(), &body).await?;
     }
     Ok(())
 }
