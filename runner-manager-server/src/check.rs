@@ -1,0 +1,182 @@
+//! `check`: whether a configuration is right, and with `--online` whether it would work.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use runner_manager_core::clock::{Clock, SystemClock, timeout};
+use runner_manager_core::config::{self, Configuration, Fault, LoadError};
+use runner_manager_core::domain::{RunnerGroup, Scope};
+use runner_manager_core::github::GitHub;
+use serde::Serialize;
+
+use crate::cli::ConfigFile;
+use crate::{WRONG_INPUT, connect, output};
+
+/// How long one question may take.
+const QUESTION_WITHIN: Duration = Duration::from_mins(1);
+
+/// What is to be checked.
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Also asks GitHub, the store (which is opened, and made where there is none) and each backend.
+    #[arg(long)]
+    online: bool,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// Whether nothing is wrong.
+    ok: bool,
+    /// What is wrong in the file.
+    faults: Vec<Fault>,
+    /// What was asked online, in this order.
+    online: Vec<Finding>,
+}
+
+/// One thing that was asked, and what is missing.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What was asked about.
+    subject: String,
+    /// What is missing, in words; empty where all is well.
+    missing: Vec<String>,
+}
+
+impl Finding {
+    /// What an answer says; a failed question is something missing, too.
+    fn new(subject: impl Into<String>, answer: Result<Vec<String>, impl Display>) -> Self {
+        let missing = answer.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        Self { subject: subject.into(), missing }
+    }
+}
+
+/// Checks, and prints what was found.
+///
+/// # Errors
+/// When the file cannot be read at all.
+pub(crate) async fn run(options: &CheckOptions) -> anyhow::Result<ExitCode> {
+    let file = &options.file.config;
+    let configuration = match config::load(file, &runner_manager_backends::registry()) {
+        Ok(configuration) => configuration,
+        Err(LoadError::Faults(faults)) => {
+            if options.json {
+                output::json(&Report { faults: faults.iter().cloned().collect(), ..Report::default() })?;
+            } else {
+                output::line(&faults.to_string())?;
+            }
+            return Ok(ExitCode::from(WRONG_INPUT));
+        }
+        Err(unreadable @ LoadError::Unreadable { .. }) => return Err(unreadable.into()),
+    };
+    let online = if options.online { ask(&configuration).await } else { Vec::new() };
+    let ok = online.iter().all(|finding| finding.missing.is_empty());
+    let report = Report { ok, online, ..Report::default() };
+    if options.json {
+        output::json(&report)?;
+    } else {
+        let (groups, backends) = (configuration.groups.len(), configuration.backends.len());
+        output::line(&format!(
+            "{}: no faults (runner groups: {groups}, backends: {backends})",
+            file.display()
+        ))?;
+        print(&report.online)?;
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(findings: &[Finding]) -> std::io::Result<()> {
+    for Finding { subject, missing } in findings {
+        if missing.is_empty() {
+            output::line(&format!("ok       {subject}"))?;
+        }
+        for what in missing {
+            output::line(&output::printable(&format!("MISSING  {subject}: {what}")))?;
+        }
+    }
+    Ok(())
+}
+
+async fn ask(configuration: &Configuration) -> Vec<Finding> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut findings = vec![store(configuration, clock.clone()).await];
+    match connect::github(&configuration.github, clock.clone()) {
+        Ok(github) => {
+            let scopes: BTreeSet<&Scope> = configuration.groups.iter().map(|group| &group.scope).collect();
+            for scope in scopes {
+                findings.push(self::scope(&*github, scope, &*clock).await);
+            }
+            for group in &configuration.groups {
+                findings.push(github_group(&*github, group, &*clock).await);
+            }
+        }
+        Err(error) => findings.push(Finding::new("GitHub", Err(error))),
+    }
+    backends(configuration, clock, &mut findings).await;
+    findings
+}
+
+async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding {
+    let answer = match connect::storage(&configuration.store, clock.clone()) {
+        Ok((store, _)) => in_time(&*clock, async { store.now().await.map(|_| Vec::new()) }).await,
+        Err(error) => Err(error),
+    };
+    Finding::new("store", answer)
+}
+
+async fn scope(github: &dyn GitHub, scope: &Scope, clock: &dyn Clock) -> Finding {
+    Finding::new(format!("GitHub, {scope}"), in_time(clock, github.check(scope)).await)
+}
+
+async fn github_group(github: &dyn GitHub, group: &RunnerGroup, clock: &dyn Clock) -> Finding {
+    let wanted = &group.github_group;
+    let answer = in_time(clock, github.runner_groups(&group.scope)).await.map(|found| {
+        let fits = |name: &str| name.to_lowercase() == wanted.name.to_lowercase();
+        if found.iter().any(|group| fits(&group.name) || (group.default && wanted.is_default())) {
+            Vec::new()
+        } else {
+            vec![format!("{} has no runner group `{}` at GitHub", group.scope, wanted.name)]
+        }
+    });
+    Finding::new(format!("GitHub's runner group of {}", group.name), answer)
+}
+
+async fn backends(configuration: &Configuration, clock: Arc<dyn Clock>, findings: &mut Vec<Finding>) {
+    let registry = runner_manager_backends::registry();
+    for (name, settings) in &configuration.backends {
+        let subject = format!("backend {name}");
+        let backend = match connect::backend(name, settings, &registry, clock.clone()).await {
+            Ok(backend) => backend,
+            Err(error) => {
+                findings.push(Finding::new(subject, Err(error)));
+                continue;
+            }
+        };
+        let listed = in_time(&*clock, backend.list(&configuration.owner)).await;
+        findings.push(Finding::new(subject, listed.map(|_| Vec::new())));
+        let placements = configuration.groups.iter().flat_map(|group| {
+            group.placements.iter().filter(|placement| placement.backend == *name).map(move |of| (group, of))
+        });
+        for (group, placement) in placements {
+            let subject = format!("placement {} of {} on {name}", placement.description, group.name);
+            findings.push(Finding::new(subject, in_time(&*clock, backend.validate(placement)).await));
+        }
+    }
+}
+
+/// The answer to one question, or why there is none.
+async fn in_time<T, E>(clock: &dyn Clock, question: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    Ok(timeout(clock, QUESTION_WITHIN, question).await??)
+}

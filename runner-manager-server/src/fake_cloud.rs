@@ -1,0 +1,160 @@
+//! The fake cloud as a process of its own: its HTTP face, the machines that it plays, and the command
+//! `fake-cloud`.
+//!
+//! What the cloud does is [`FakeCloud`]'s affair, which is pure. This gives it a clock and a socket, and, where
+//! it is told of a GitHub simulator, an [agent] on each instance.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use clap::Args;
+use http::{Method, Request, Response};
+use jiff::Timestamp;
+use runner_manager_backends::fake::{Behaviour, FakeCloud, StartedInstance};
+use runner_manager_core::backend::Bootstrap;
+use runner_manager_core::clock::{Clock, SystemClock};
+use runner_manager_core::domain::InstanceId;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{self, HttpLink, Link, Outside};
+use crate::http_face::{Face, listen, serve};
+use crate::output;
+
+/// `fake-cloud`: a small cloud that is only imagined, on 127.0.0.1, for tests over several processes.
+///
+/// It prints `listening on http://127.0.0.1:PORT` once it does. Its books are at `/books`, and what goes
+/// wrong is told to it at `/script`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FakeCloudArgs {
+    /// The port on 127.0.0.1; 0 is any that is free.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// A GitHub simulator: a simulated agent runs against it on each instance, and the instance ends with its
+    /// agent. An agent that waits for a job holds a connection. Default: the instances only are there.
+    #[arg(long, value_name = "URL")]
+    pub(crate) github: Option<String>,
+    /// Where all chance begins.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How it behaves, as JSON, as in `{"boot_time": "2s", "zones": {"zone-a": 10}}`.
+    #[arg(long, value_name = "JSON", value_parser = read_behaviour)]
+    pub(crate) behaviour: Option<Box<Behaviour>>,
+}
+
+fn read_behaviour(text: &str) -> Result<Box<Behaviour>, String> {
+    let behaviour: Behaviour = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let faults = behaviour.faults();
+    let told: Vec<String> =
+        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
+    if told.is_empty() { Ok(Box::new(behaviour)) } else { Err(told.join("; ")) }
+}
+
+/// Runs the command until `stop`.
+///
+/// # Errors
+/// When the port cannot be had, or nothing can be printed.
+pub(crate) async fn run(args: FakeCloudArgs, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let mut behaviour = args.behaviour.map_or_else(Behaviour::default, |behaviour| *behaviour);
+    behaviour.seed = args.seed.unwrap_or(behaviour.seed);
+    let (listener, address) = listen(args.port).await?;
+    let cloud = ServedCloud::new(behaviour, Arc::new(SystemClock));
+    let link = args.github.as_deref().map(HttpLink::new).transpose()?;
+    output::line(&format!("listening on http://{address}")).context("the address could not be printed")?;
+    let machines = async {
+        if let Some(link) = link {
+            cloud.play_machines(Arc::new(link), stop.clone()).await;
+        }
+    };
+    tokio::join!(serve(listener, Arc::clone(&cloud) as Arc<dyn Face>, stop.clone()), machines);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A fake cloud in real time, which many can talk to at once.
+#[derive(Debug)]
+pub(crate) struct ServedCloud {
+    cloud: Mutex<FakeCloud>,
+    clock: Arc<dyn Clock>,
+    /// An instance may have begun or ended.
+    changed: Notify,
+}
+
+impl ServedCloud {
+    /// An empty cloud, by the time of `clock`.
+    pub(crate) fn new(behaviour: Behaviour, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { cloud: Mutex::new(FakeCloud::new(behaviour)), clock, changed: Notify::new() })
+    }
+
+    /// Does something with the cloud, at the present time.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut FakeCloud, Timestamp) -> T) -> T {
+        let mut cloud = self.cloud.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut cloud, self.clock.now())
+    }
+
+    /// Runs an agent on each instance that starts, until `stop`. An instance ends with its agent, and an agent
+    /// dies with its instance.
+    pub(crate) async fn play_machines(&self, link: Arc<dyn Link>, stop: CancellationToken) {
+        let mut machines = BTreeMap::<InstanceId, CancellationToken>::new();
+        let mut agents = JoinSet::new();
+        loop {
+            let (started, next) = self.with(|cloud, now| (cloud.take_started(now), cloud.next_due()));
+            for StartedInstance { id, bootstrap, .. } in started {
+                let Bootstrap::Direct { jit_config } = bootstrap else { continue };
+                let outside = Outside::default();
+                machines.insert(id.clone(), outside.gone.clone());
+                let (link, clock) = (Arc::clone(&link), Arc::clone(&self.clock));
+                agents.spawn(async move {
+                    let ending = agent::live(&*link, &*clock, &jit_config, &outside).await;
+                    tracing::debug!(instance = %id, ?ending, "an agent ended");
+                    id
+                });
+            }
+            self.with(|cloud, now| {
+                let gone = machines.iter().filter(|(id, _)| !cloud.is_running(id, now));
+                gone.for_each(|(_, gone)| gone.cancel());
+            });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = self.sleep_until(next) => {}
+                Some(Ok(id)) = agents.join_next() => {
+                    machines.remove(&id);
+                    self.with(|cloud, now| cloud.instance_ended(&id, now));
+                }
+            }
+        }
+    }
+
+    async fn sleep_until(&self, at: Option<Timestamp>) {
+        match at {
+            Some(at) => {
+                let left = at.duration_since(self.clock.now());
+                self.clock.sleep(left.try_into().unwrap_or(Duration::ZERO)).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Face for ServedCloud {
+    async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        let answer = self.with(|cloud, now| cloud.handle(&request, now));
+        if request.method() != Method::GET {
+            self.changed.notify_one();
+        }
+        if !answer.delay.is_zero() {
+            self.clock.sleep(answer.delay).await;
+        }
+        (!answer.lost).then_some(answer.response)
+    }
+}

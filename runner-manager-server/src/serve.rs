@@ -1,0 +1,85 @@
+//! `serve`: the manager and its HTTP server, from start to stop.
+//!
+//! The order at the start: the configuration, the port, the storage, GitHub, the backends, the groups. What is
+//! wrong with one of them ends the start before anything was done. At the stop the port closes first, and the
+//! manager finishes or puts back what it holds.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use runner_manager_core::clock::{Clock, SystemClock};
+use runner_manager_core::config::{self, Configuration, Webhooks};
+use runner_manager_core::manager::{Manager, Parts, Settings};
+use runner_manager_core::random::SystemRandom;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::auth::Access;
+use crate::http::{AppParts, AppState, router, server};
+use crate::{connect, output};
+
+/// Serves until `stop` is cancelled.
+///
+/// # Errors
+/// When it cannot start.
+pub(crate) async fn run(file: &Path, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let configuration = config::load(file, &runner_manager_backends::registry())?;
+    serve(configuration, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let listen = configuration.server.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    let access = Access::new(&configuration.server, address);
+    warn_of(&configuration, &access);
+    let webhooks = configuration.server.webhooks.clone();
+    let parts = parts(&configuration, clock.clone()).await?;
+    let github = parts.github.clone();
+    let manager = Manager::new(parts);
+    manager.configure(configuration.groups).await.context("the groups cannot be written to the store")?;
+    let state = AppState::new(AppParts {
+        manager: manager.clone(),
+        github,
+        clock: clock.clone(),
+        webhooks,
+        access,
+        stop: stop.clone(),
+    });
+    tracing::info!(%address, deployment = %configuration.name, version = env!("CARGO_PKG_VERSION"), "listening");
+    output::line(&format!("listening on http://{address}"))?;
+    tokio::join!(server::serve(listener, router(state), clock, stop.clone()), manager.run(stop));
+    Ok(())
+}
+
+async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+    let (store, queue) = connect::storage(&configuration.store, clock.clone())?;
+    let registry = runner_manager_backends::registry();
+    Ok(Parts {
+        owner: configuration.owner.clone(),
+        store,
+        queue,
+        github: connect::github(&configuration.github, clock.clone())?,
+        backends: connect::backends(&configuration.backends, &registry, clock.clone()).await?,
+        clock,
+        random: Arc::new(SystemRandom),
+        settings: Settings {
+            balance: configuration.balance,
+            sweep_interval: configuration.sweep_interval,
+            ..Settings::default()
+        },
+    })
+}
+
+fn warn_of(configuration: &Configuration, access: &Access) {
+    if matches!(access, Access::Nobody) {
+        tracing::warn!("no server.tokens are configured: the dashboard, the API and /metrics answer nobody");
+    }
+    if matches!(configuration.server.webhooks, Webhooks::Unsigned) {
+        tracing::warn!("allow_unsigned_webhooks: whoever reaches this port can send webhooks");
+    }
+}

@@ -1,0 +1,335 @@
+//! What `/api/v1` tells: the answers' types, made from the records.
+//!
+//! The dashboard shows these same types and the client commands read them, so that people, scripts and pages
+//! see one thing. No type in here has a place for a secret. New fields may come; none goes or changes its
+//! meaning within `v1`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
+use runner_manager_core::manager::{GroupStatus, JobStatus};
+use runner_manager_core::policy::placement::Health;
+use runner_manager_core::queue::{LaneStatistics, QueueStatistics};
+use runner_manager_core::store::{Draining, GroupCounts};
+use serde::{Deserialize, Serialize};
+
+/// A page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Listing<T> {
+    /// The entries.
+    pub(crate) items: Vec<T>,
+    /// What to send as `after` to get the next page; null on the last one.
+    pub(crate) next: Option<String>,
+}
+
+/// A runner group.
+#[expect(clippy::struct_field_names, reason = "`github_group` is the word of the configuration")]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Group {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its runners register, such as `organization:acme`.
+    pub(crate) scope: String,
+    /// GitHub's group that they register into.
+    pub(crate) github_group: String,
+    /// All labels that its runners offer, the implied ones included.
+    pub(crate) labels: Vec<String>,
+    /// How many runners are kept beyond what waiting jobs need.
+    pub(crate) min_idle: u32,
+    /// How many runners there may be, in whatever state.
+    pub(crate) max: u32,
+    /// How many runners there are, in whatever state.
+    pub(crate) alive: u32,
+    /// How many jobs wait, and how many runners are in each state.
+    pub(crate) counts: GroupCounts,
+    /// Why the group makes no new runners: `operator`, or `removed` from the configuration; null where it
+    /// makes them.
+    pub(crate) draining: Option<Draining>,
+    /// Why no runner can be made now although some may be wanted, in words; null where one can.
+    pub(crate) blocked: Option<String>,
+    /// Where its instances are created, in the order in which the places are tried.
+    pub(crate) placements: Vec<Placement>,
+}
+
+/// One place where instances of a group are created.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Placement {
+    /// The backend.
+    pub(crate) backend: String,
+    /// What sets it apart from the others.
+    pub(crate) description: String,
+    /// How it fares; null where it fares well.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// How something that failed fares.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// What was said last.
+    pub(crate) detail: String,
+    /// When that was.
+    pub(crate) at: Timestamp,
+    /// Not tried before this time.
+    pub(crate) retry_at: Timestamp,
+}
+
+/// A runner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Runner {
+    /// Its name, at GitHub and at the backend.
+    pub(crate) name: String,
+    /// The group that it was made for.
+    pub(crate) group: String,
+    /// Where it registers.
+    pub(crate) scope: String,
+    /// The backend that it lives on.
+    pub(crate) backend: String,
+    /// Its instance, once the backend named it.
+    pub(crate) instance: Option<String>,
+    /// GitHub's number of its registration, once there is one.
+    pub(crate) registration: Option<u64>,
+    /// `requested`, `creating`, `booting`, `idle`, `busy` or `retiring`.
+    pub(crate) state: domain::Phase,
+    /// What goes on in that state, in words; empty where the state says all.
+    pub(crate) detail: String,
+    /// The job that it runs, where we know it.
+    pub(crate) job: Option<u64>,
+    /// When its slot was reserved.
+    pub(crate) requested_at: Timestamp,
+    /// When its present state began.
+    pub(crate) since: Timestamp,
+    /// When it was first known to be online at GitHub.
+    pub(crate) online_at: Option<Timestamp>,
+}
+
+/// A runner that is gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndedRunner {
+    /// Its name.
+    pub(crate) name: String,
+    /// The group that it was made for.
+    pub(crate) group: String,
+    /// The backend that it lived on.
+    pub(crate) backend: String,
+    /// When its slot was reserved.
+    pub(crate) requested_at: Timestamp,
+    /// When its slot became free.
+    pub(crate) ended_at: Timestamp,
+    /// Why it was taken away, in words.
+    pub(crate) why: String,
+}
+
+/// A workflow job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// GitHub's number.
+    pub(crate) id: u64,
+    /// The run that it is part of.
+    pub(crate) run: u64,
+    /// Which attempt of that run, from 1.
+    pub(crate) attempt: u32,
+    /// The repository.
+    pub(crate) repository: String,
+    /// The job's name. Whoever may open a pull request chooses it.
+    pub(crate) name: String,
+    /// The workflow's name.
+    pub(crate) workflow: Option<String>,
+    /// What it asks for.
+    pub(crate) labels: Vec<String>,
+    /// `waiting`, `queued`, `in_progress` or `completed`.
+    pub(crate) state: String,
+    /// Why it still waits, in words; null where it does not.
+    pub(crate) waits: Option<String>,
+    /// The group that it counts for while it is queued.
+    pub(crate) group: Option<String>,
+    /// The runner that has or had it, ours or not.
+    pub(crate) runner: Option<String>,
+    /// How it ended, such as `success`.
+    pub(crate) conclusion: Option<domain::Conclusion>,
+    /// When GitHub made it.
+    pub(crate) created_at: Timestamp,
+    /// When we first heard of it.
+    pub(crate) recorded_at: Timestamp,
+    /// When its present state began, as far as we know.
+    pub(crate) since: Timestamp,
+}
+
+/// The queue of background work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Queue {
+    /// Its lanes by their names: `control`, `sweeps`, and `backend:NAME` for each backend.
+    pub(crate) lanes: BTreeMap<String, Lane>,
+    /// Tasks that were given up.
+    pub(crate) dead: u64,
+}
+
+/// A lane of the queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Lane {
+    /// Tasks that are due.
+    pub(crate) due: u64,
+    /// Tasks that wait for their time.
+    pub(crate) delayed: u64,
+    /// Tasks that are being worked on.
+    pub(crate) claimed: u64,
+    /// When the oldest task that is due became due.
+    pub(crate) oldest_due: Option<Timestamp>,
+}
+
+impl From<&GroupStatus> for Group {
+    fn from(status: &GroupStatus) -> Self {
+        let spec = &status.record.spec;
+        let placement = |placement: &domain::Placement| Placement {
+            backend: placement.backend.to_string(),
+            description: placement.description.clone(),
+            trouble: status.record.placements.get(&placement.key).map(Trouble::new),
+        };
+        Self {
+            name: spec.name.to_string(),
+            scope: spec.scope.to_string(),
+            github_group: spec.github_group.name.clone(),
+            labels: spec.offered_labels().iter().map(ToString::to_string).collect(),
+            min_idle: spec.bounds.min_idle(),
+            max: spec.bounds.max(),
+            alive: status.counts.alive(),
+            counts: status.counts,
+            draining: status.record.draining,
+            blocked: blocked(status),
+            placements: spec.placements.iter().map(placement).collect(),
+        }
+    }
+}
+
+/// Why a group can make no runner, whatever is asked for.
+fn blocked(status: &GroupStatus) -> Option<String> {
+    let max = status.record.spec.bounds.max();
+    if status.counts.alive() >= max {
+        return Some(format!("at its max of {max}"));
+    }
+    let until = status.blocked_until?;
+    Some(match &status.record.registration {
+        Some(health) => {
+            format!("registering at GitHub fails: {}; next try at {until:.0}", health.last.detail)
+        }
+        None => format!("no placement can be tried before {until:.0}"),
+    })
+}
+
+impl Trouble {
+    fn new(health: &Health) -> Self {
+        Self {
+            failures: health.failures,
+            detail: health.last.detail.clone(),
+            at: health.last.at,
+            retry_at: health.retry_at,
+        }
+    }
+}
+
+impl From<&domain::Runner> for Runner {
+    fn from(runner: &domain::Runner) -> Self {
+        Self {
+            name: runner.name.to_string(),
+            group: runner.group.to_string(),
+            scope: runner.scope.to_string(),
+            backend: runner.backend.to_string(),
+            instance: runner.instance.as_ref().map(ToString::to_string),
+            registration: runner.registration.map(|id| id.0),
+            state: runner.phase(),
+            detail: detail(&runner.state),
+            job: match &runner.state {
+                RunnerState::Busy { job } => job.as_ref().map(|job| job.id.0),
+                _ => None,
+            },
+            requested_at: runner.requested_at,
+            since: runner.since,
+            online_at: runner.online_at,
+        }
+    }
+}
+
+fn detail(state: &RunnerState) -> String {
+    match state {
+        RunnerState::Requested | RunnerState::Booting | RunnerState::Idle { leaving: None } => String::new(),
+        RunnerState::Creating { create: CreateStep::Registering } => "being registered at GitHub".to_owned(),
+        RunnerState::Creating { create: CreateStep::Asked { unclear_since: None, .. } } => {
+            "the backend is being asked".to_owned()
+        }
+        RunnerState::Creating { create: CreateStep::Asked { unclear_since: Some(_), .. } } => {
+            "the backend's answer was lost: its instance is being looked for".to_owned()
+        }
+        RunnerState::Idle { leaving: Some(leaving) } => format!("to go: {}", leaving.reason),
+        RunnerState::Busy { job: Some(job) } => format!("job {job}"),
+        RunnerState::Busy { job: None } => "a job that we have yet to hear of".to_owned(),
+        RunnerState::Retiring { why, retire } => format!("{why}; {}", step(retire)),
+    }
+}
+
+const fn step(step: &RetireStep) -> &'static str {
+    match step {
+        RetireStep::Deregister => "being taken out of GitHub",
+        RetireStep::Grace { .. } => "kept a moment for a job assigned at the last one",
+        RetireStep::Delete => "its instance is being deleted",
+        RetireStep::Confirm => "waiting until its instance is gone",
+        RetireStep::Suspect { .. } => "found without a record: looked at once more",
+        RetireStep::Forget => "its registration is being removed",
+    }
+}
+
+impl From<&domain::EndedRunner> for EndedRunner {
+    fn from(ended: &domain::EndedRunner) -> Self {
+        Self {
+            name: ended.name.to_string(),
+            group: ended.group.to_string(),
+            backend: ended.backend.to_string(),
+            requested_at: ended.requested_at,
+            ended_at: ended.ended_at,
+            why: ended.why.to_string(),
+        }
+    }
+}
+
+impl From<&JobStatus> for Job {
+    fn from(status: &JobStatus) -> Self {
+        let job = &status.job;
+        let (state, runner, since) = match &job.state {
+            JobState::Waiting => ("waiting", None, job.recorded_at),
+            JobState::Queued { .. } => ("queued", None, job.recorded_at),
+            JobState::InProgress { runner, since } => ("in_progress", Some(runner.clone()), *since),
+            JobState::Completed { runner, at, .. } => ("completed", runner.clone(), *at),
+        };
+        Self {
+            id: job.id.0,
+            run: job.run.0,
+            attempt: job.attempt,
+            repository: job.repository.to_string(),
+            name: job.name.clone(),
+            workflow: job.workflow.clone(),
+            labels: job.labels.iter().map(ToString::to_string).collect(),
+            state: state.to_owned(),
+            waits: status.reason.as_ref().map(ToString::to_string),
+            group: job.demand().map(ToString::to_string),
+            runner,
+            conclusion: match &job.state {
+                JobState::Completed { conclusion, .. } => Some(*conclusion),
+                _ => None,
+            },
+            created_at: job.created_at,
+            recorded_at: job.recorded_at,
+            since,
+        }
+    }
+}
+
+impl From<QueueStatistics> for Queue {
+    fn from(queue: QueueStatistics) -> Self {
+        let lane = |lane: LaneStatistics| {
+            let LaneStatistics { lane, due, delayed, claimed, oldest_due } = lane;
+            (lane.as_str().to_owned(), Lane { due, delayed, claimed, oldest_due })
+        };
+        Self { lanes: queue.lanes.into_iter().map(lane).collect(), dead: queue.dead }
+    }
+}

@@ -1,0 +1,107 @@
+//! Commands that need no running manager: `check`, `config`, and how `serve` refuses to start.
+
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{self, configuration, output, program, write};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn check(folder: &TempDir, configuration: &str, options: &[&str]) -> Output {
+    let file = write(folder, configuration);
+    output(&[&["check", "--config", &file], options].concat())
+}
+
+#[test]
+fn every_fault_is_told_with_its_place_and_nothing_starts() {
+    let folder = TempDir::new().unwrap();
+    let wrong = configuration("http://127.0.0.1:9")
+        .replace(
+            "max: 3,\n     placements: [{backend: fake}]}\n  - {name: cluster",
+            "max: 0,\n     placements: [{backend: nowhere}]}\n  - {name: cluster",
+        )
+        .replace("name: tests\n", "name: Tests!\n");
+    let checked = check(&folder, &wrong, &[]);
+    assert_eq!(checked.status.code(), Some(2));
+    let told = text(&checked.stdout);
+    for place in ["config.yaml:2:7: name:", "runner_groups[0].max", "nowhere"] {
+        assert!(told.contains(place), "{place} is missing in\n{told}");
+    }
+    let file = folder.path().join("config.yaml");
+    let served = output(&["serve", "--config", file.to_str().unwrap()]);
+    assert_eq!(served.status.code(), Some(2));
+    assert!(text(&served.stderr).contains("config.yaml:2:7: name:"));
+    assert!(served.stdout.is_empty());
+    assert!(!folder.path().join("store.redb").exists(), "nothing was started");
+
+    let checked = check(&folder, &wrong, &["--json"]);
+    assert_eq!(checked.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!((&report["ok"], &report["faults"][0]["line"]), (&Value::Bool(false), &Value::from(2)));
+}
+
+#[test]
+fn a_file_that_is_missing_is_a_wrong_configuration() {
+    for command in ["serve", "check"] {
+        let refused = output(&[command, "--config", "/nowhere/at-all.yaml"]);
+        assert_eq!(refused.status.code(), Some(2), "{command}");
+        assert!(text(&refused.stderr).contains("/nowhere/at-all.yaml"), "{command}");
+    }
+    assert_eq!(output(&["serve"]).status.code(), Some(2));
+    assert_eq!(output(&["nonsense"]).status.code(), Some(2));
+    assert_eq!(output(&["config", "schema", "--log-level", "=="]).status.code(), Some(2));
+}
+
+#[test]
+fn the_example_passes_the_check_and_fits_the_schema() {
+    let folder = TempDir::new().unwrap();
+    let example = text(&output(&["config", "example"]).stdout);
+    let file = write(&folder, &example);
+    let checked = program(&["check", "--config", &file])
+        .env("RM_SECRET_KEY", "0123456789abcdef0123456789abcdef")
+        .env("WEBHOOK_SECRET", "0123456789abcdef")
+        .env("RM_TOKEN", "fedcba9876543210")
+        .env("GITHUB_TOKEN", "ghp_0123456789abcdef")
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", text(&checked.stdout));
+    assert!(text(&checked.stdout).contains("no faults"));
+    let schema: Value = serde_json::from_slice(&output(&["config", "schema"]).stdout).unwrap();
+    assert!(jsonschema::validator_for(&schema).is_ok());
+    assert!(schema["properties"]["runner_groups"].is_object());
+}
+
+#[test]
+fn online_asks_everybody_and_names_what_is_missing() {
+    let folder = TempDir::new().unwrap();
+    let github = support::Listening::start(&folder, "github", &["github-simulator"]);
+    let configuration = configuration(&github.url)
+        .replace("labels: [k8s],", "labels: [k8s], github_group: {name: not-there},");
+    let checked = check(&folder, &configuration, &["--online", "--json"]);
+    let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let findings = report["online"].as_array().unwrap();
+    let missing: Vec<&Value> =
+        findings.iter().filter(|finding| finding["missing"] != Value::Array(vec![])).collect();
+    assert!(
+        missing.iter().any(|finding| finding["subject"] == "GitHub's runner group of cluster"),
+        "{report:#}"
+    );
+    assert!(findings.iter().any(|finding| finding["subject"] == "store"), "{report:#}");
+    assert!(findings.iter().any(|finding| finding["subject"] == "backend fake"), "{report:#}");
+    assert_eq!(checked.status.code(), Some(1));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let folder = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = write(&folder, &configuration("http://127.0.0.1:9").replace("127.0.0.1:0", &address));
+    let refused = output(&["serve", "--config", &file]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains(&address), "{}", text(&refused.stderr));
+}

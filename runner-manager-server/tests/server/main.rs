@@ -1,0 +1,7 @@
+//! The program from outside: real processes on free ports of this machine.
+#![expect(clippy::disallowed_methods, reason = "tests of processes wait in real time")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod commands;
+mod support;
+mod webhook;
