@@ -66,7 +66,7 @@ impl Task {
             Self::Provision { runner, .. } => format!("provision:{runner}"),
             Self::Retire { runner, .. } => format!("retire:{runner}"),
             Self::Forget { runner, .. } => format!("forget:{runner}"),
-            Self::SweepScope { scope } => format!("sweep-scope:{scope}"),
+            Self::SweepScope { scope } => format!("sweep-scope:{scope}").to_lowercase(),
             Self::SweepBackend { backend } => format!("sweep-backend:{backend}"),
             Self::SyncConfiguration => "sync-configuration".to_owned(),
         }

@@ -117,3 +117,28 @@ impl Drop for Baton<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use jiff::Timestamp;
+
+    use super::{Waiters, Wake};
+    use crate::clock::SimulatedClock;
+
+    #[test]
+    fn who_was_woken_and_did_not_claim_hands_on() {
+        let clock = SimulatedClock::new(Timestamp::UNIX_EPOCH);
+        let waiters = Waiters::default();
+        let wait = || waiters.wait(&clock, Duration::from_secs(1)).now_or_never();
+        assert_eq!(wait(), None);
+        waiters.tell(&Wake { due: true, ..Wake::default() });
+        assert_eq!(wait(), Some(true));
+        drop(waiters.baton());
+        assert_eq!(wait(), Some(true));
+        waiters.baton().done();
+        assert_eq!(wait(), None);
+    }
+}

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock};
+use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock, timeout};
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::testing::conformance;
 use runner_manager_core::testing::conformance::clock::ClockSubject;
 use runner_manager_core::testing::conformance::storage::{PassTime, StorageSubject};
+use runner_manager_core::testing::conformance::{self, Case};
 use tempfile::TempDir;
 
 const UNIT: Duration = Duration::from_secs(1);
@@ -34,6 +34,12 @@ impl PassTime for Real {
     async fn pass(&self, by: Duration) {
         SystemClock.sleep(by).await;
     }
+}
+
+/// Runs a suite. A subject that never answers fails it, too.
+async fn run<S, F: Future<Output = S>>(cases: Vec<Case<S>>, subject: impl Fn() -> F) {
+    let limit = Duration::from_mins(2);
+    timeout(&SystemClock, limit, conformance::run(cases, &[], subject)).await.unwrap();
 }
 
 fn subject(
@@ -62,29 +68,29 @@ async fn in_a_file() -> StorageSubject {
 
 #[tokio::test]
 async fn the_store_in_a_file_behaves() {
-    conformance::run(conformance::store::cases(), &[], in_a_file).await;
+    run(conformance::store::cases(), in_a_file).await;
 }
 
 #[tokio::test]
 async fn the_queue_in_a_file_behaves() {
-    conformance::run(conformance::queue::cases(), &[], in_a_file).await;
+    run(conformance::queue::cases(), in_a_file).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_behave_on_several_threads() {
-    conformance::run(conformance::store::cases(), &[], in_memory).await;
-    conformance::run(conformance::queue::cases(), &[], in_memory).await;
-    conformance::run(conformance::queue::cases(), &[], in_a_file).await;
+    run(conformance::store::cases(), in_memory).await;
+    run(conformance::queue::cases(), in_memory).await;
+    run(conformance::queue::cases(), in_a_file).await;
 }
 
 #[tokio::test]
 async fn the_store_in_memory_behaves() {
-    conformance::run(conformance::store::cases(), &[], in_memory).await;
+    run(conformance::store::cases(), in_memory).await;
 }
 
 #[tokio::test]
 async fn the_queue_in_memory_behaves() {
-    conformance::run(conformance::queue::cases(), &[], in_memory).await;
+    run(conformance::queue::cases(), in_memory).await;
 }
 
 #[tokio::test]
@@ -93,12 +99,12 @@ async fn the_simulated_clock_behaves() {
         let clock = clock();
         ClockSubject { clock: clock.clone(), time: Arc::new(Simulated(clock, None)), unit: UNIT }
     };
-    conformance::run(conformance::clock::cases(), &[], subject).await;
+    run(conformance::clock::cases(), subject).await;
 }
 
 #[tokio::test]
 async fn the_system_clock_behaves() {
     let unit = Duration::from_millis(20);
     let subject = async || ClockSubject { clock: Arc::new(SystemClock), time: Arc::new(Real), unit };
-    conformance::run(conformance::clock::cases(), &[], subject).await;
+    run(conformance::clock::cases(), subject).await;
 }

@@ -15,15 +15,15 @@ use runner_manager_core::domain::{
 use runner_manager_core::store::{JobFilter, Page, RunnerFilter};
 use world::{World, group, name, spec};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn linux(min_idle: u32, max: u32) -> runner_manager_core::domain::RunnerGroup {
     group("linux", &["large"], min_idle, max, &["zone-a"])
 }
 
-fn error(kind: BackendErrorKind) -> Option<Fault> {
-    Some(Fault::Error { kind, retry_after: None })
+fn error(kind: BackendErrorKind) -> Fault {
+    Fault::Error { kind, retry_after: None }
 }
 
 async fn all_run(world: &mut World, jobs: u64, limit: Duration) {
@@ -112,7 +112,7 @@ async fn a_lost_answer_to_create_is_looked_up_and_adopted() {
 #[tokio::test]
 async fn a_request_to_create_that_was_lost_is_made_up_for_by_another_runner() {
     let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
-    world.cloud().inject(Operation::Create, error(BackendErrorKind::Unclear));
+    world.cloud().inject(Operation::Create, Some(error(BackendErrorKind::Unclear)));
     world.queue(&spec(&["large"]), 1);
     all_run(&mut world, 1, 10 * MINUTE).await;
     world.check(1);
@@ -151,7 +151,7 @@ async fn a_machine_that_dies_in_mid_job_frees_its_slot() {
     world.queue(&spec(&["large"]), 2);
     world.until("both jobs are over", 2 * HOUR, |world| world.completed() == 2).await;
     world.until("nothing is left", HOUR, World::is_clean).await;
-    let jobs = world.github().books().jobs.clone();
+    let jobs = world.github().books().jobs;
     assert_eq!((jobs.succeeded, jobs.lost), (1, 1));
 }
 
@@ -306,7 +306,8 @@ async fn what_no_record_explains_is_removed_and_what_is_foreign_is_not() {
     let stranger = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("another key"));
     foreign_instance(&world, world.owner.clone(), "rm-linux-lost").await;
     foreign_instance(&world, stranger.clone(), "rm-linux-theirs").await;
-    world.pass(Limits::default().start_timeout - MINUTE).await;
+    assert_eq!(Limits::default().start_timeout, 10 * MINUTE);
+    world.pass(9 * MINUTE).await;
     assert_eq!(world.books().total.alive, 2, "it may still be starting");
     world.pass(12 * MINUTE).await;
     let books = world.books();

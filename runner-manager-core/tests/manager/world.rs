@@ -185,7 +185,7 @@ impl World {
             if self.clock.now() >= end {
                 let page = Page::first(20);
                 let runners = self.manager.runners(&RunnerFilter::All, &page).await.unwrap();
-                let jobs = self.github().books().jobs.clone();
+                let jobs = self.github().books().jobs;
                 panic!("not within {limit:?}: {what}; {jobs:?}; {runners:#?}");
             }
             self.step().await;

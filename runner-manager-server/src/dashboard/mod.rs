@@ -10,13 +10,14 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use http::{HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use runner_manager_core::domain::{Conclusion, Phase};
 use runner_manager_core::store::{Draining, JobFilter, Page, RunnerFilter};
 
 use crate::http::{AppState, Refusal};
 use crate::view::{EndedRunner, Group, Job, Runner};
 
 /// How many rows of each list the page shows.
-const ROWS: usize = 100;
+pub(crate) const ROWS: usize = 100;
 const ENDED_ROWS: usize = 20;
 
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -50,10 +51,25 @@ impl Dashboard {
         })
     }
 
+    /// How a job ended, in words; empty where it has not.
+    fn conclusion(job: &Job) -> &'static str {
+        match job.conclusion {
+            None => "",
+            Some(Conclusion::Success) => "success",
+            Some(Conclusion::Failure) => "failure",
+            Some(Conclusion::Cancelled) => "cancelled",
+            Some(Conclusion::Skipped) => "skipped",
+            Some(Conclusion::TimedOut) => "timed out",
+            Some(Conclusion::Neutral) => "neutral",
+            Some(Conclusion::ActionRequired) => "action required",
+            Some(Conclusion::Other) => "ended otherwise",
+        }
+    }
+
     /// The states of runners that a group has, in words.
     fn states(group: &Group) -> String {
         let counts = &group.counts;
-        let states = runner_manager_core::domain::Phase::ALL.map(|phase| (phase, counts.of(phase)));
+        let states = Phase::ALL.map(|phase| (phase, counts.of(phase)));
         let words =
             states.iter().filter(|(_, count)| *count > 0).map(|(phase, count)| format!("{count} {phase}"));
         words.collect::<Vec<_>>().join(", ")

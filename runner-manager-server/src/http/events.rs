@@ -15,13 +15,15 @@ use futures_util::stream;
 use http::StatusCode;
 use jiff::Timestamp;
 use runner_manager_core::clock::timeout;
-use runner_manager_core::domain::JobId;
-use runner_manager_core::store::{GroupCounts, JobFilter, Page};
+use runner_manager_core::domain::{JobId, later};
+use runner_manager_core::store::{GroupCounts, JobFilter, Page, RunnerFilter, StoreError};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Refusal;
 use super::{ANSWER_WITHIN, AppState};
+use crate::dashboard::ROWS;
 
 /// How many may listen at once.
 const MOST_LISTENERS: usize = 64;
@@ -46,12 +48,12 @@ impl Default for Watchers {
 struct Snapshot {
     /// Each group by its name.
     groups: BTreeMap<String, GroupSnapshot>,
-    /// Jobs that wait and that no group serves, at most 100.
-    unserved: usize,
     /// The job that was heard of last.
     latest_job: Option<JobId>,
     /// The runner that ended last.
     latest_end: Option<String>,
+    /// Differs where anything differs that the page shows of jobs and runners.
+    digest: String,
 }
 
 /// How much there is in one group.
@@ -109,11 +111,7 @@ async fn look(state: &AppState) -> Arc<str> {
     let mut last = state.0.watchers.last.lock().await;
     let now = state.clock().now();
     match &*last {
-        Some((at, text))
-            if now.duration_since(*at) < jiff::SignedDuration::try_from(PACE).unwrap_or_default() =>
-        {
-            text.clone()
-        }
+        Some((at, text)) if now < later(*at, PACE) => text.clone(),
         _ => {
             let snapshot = timeout(state.clock(), ANSWER_WITHIN, snapshot(state)).await;
             let text = match snapshot {
@@ -127,16 +125,25 @@ async fn look(state: &AppState) -> Arc<str> {
     }
 }
 
-async fn snapshot(state: &AppState) -> Result<Snapshot, runner_manager_core::store::StoreError> {
+async fn snapshot(state: &AppState) -> Result<Snapshot, StoreError> {
     let manager = state.manager();
     let groups = manager.groups().await?.into_iter().map(|group| {
         let blocked_until = group.blocked_until;
         (group.record.spec.name.to_string(), GroupSnapshot { counts: group.counts, blocked_until })
     });
+    let jobs = manager.jobs(&JobFilter::All, &Page::first(ROWS)).await?;
+    let runners = manager.runners(&RunnerFilter::All, &Page::first(ROWS)).await?;
+    let mut digest = Sha256::new();
+    for status in &jobs {
+        digest.update(format!("{} {:?} {:?};", status.job.id, status.job.state, status.reason));
+    }
+    for runner in &runners {
+        digest.update(format!("{} {};", runner.value.name, runner.version.0));
+    }
     Ok(Snapshot {
         groups: groups.collect(),
-        unserved: manager.jobs(&JobFilter::Unserved, &Page::first(100)).await?.len(),
-        latest_job: manager.jobs(&JobFilter::All, &Page::first(1)).await?.first().map(|status| status.job.id),
+        latest_job: jobs.first().map(|status| status.job.id),
         latest_end: manager.ended_runners(1).await?.first().map(|ended| ended.name.to_string()),
+        digest: hex::encode(&digest.finalize()[..8]),
     })
 }

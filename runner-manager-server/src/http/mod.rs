@@ -12,6 +12,8 @@ mod events;
 mod health;
 mod lingering;
 pub(crate) mod server;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 use std::sync::Arc;

@@ -86,10 +86,9 @@ fn online_asks_everybody_and_names_what_is_missing() {
     let findings = report["online"].as_array().unwrap();
     let missing: Vec<&Value> =
         findings.iter().filter(|finding| finding["missing"] != Value::Array(vec![])).collect();
-    assert!(
-        missing.iter().any(|finding| finding["subject"] == "GitHub's runner group of cluster"),
-        "{report:#}"
-    );
+    assert_eq!(missing.len(), 1, "{report:#}");
+    assert_eq!(missing[0]["subject"], "GitHub's runner group of cluster");
+    assert!(missing[0]["missing"][0].as_str().unwrap().contains("`not-there`"), "{report:#}");
     assert!(findings.iter().any(|finding| finding["subject"] == "store"), "{report:#}");
     assert!(findings.iter().any(|finding| finding["subject"] == "backend fake"), "{report:#}");
     assert_eq!(checked.status.code(), Some(1));

@@ -241,7 +241,15 @@ async fn metrics_are_told_and_bear_no_names_of_jobs() {
     let system = System::start();
     system.post("workflow_job", "1", example("queued")).await;
     let url = format!("{}/metrics", system.manager.url);
-    let answer = client().get(url).bearer_auth(support::TOKEN).send().await.unwrap();
+    let scrape = async || client().get(&url).bearer_auth(support::TOKEN).send().await.unwrap();
+    // The first sweep asks GitHub, whose answer tells the budget.
+    let budget = "runner_manager_github_budget_remaining{scope=\"organization:codertocat\"} ";
+    let deadline = Instant::now() + PATIENCE;
+    while !scrape().await.text().await.unwrap().contains(budget) {
+        assert!(Instant::now() < deadline, "{budget} never came");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let answer = scrape().await;
     let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
     assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
     let text = answer.text().await.unwrap();

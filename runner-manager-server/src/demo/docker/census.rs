@@ -84,3 +84,38 @@ impl Census {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bollard::models::EventMessage;
+    use serde_json::json;
+
+    use super::Census;
+
+    fn event(action: &str, id: &str, nanos: i64) -> EventMessage {
+        let attributes = json!({"runner-manager-group": "small", "name": "demo-small-1"});
+        serde_json::from_value(json!({
+            "Type": "container", "Action": action, "timeNano": nanos,
+            "Actor": {"ID": id, "Attributes": attributes},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_life_is_from_create_to_destroy() {
+        let census = Census::default();
+        for event in [event("create", "a", 5), event("create", "b", 6), event("destroy", "a", 9)] {
+            census.note(&event);
+        }
+        // Of one that began before the census nothing is known.
+        census.note(&event("destroy", "c", 10));
+        let lives = census.lives();
+        let gone: Vec<_> =
+            lives.iter().map(|life| life.gone_at.map(jiff::Timestamp::as_nanosecond)).collect();
+        assert_eq!(gone, [Some(9), None]);
+        assert_eq!(lives[0].created_at.as_nanosecond(), 5);
+        assert_eq!(census.alive(), BTreeMap::from([("small".to_owned(), 1)]));
+    }
+}

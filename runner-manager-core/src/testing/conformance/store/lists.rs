@@ -114,6 +114,13 @@ async fn no_page_skips(on: &StorageSubject) {
     on.try_apply(change).await.unwrap();
     let rest = on.store.runners(&filter, &Page::after(first.value.name, 10)).await.unwrap();
     assert_eq!(rest.len(), 3);
+    let mut moved = rest[0].clone();
+    moved.value.state = RunnerState::Booting;
+    moved.value.since = later(Timestamp::UNIX_EPOCH, Duration::from_hours(1));
+    let after = moved.value.name.clone();
+    on.apply(Change::PutRunner { runner: moved.value, expected: moved.version }).await;
+    let rest = on.store.runners(&filter, &Page::after(after, 10)).await.unwrap();
+    assert_eq!(rest.len(), 2);
     assert_eq!(names(on, &RunnerFilter::All, 2).await, ["r0", "r1", "r2", "r3", "r4", "r5"]);
 }
 

@@ -1,0 +1,126 @@
+//! The routes while the store is down, over a real connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runner_manager_core::clock::SystemClock;
+use runner_manager_core::config::{BaseUrl, GitHubCredentials, GitHubSettings, Webhooks};
+use runner_manager_core::domain::{
+    DeploymentName, EndedRunner, GroupName, JobId, Owner, Runner, RunnerName, Secret, WorkflowJob,
+};
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::manager::{Manager, Parts, Settings};
+use runner_manager_core::random::SystemRandom;
+use runner_manager_core::store::{
+    Applied, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned, Write,
+};
+use runner_manager_core::webhook::sign;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Access;
+use super::{AppParts, AppState, router, server};
+use crate::connect;
+
+/// A store that cannot be reached.
+#[derive(Debug)]
+struct Down;
+
+fn down<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("nobody answers".to_owned(), None))
+}
+
+#[async_trait]
+impl Store for Down {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        down()
+    }
+    async fn apply(&self, _: Write) -> Result<Applied, StoreError> {
+        down()
+    }
+    async fn group(&self, _: &GroupName) -> Result<Option<GroupView>, StoreError> {
+        down()
+    }
+    async fn groups(&self) -> Result<Vec<GroupView>, StoreError> {
+        down()
+    }
+    async fn runner(&self, _: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
+        down()
+    }
+    async fn runners(
+        &self,
+        _: &RunnerFilter,
+        _: &Page<RunnerName>,
+    ) -> Result<Vec<Versioned<Runner>>, StoreError> {
+        down()
+    }
+    async fn job(&self, _: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
+        down()
+    }
+    async fn jobs(&self, _: &JobFilter, _: &Page<JobId>) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
+        down()
+    }
+    async fn ended_runners(&self, _: usize) -> Result<Vec<EndedRunner>, StoreError> {
+        down()
+    }
+}
+
+fn state(secret: &Secret, stop: CancellationToken) -> AppState {
+    // Another test of this process may have been first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let clock = Arc::new(SystemClock);
+    let settings = GitHubSettings {
+        api_url: BaseUrl::new("https://github.invalid").unwrap(),
+        credentials: GitHubCredentials::Token(Secret::new("ghp_0123456789")),
+    };
+    let github = connect::github(&settings, clock.clone()).unwrap();
+    let manager = Manager::new(Parts {
+        owner: Owner::new(DeploymentName::new("tests").unwrap(), secret),
+        store: Arc::new(Down),
+        queue: Arc::new(EmbeddedStorage::in_memory(clock.clone())),
+        github: github.clone(),
+        backends: BTreeMap::new(),
+        clock: clock.clone(),
+        random: Arc::new(SystemRandom),
+        settings: Settings::default(),
+    });
+    let webhooks = Webhooks::Signed(secret.clone());
+    AppState::new(AppParts { manager, github, clock, webhooks, access: Access::Local, stop })
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_told_to_everybody_who_needs_it() {
+    let (secret, stop) = (Secret::new("0123456789abcdef"), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = router(state(&secret, stop.clone()));
+    let mut serving = JoinSet::new();
+    serving.spawn(server::serve(listener, routes, Arc::new(SystemClock), stop.clone()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in
+        ["/", "/readyz", "/metrics", "/api/v1/groups", "/api/v1/runners", "/api/v1/jobs", "/api/v1/jobs/1"]
+    {
+        let answer = client.get(format!("{url}{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 503, "{path}");
+        assert!(answer.text().await.unwrap().contains("nobody answers"), "{path}");
+    }
+    assert_eq!(client.get(format!("{url}/healthz")).send().await.unwrap().status(), 200);
+
+    let example = "/../runner-manager-core/tests/data/github/webhook-examples/queued.payload.json";
+    let payload = std::fs::read(format!("{}{example}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let post = |kind: &'static str| {
+        let request = client.post(format!("{url}/webhook")).header("content-type", kind);
+        let request = request.header("x-github-event", "workflow_job").header("x-github-delivery", "1");
+        request.header("x-hub-signature-256", sign(&secret, &payload)).body(payload.clone()).send()
+    };
+    assert_eq!(post("application/json").await.unwrap().status(), 503);
+    let form = post("application/x-www-form-urlencoded").await.unwrap();
+    assert_eq!(form.status(), 400);
+    assert!(form.text().await.unwrap().contains("set the webhook's content type"));
+
+    stop.cancel();
+    serving.join_all().await;
+}
