@@ -1,5 +1,6 @@
 //! Where operations run: at once on tables in memory, or by the writer of a file.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,12 +23,29 @@ pub(super) struct Shared {
     pub(super) lanes: Lanes,
     /// What was done.
     pub(super) tally: Tally,
+    /// The lanes that were claimed from since a file was opened; none where holds cannot be older than the
+    /// process.
+    claimed_from: Option<Mutex<BTreeSet<String>>>,
 }
 
 impl Shared {
-    /// What a storage begins with.
+    /// What a storage in memory begins with.
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, lanes: Lanes::default(), tally: Tally::default() }
+        Self { clock, lanes: Lanes::default(), tally: Tally::default(), claimed_from: None }
+    }
+
+    /// What a storage in a file begins with: tasks may be held by a process that has ended.
+    pub(super) fn of_file(clock: Arc<dyn Clock>) -> Self {
+        Self { claimed_from: Some(Mutex::default()), ..Self::new(clock) }
+    }
+
+    /// Whether this is the first claim from a lane since the file was opened. Nobody else has the file, so
+    /// whoever holds a task of the lane then is gone.
+    pub(super) fn is_first_claim(&self, lane: &str) -> bool {
+        let insert = |lanes: &Mutex<BTreeSet<String>>| {
+            lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned())
+        };
+        self.claimed_from.as_ref().is_some_and(insert)
     }
 }
 

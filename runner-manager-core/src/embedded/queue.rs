@@ -86,10 +86,19 @@ fn end_leases(step: &mut Step<'_>, lane: &str) -> Result<(), StoreError> {
     // What is more than this comes with the next claim: a claim stays short.
     const MOST: usize = 1000;
     let ended = tasks_held(lane).span().through(tasks_held(lane).time(step.now));
-    for (_, key) in collect(step, Table::TasksBy, &ended, Direction::Forward, MOST)? {
+    put_back(step, &ended, MOST)
+}
+
+/// Puts all tasks of a lane back that are held, whenever their hold would end: whoever held them is gone.
+pub(super) fn end_holds(step: &mut Step<'_>, lane: &str) -> Result<(), StoreError> {
+    put_back(step, &tasks_held(lane).span(), usize::MAX)
+}
+
+fn put_back(step: &mut Step<'_>, holds: &Span, most: usize) -> Result<(), StoreError> {
+    for (_, key) in collect(step, Table::TasksBy, holds, Direction::Forward, most)? {
         let entry = indexed(step, &key)?;
         let back = entry.held.as_ref().map(|held| Waiting {
-            due: held.until,
+            due: held.until.min(step.now),
             floor: None,
             attempts: held.from.attempts + 1,
             ..held.from

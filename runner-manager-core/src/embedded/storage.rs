@@ -65,7 +65,7 @@ impl EmbeddedStorage {
 
     /// A storage over a file that is opened in a way of its own.
     pub(super) fn over(open: Open, clock: Arc<dyn Clock>, path: &Path) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared::new(clock));
+        let shared = Arc::new(Shared::of_file(clock));
         let file = Arc::new(DataFile::new(open)?);
         let writer = Writer::start(Arc::clone(&file), Arc::clone(&shared))
             .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
@@ -154,9 +154,14 @@ impl TaskQueue for EmbeddedStorage {
         let end = later(clock.now(), wait);
         let mut baton = None;
         loop {
-            let lane = lane.clone();
-            let claims =
-                self.engine.run(&self.shared, move |step| queue::claim(step, &lane, most, lease)).await?;
+            let (lane, shared) = (lane.clone(), Arc::clone(&self.shared));
+            let claim = move |step: &mut Step<'_>| {
+                if shared.is_first_claim(lane.as_str()) {
+                    queue::end_holds(step, lane.as_str())?;
+                }
+                queue::claim(step, &lane, most, lease)
+            };
+            let claims = self.engine.run(&self.shared, claim).await?;
             if let Some(baton) = baton.take() {
                 Baton::done(baton);
             }

@@ -37,7 +37,7 @@ pub(crate) fn put_group(name: &str, max: u32) -> Change {
         limits: Limits::default(),
         placements: vec![placement()],
     };
-    let record = GroupRecord { spec, draining: None, placements: BTreeMap::new() };
+    let record = GroupRecord { spec, draining: None, placements: BTreeMap::new(), registration: None };
     Change::PutGroup { record, expected: Expected::Absent }
 }
 

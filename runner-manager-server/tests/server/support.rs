@@ -74,10 +74,15 @@ impl Listening {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let killed = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
-        assert!(killed.success());
+        self.signal("TERM");
         ended(&mut self.child)
     }
 }

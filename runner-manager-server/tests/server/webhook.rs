@@ -312,6 +312,29 @@ async fn a_stop_is_orderly_and_what_was_taken_in_is_kept() {
 }
 
 #[test]
+fn a_second_signal_ends_at_once() {
+    let mut system = System::start();
+    // A request whose body never comes holds up an orderly end for a while.
+    let mut stuck = TcpStream::connect(system.manager.address()).unwrap();
+    let head = "POST /webhook HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256=00\r\n\
+                Content-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    stuck.write_all(head.as_bytes()).unwrap();
+    stuck.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = [0; 12];
+    stuck.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    system.manager.signal("TERM");
+    let deadline = Instant::now() + PATIENCE;
+    while !system.manager.log().contains("a second signal ends at once") {
+        assert!(Instant::now() < deadline, "the signal was not noticed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let began = Instant::now();
+    assert_eq!(system.manager.terminate().code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(5), "the end took {:?}", began.elapsed());
+}
+
+#[test]
 fn two_processes_do_not_share_an_embedded_store() {
     let system = System::start();
     let config = system.folder.path().join("config.yaml");
