@@ -118,6 +118,14 @@ fn names_behind<'a>(line: &'a str, start: &'a str) -> impl Iterator<Item = &'a s
     line.split(start).skip(1).filter_map(|rest| words(rest).next())
 }
 
+/// Whether a line names something of a crate, and not of a module of ours that has the same name.
+fn uses(line: &str, library: &str) -> bool {
+    line.match_indices(&format!("{library}::")).any(|(start, _)| {
+        let before = line[..start].chars().next_back();
+        !before.is_some_and(|char| char.is_alphanumeric() || matches!(char, '_' | ':' | '{' | '`'))
+    })
+}
+
 #[track_caller]
 fn assert_none(broken: &[String]) {
     assert!(broken.is_empty(), "{} places:\n{}", broken.len(), broken.join("\n"));
@@ -185,6 +193,10 @@ fn modules_know_only_those_further_in() {
                 let strangers =
                     names_behind(line, "crate::").filter(|name| *name != module && !known.contains(name));
                 broken.extend(strangers.map(|name| source.at(number, format!("`{module}` knows `{name}`"))));
+                if line.contains("crate::{") {
+                    broken
+                        .push(source.at(number, "a module of the core on a line of its own can be checked"));
+                }
             }
         }
     }
@@ -214,12 +226,8 @@ fn other_peoples_crates_stay_behind_our_traits() {
             if homes.iter().any(|home| source.is_within(home)) {
                 continue;
             }
-            // A module of ours may have the name: then something stands before it.
-            let uses = [format!("use {library}::"), format!(" {library}::"), format!("({library}::")];
-            for (number, line) in source.code() {
-                if uses.iter().any(|text| line.contains(text.as_str())) {
-                    broken.push(source.at(number, format!("`{library}` is known in {homes:?} alone")));
-                }
+            for (number, line) in source.code().filter(|(_, line)| uses(line, library)) {
+                broken.push(source.at(number, format!("`{library}` is known in {homes:?} alone: {line}")));
             }
         }
     }
