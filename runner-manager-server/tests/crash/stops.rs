@@ -17,7 +17,8 @@ async fn sigterm_in_mid_work_ends_it_in_order_and_the_next_carries_on() {
     world.queue(25, 1).await;
     world
         .wait("some are asked for, and some have jobs", |seen| {
-            seen.in_state("busy") + seen.in_state("retiring") > 0 && seen.said("the backend is being asked") > 0
+            seen.in_state("busy") + seen.in_state("retiring") > 0
+                && seen.said("the backend is being asked") > 0
         })
         .await;
     let asked = Instant::now();

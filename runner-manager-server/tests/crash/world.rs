@@ -12,11 +12,11 @@ use crate::door::Door;
 use crate::support::{Listening, TOKEN, WEBHOOK_SECRET, client, write};
 
 /// How long anything may take that takes no more than seconds on a machine with nothing else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How often is looked.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long after a `create` an instance may appear, as the manager is told.
-pub(crate) const SETTLE: &str = "2s";
+const SETTLE: &str = "4s";
 
 /// Everything that can be seen at one moment.
 #[derive(Debug)]
