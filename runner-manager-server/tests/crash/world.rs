@@ -271,6 +271,10 @@ runner_groups:
         let manager = self.manager.as_ref().expect("it runs");
         let queue: Value = self.get(&format!("{}/api/v1/queue", manager.url)).await;
         assert_eq!(queue["dead"], 0, "{queue}");
+        let on_record: Value = self.get(&format!("{}/api/v1/jobs?limit=500", manager.url)).await;
+        for job in on_record["items"].as_array().unwrap() {
+            assert_eq!(job["state"], "completed", "the end is on record: {job}");
+        }
         self.tell(&seen);
         seen
     }
