@@ -275,7 +275,6 @@ const fn step(step: &RetireStep) -> &'static str {
         RetireStep::Delete => "its instance is being deleted",
         RetireStep::Confirm => "waiting until its instance is gone",
         RetireStep::Suspect { .. } => "found without a record: looked at once more",
-        RetireStep::Forget => "its registration is being removed",
     }
 }
 

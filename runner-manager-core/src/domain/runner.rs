@@ -59,8 +59,6 @@ pub enum RetireStep {
         /// When the first reading was begun.
         since: Timestamp,
     },
-    /// The instance is absent; GitHub is being asked to remove what may be left of the registration.
-    Forget,
 }
 
 /// Why a runner is taken away.

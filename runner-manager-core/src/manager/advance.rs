@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use super::Manager;
 use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
-use crate::policy::lifecycle::{Event, Next, Wake, step, wake};
+use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, step, wake};
+use crate::policy::placement::learn;
 use crate::queue::{ClaimToken, NewTask, Priority, Task};
-use crate::store::{Change, GroupView, StoreError, Versioned, Write};
+use crate::store::{Applied, Change, Expected, StoreError, Versioned, Write};
 
 /// How often a write that somebody else's came before is decided anew. Each time somebody else got on, so
 /// this is far more than ever happens.
@@ -58,13 +59,13 @@ pub(super) fn consequences(
                 ended_at: now,
                 why: why.clone(),
             };
+            let mut tasks = vec![reconcile];
+            if may_leave_registration(&why) {
+                let (scope, runner) = (before.scope.clone(), before.name.clone());
+                tasks.push(NewTask::now(Task::Forget { scope, runner }));
+            }
             let change = Change::EndRunner { ended, expected: runner.version };
-            Some(Consequences {
-                changes: vec![change],
-                tasks: vec![reconcile],
-                ended: Some(why),
-                after: None,
-            })
+            Some(Consequences { changes: vec![change], tasks, ended: Some(why), after: None })
         }
     }
 }
@@ -84,7 +85,10 @@ pub(super) fn wake_task(runner: &Runner, limits: &Limits, now: Timestamp) -> Opt
         Wake::Provision(at) => {
             Some(NewTask::at(Task::Provision { runner: name, backend }, at).priority(Priority::High))
         }
-        Wake::Retire(at) => Some(NewTask::at(Task::Retire { runner: name, backend }, at)),
+        // What is taken away frees a slot that somebody may wait for.
+        Wake::Retire(at) => {
+            Some(NewTask::at(Task::Retire { runner: name, backend }, at).priority(Priority::High))
+        }
         Wake::Held => None,
     }
 }
@@ -97,24 +101,13 @@ impl Manager {
         Ok(listed.map_or_else(Limits::default, |group| group.spec.limits))
     }
 
-    /// Feeds an event to a runner: reads it, lets the policy decide, and writes what follows.
+    /// Feeds an event to a runner: reads it, lets the policy decide, and writes what follows, for the runner
+    /// and for its group.
     pub(super) async fn feed(
         &self,
         claim: Option<&ClaimToken>,
         name: &RunnerName,
         event: &Event,
-    ) -> Result<Fed, StoreError> {
-        self.feed_with(claim, name, event, |_| None).await
-    }
-
-    /// As [`feed`](Self::feed), with a change to the runner's group in the same write. `group_change` gets
-    /// the group as it is on record and says what it is to be, if it is to change.
-    pub(super) async fn feed_with(
-        &self,
-        claim: Option<&ClaimToken>,
-        name: &RunnerName,
-        event: &Event,
-        group_change: impl Fn(&GroupView) -> Option<crate::store::GroupRecord> + Send,
     ) -> Result<Fed, StoreError> {
         for _ in 0..MOST_CONFLICTS {
             let Some(runner) = self.store().runner(name).await? else { return Ok(Fed::Gone) };
@@ -123,12 +116,8 @@ impl Manager {
             let Some(mut write) = consequences(&runner, event, &limits, now) else {
                 return Ok(Fed::Alive(Box::new(runner.value)));
             };
-            if let Some(view) = self.store().group(&runner.value.group).await?
-                && let Some(record) = group_change(&view)
-            {
-                let expected = crate::store::Expected::Version(view.record.version);
-                write.changes.push(Change::PutGroup { record, expected });
-            }
+            let learned = self.what_the_group_learns(&runner.value, event, &write, now).await?;
+            write.changes.extend(learned);
             // Whoever holds a task carries on with it: it is queued again for later, but not for at once.
             write.tasks.retain(|task| {
                 let own = claim.is_some_and(|claim| claim.key == task.task.key());
@@ -146,6 +135,21 @@ impl Manager {
         Err(StoreError::Conflict { record: format!("runner {name}") })
     }
 
+    /// The change to a runner's group that goes with a change to the runner.
+    pub(super) async fn what_the_group_learns(
+        &self,
+        runner: &Runner,
+        event: &Event,
+        write: &Consequences,
+        now: Timestamp,
+    ) -> Result<Option<Change>, StoreError> {
+        let Some(view) = self.store().group(&runner.group).await? else { return Ok(None) };
+        let after = write.after.as_deref();
+        let learned = learn(&view.record.value, runner, event, after, now, self.entropy());
+        let expected = Expected::Version(view.record.version);
+        Ok(learned.map(|record| Change::PutGroup { record, expected }))
+    }
+
     async fn commit(&self, claim: Option<&ClaimToken>, write: &mut Consequences) -> Result<(), StoreError> {
         self.apply(Write {
             operation: self.operation(),
@@ -158,7 +162,7 @@ impl Manager {
     }
 
     /// Writes, and asks again under the same operation where the answer was lost.
-    pub(super) async fn apply(&self, write: Write) -> Result<crate::store::Applied, StoreError> {
+    pub(super) async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
         match self.store().apply(write.clone()).await {
             Err(StoreError::Unclear(..)) => self.store().apply(write).await,
             answer => answer,

@@ -137,7 +137,12 @@ impl Manager {
         let Some(name) = name.and_then(|name| self.our_runner(name)) else { return Ok(None) };
         let Some(runner) = self.store().runner(&name).await? else { return Ok(None) };
         let limits = self.limits_of(&runner.value).await?;
-        Ok(consequences(&runner, &event, &limits, now))
+        let Some(mut write) = consequences(&runner, &event, &limits, now) else { return Ok(None) };
+        if runner.value.online_at.is_none() {
+            let learned = self.what_the_group_learns(&runner.value, &event, &write, now).await?;
+            write.changes.extend(learned);
+        }
+        Ok(Some(write))
     }
 
     fn our_runner(&self, name: &str) -> Option<RunnerName> {

@@ -13,12 +13,12 @@ use super::worker::{TaskError, Work};
 use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
 use crate::clock::timeout;
 use crate::domain::{
-    CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, RetireReason, Runner,
-    RunnerName, RunnerState, Scope, Secret, later,
+    CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, Runner, RunnerName,
+    RunnerState, Scope, Secret, later,
 };
 use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
-use crate::policy::placement::{Availability, after_failure};
+use crate::policy::placement::Availability;
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
 use crate::store::{GroupRecord, GroupView};
@@ -129,17 +129,10 @@ impl Manager {
         claim: &ClaimToken,
         runner: &Runner,
         detail: &str,
-        groups_fault: bool,
+        of_group: bool,
     ) -> Result<Work, TaskError> {
-        let (now, entropy) = (self.now().await?, self.entropy());
-        let event = Event::RegistrationFailed { detail: detail.to_owned() };
-        let change = |view: &GroupView| {
-            let mut record = view.record.value.clone();
-            let before = record.registration.as_ref();
-            record.registration = Some(after_failure(before, InstanceFailure::Other, detail, now, entropy));
-            groups_fault.then_some(record)
-        };
-        self.feed_with(Some(claim), &runner.name, &event, change).await?;
+        let event = Event::RegistrationFailed { detail: detail.to_owned(), of_group };
+        self.feed(Some(claim), &runner.name, &event).await?;
         Ok(Work::Done)
     }
 
@@ -200,12 +193,7 @@ impl Manager {
         instance: Instance,
     ) -> Result<Work, TaskError> {
         let event = Event::Created { id: instance.id.clone() };
-        let change = |view: &GroupView| {
-            let health = view.record.value.placements.get(&runner.placement)?;
-            // That an instance was accepted says nothing about whether its runner will register.
-            (health.kind != InstanceFailure::NeverRegistered).then(|| without_health(view, runner))
-        };
-        if self.feed_with(Some(claim), &runner.name, &event, change).await? == Fed::Gone {
+        if self.feed(Some(claim), &runner.name, &event).await? == Fed::Gone {
             tracing::warn!(runner = runner.name.as_str(), "created after its end: deleted again");
             backend.delete(&instance.id).await.map_err(|error| TaskError::outside(&error, error.retry))?;
         }
@@ -220,28 +208,8 @@ impl Manager {
         detail: &str,
     ) -> Result<Work, TaskError> {
         let event = Event::CreateFailed { kind, detail: detail.to_owned() };
-        self.feed_placement_failure(claim, runner, &event, kind, detail).await?;
+        self.feed(Some(claim), &runner.name, &event).await?;
         Ok(Work::Done)
-    }
-
-    async fn feed_placement_failure(
-        &self,
-        claim: &ClaimToken,
-        runner: &Runner,
-        event: &Event,
-        kind: InstanceFailure,
-        detail: &str,
-    ) -> Result<Fed, TaskError> {
-        let (now, entropy) = (self.now().await?, self.entropy());
-        let change = |view: &GroupView| {
-            let mut record = view.record.value.clone();
-            record.spec.placement(&runner.placement)?;
-            let before = record.placements.get(&runner.placement);
-            let health = after_failure(before, kind, detail, now, entropy);
-            record.placements.insert(runner.placement.clone(), health);
-            Some(record)
-        };
-        Ok(self.feed_with(Some(claim), &runner.name, event, change).await?)
     }
 
     /// Looks an instance up by name after an unclear `create`, until it is found or surely absent.
@@ -328,9 +296,7 @@ impl Manager {
         }
         match self.feed(Some(claim), &runner.name, &reading).await? {
             Fed::Alive(after) if matches!(after.state, RunnerState::Booting) => {
-                let detail = RetireReason::StartTimeout.to_string();
-                let kind = InstanceFailure::NeverRegistered;
-                self.feed_placement_failure(claim, &after, &Event::Tick, kind, &detail).await?;
+                self.feed(Some(claim), &after.name, &Event::Tick).await?;
                 Ok(Work::Done)
             }
             Fed::Alive(_) | Fed::Gone => Ok(Work::Done),
@@ -373,12 +339,6 @@ impl Manager {
     fn github_groups_forget(&self, scope: &Scope) {
         self.github_groups().retain(|(known, _), _| known != scope);
     }
-}
-
-fn without_health(view: &GroupView, runner: &Runner) -> GroupRecord {
-    let mut record = view.record.value.clone();
-    record.placements.remove(&runner.placement);
-    record
 }
 
 /// Whether a requested runner should begin: its placement is there and not set back, or it is the probe.

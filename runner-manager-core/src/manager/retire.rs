@@ -1,16 +1,23 @@
 //! Takes a runner away in order, or sees whether it is time to: the one path that ends runners.
 
+use std::time::Duration;
+
 use super::Manager;
 use super::advance::Fed;
 use super::provision::read_registration;
 use super::worker::{TaskError, Work};
 use crate::clock::timeout;
-use crate::domain::{Leaving, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope};
+use crate::domain::{
+    InstanceState, Leaving, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope, later,
+};
 use crate::github::GitHubErrorKind;
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, Wake, wake};
 use crate::policy::scaling::{Allowance, plan};
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
+
+/// How long a deletion that was accepted may take before it is asked for again.
+const DELETE_PATIENCE: Duration = Duration::from_mins(1);
 
 impl Manager {
     /// Does what is next for a runner on its way out, as far as it goes without waiting.
@@ -18,7 +25,7 @@ impl Manager {
         let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
         let mut runner = runner.value;
         loop {
-            let Some(event) = self.next_event(&runner).await? else { return Ok(Work::Done) };
+            let Some(event) = self.next_event(&runner).await? else { return self.rest(&runner).await };
             let before = runner.state.clone();
             match self.feed(Some(claim), name, &event).await? {
                 Fed::Gone => return Ok(Work::Done),
@@ -39,6 +46,16 @@ impl Manager {
         }
     }
 
+    /// Waits for the time at which the runner is to be looked at again.
+    async fn rest(&self, runner: &Runner) -> Result<Work, TaskError> {
+        let limits = self.limits_of(runner).await?;
+        let now = self.now().await?;
+        Ok(match wake(runner, &limits, now) {
+            Some(Wake::Retire(at)) => Work::AgainAt(at),
+            Some(Wake::Provision(_) | Wake::Held) | None => Work::Done,
+        })
+    }
+
     /// Asks the outside what the runner's state waits for, and gives the answer as an event.
     async fn next_event(&self, runner: &Runner) -> Result<Option<Event>, TaskError> {
         match &runner.state {
@@ -48,10 +65,10 @@ impl Manager {
                 self.ask_whether_busy(runner, leaving).await.map(Some)
             }
             RunnerState::Retiring { retire, .. } => match retire {
-                RetireStep::Deregister | RetireStep::Forget => self.deregister(runner).await.map(Some),
+                RetireStep::Deregister => self.deregister(runner).await.map(Some),
                 RetireStep::Grace { .. } => Ok(Some(Event::Tick)),
                 RetireStep::Delete => self.delete(runner).await.map(Some),
-                RetireStep::Confirm => self.confirm(runner).await.map(Some),
+                RetireStep::Confirm => self.confirm(runner).await,
                 RetireStep::Suspect { .. } => self.find_any_registration(runner).await.map(Some),
             },
         }
@@ -123,15 +140,20 @@ impl Manager {
         Ok(if absent { reading } else { Event::DeleteAccepted })
     }
 
-    /// Looks whether a deleted instance is gone; one that is not is deleted again after a while.
-    async fn confirm(&self, runner: &Runner) -> Result<Event, TaskError> {
+    /// Looks whether a deleted instance is gone; one that is still there after a while is deleted again.
+    async fn confirm(&self, runner: &Runner) -> Result<Option<Event>, TaskError> {
         let reading = self.instance_reading(runner).await?;
-        let there = matches!(
-            &reading,
-            Event::Instance { reading: InstanceReading::Present { state, .. }, .. }
-                if *state != crate::domain::InstanceState::Gone
-        );
-        Ok(if there { Event::Tick } else { reading })
+        let gone = match &reading {
+            Event::Instance { reading: InstanceReading::Present { state, .. }, .. } => {
+                *state == InstanceState::Gone
+            }
+            _ => true,
+        };
+        if gone {
+            return Ok(Some(reading));
+        }
+        let patience_over = self.now().await? >= later(runner.since, DELETE_PATIENCE);
+        Ok(patience_over.then_some(Event::Tick))
     }
 
     /// Looks for a registration of a recordless instance's name in every scope: its own is not known.

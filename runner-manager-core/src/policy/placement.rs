@@ -5,7 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Failure, InstanceFailure, Placement, PlacementKey, RunnerName, later};
+use super::lifecycle::Event;
+use crate::domain::{
+    Failure, InstanceFailure, Phase, Placement, PlacementKey, RetireReason, Runner, RunnerName, RunnerState,
+    later,
+};
 use crate::retry::Backoff;
 use crate::store::GroupRecord;
 
@@ -157,6 +161,129 @@ pub fn after_failure(
         Some(_) | None => later(now, PLACEMENT_BACKOFF.pause(failures, entropy)),
     };
     Health { failures, kind, last: Failure { detail: detail.to_owned(), at: now }, retry_at, probe: None }
+}
+
+/// What a group learns about its placements, and about registering, from what happened to one of its
+/// runners; `None` where it learns nothing new.
+///
+/// `after` is the runner as it goes on, `None` where it ended. `entropy` spreads retries.
+pub fn learn(
+    group: &GroupRecord,
+    before: &Runner,
+    event: &Event,
+    after: Option<&Runner>,
+    now: Timestamp,
+    entropy: u64,
+) -> Option<GroupRecord> {
+    let mut learned = group.clone();
+    if group.spec.placement(&before.placement).is_some() {
+        let key = &before.placement;
+        let health = group.placements.get(key);
+        match verdict(before, event, after) {
+            // That an instance was accepted says nothing about whether its runner will register.
+            Some(Verdict::Accepted)
+                if health.is_some_and(|health| health.kind != InstanceFailure::NeverRegistered) =>
+            {
+                learned.placements.remove(key);
+            }
+            Some(Verdict::Registered) => {
+                learned.placements.remove(key);
+            }
+            Some(Verdict::Failed(kind, detail)) => {
+                learned.placements.insert(key.clone(), after_failure(health, kind, &detail, now, entropy));
+            }
+            Some(Verdict::Accepted) | None => {}
+        }
+    }
+    match event {
+        Event::Registered { .. } => learned.registration = None,
+        Event::RegistrationFailed { detail, of_group: true } => {
+            let before = group.registration.as_ref();
+            learned.registration = Some(after_failure(before, InstanceFailure::Other, detail, now, entropy));
+        }
+        Event::RegistrationFailed { of_group: false, .. }
+        | Event::Started
+        | Event::Created { .. }
+        | Event::CreateFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Registration { .. }
+        | Event::JobStarted { .. }
+        | Event::JobCompleted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => {}
+    }
+    (learned != *group).then_some(learned)
+}
+
+/// What an event says about the placement of the runner that it happened to.
+enum Verdict {
+    /// It takes instances.
+    Accepted,
+    /// Its instances come up.
+    Registered,
+    /// It does not, or they do not.
+    Failed(InstanceFailure, String),
+}
+
+fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Verdict> {
+    match event {
+        Event::Created { .. } => return Some(Verdict::Accepted),
+        Event::CreateFailed { kind, detail } => return Some(Verdict::Failed(*kind, detail.clone())),
+        Event::JobCompleted { .. } => return Some(Verdict::Registered),
+        Event::Started
+        | Event::Registered { .. }
+        | Event::RegistrationFailed { .. }
+        | Event::CreateUnclear
+        | Event::Instance { .. }
+        | Event::Registration { .. }
+        | Event::JobStarted { .. }
+        | Event::Unneeded
+        | Event::Needed
+        | Event::OperatorRetire { .. }
+        | Event::Tick
+        | Event::Deregistered
+        | Event::DeregisterRefused
+        | Event::DeleteAccepted => {}
+    }
+    if before.online_at.is_some() {
+        return None;
+    }
+    match after.map(|after| (&after.state, after.online_at)) {
+        Some((_, Some(_))) => Some(Verdict::Registered),
+        Some((RunnerState::Retiring { why, .. }, None)) => never_came_up(before, why),
+        None if before.phase() == Phase::Booting => never_came_up(before, &RetireReason::InstanceGone),
+        Some(_) | None => None,
+    }
+}
+
+/// A machine that ended, or ran out of time, before its runner was ever online.
+fn never_came_up(before: &Runner, why: &RetireReason) -> Option<Verdict> {
+    if before.phase() != Phase::Booting {
+        return None;
+    }
+    match why {
+        RetireReason::InstanceFailed { kind, detail } => Some(Verdict::Failed(*kind, detail.clone())),
+        RetireReason::StartTimeout | RetireReason::InstanceStopped | RetireReason::InstanceGone => {
+            Some(Verdict::Failed(InstanceFailure::NeverRegistered, why.to_string()))
+        }
+        RetireReason::JobCompleted { .. }
+        | RetireReason::Surplus
+        | RetireReason::TooOld
+        | RetireReason::JobTimeout { .. }
+        | RetireReason::RegistrationFailed { .. }
+        | RetireReason::RegistrationGone
+        | RetireReason::CreateFailed { .. }
+        | RetireReason::NeverCreated
+        | RetireReason::Offline
+        | RetireReason::Orphan
+        | RetireReason::Operator { .. } => None,
+    }
 }
 
 #[cfg(test)]

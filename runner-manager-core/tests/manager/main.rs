@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation};
+use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation, Rule};
 use runner_manager_core::backend::{Backend, BackendErrorKind, Bootstrap, InstanceSpec};
 use runner_manager_core::domain::{
     DeploymentName, Limits, Owner, RetireReason, RunnerName, RunnerState, Secret,
@@ -141,6 +141,45 @@ async fn a_machine_that_never_registers_is_replaced_and_its_placement_backs_off(
     world.broken_image = false;
     all_run(&mut world, 1, HOUR).await;
     world.check(10);
+}
+
+#[tokio::test]
+async fn machines_that_end_before_they_register_open_the_breaker() {
+    let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
+    world.broken_image = true;
+    let rule = |how| Rule {
+        operation: Operation::Create,
+        chance: 1.0,
+        fault: Fault::Dies { after: Duration::from_secs(1), how },
+    };
+    let behaviour = Behaviour { faults: vec![rule(Ending::Stopped)], ..Behaviour::default() };
+    world.cloud().set_behaviour(behaviour);
+    world.queue(&spec(&["large"]), 1);
+    world.pass(HOUR).await;
+    let health = world.manager.groups().await.unwrap()[0].record.placements.values().next().cloned().unwrap();
+    assert!(health.is_open() && health.last.detail.contains("instance stopped"), "{health:?}");
+    world.broken_image = false;
+    world.cloud().set_behaviour(Behaviour::default());
+    all_run(&mut world, 1, HOUR).await;
+    assert!(world.manager.groups().await.unwrap()[0].record.placements.is_empty());
+}
+
+#[tokio::test]
+async fn wrong_credentials_hold_no_slot() {
+    use runner_manager_core::testing::simulator::{Effect, RequestFault};
+    let mut world = World::new(vec![linux(0, 2)], Behaviour::default()).await;
+    let fault = RequestFault::always(Effect::Answer { status: 401, retry_after: None });
+    world.github().faults_mut().requests.push(fault);
+    world.queue(&spec(&["large"]), 2);
+    world.pass(10 * MINUTE).await;
+    let groups = world.manager.groups().await.unwrap();
+    assert_eq!(groups[0].counts.alive(), 0, "{:?}", groups[0].counts);
+    let jobs = world.manager.jobs(&JobFilter::All, &Page::first(1)).await.unwrap();
+    let reason = jobs[0].reason.as_ref().unwrap().to_string();
+    assert!(reason.contains("registering at GitHub fails") && reason.contains("Unauthenticated"), "{reason}");
+    world.github().faults_mut().requests.clear();
+    all_run(&mut world, 2, 30 * MINUTE).await;
+    world.check(2);
 }
 
 #[tokio::test]
@@ -283,6 +322,9 @@ async fn github_refusing_a_group_backs_off_with_its_words() {
     assert!(reason.contains("no runner group \"Nowhere\""), "{reason}");
     let ended = world.manager.ended_runners(100).await.unwrap().len();
     assert!(ended < 20, "{ended} attempts in ten minutes");
+    world.manager.configure(vec![linux(0, 5)]).await.unwrap();
+    all_run(&mut world, 2, 30 * MINUTE).await;
+    world.check(5);
 }
 
 async fn foreign_instance(world: &World, owner: Owner, runner: &str) {

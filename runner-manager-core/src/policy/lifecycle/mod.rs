@@ -73,6 +73,8 @@ pub enum Event {
     RegistrationFailed {
         /// What GitHub said.
         detail: String,
+        /// Whether another runner of its group would fare no better.
+        of_group: bool,
     },
     /// The backend accepted to create its instance.
     Created {
@@ -252,6 +254,31 @@ pub fn wake(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<Wake> {
     }
 }
 
+/// Whether GitHub may still have the registration of a runner that was taken away for a reason.
+///
+/// GitHub itself removes that of an ephemeral runner whose job completed, and it was asked already where
+/// that came first.
+pub const fn may_leave_registration(why: &RetireReason) -> bool {
+    match why {
+        RetireReason::JobCompleted { .. }
+        | RetireReason::Surplus
+        | RetireReason::TooOld
+        | RetireReason::StartTimeout
+        | RetireReason::RegistrationGone
+        | RetireReason::Offline
+        | RetireReason::NeverCreated
+        | RetireReason::Orphan
+        | RetireReason::Operator { force: false } => false,
+        RetireReason::JobTimeout { .. }
+        | RetireReason::RegistrationFailed { .. }
+        | RetireReason::CreateFailed { .. }
+        | RetireReason::InstanceGone
+        | RetireReason::InstanceStopped
+        | RetireReason::InstanceFailed { .. }
+        | RetireReason::Operator { force: true } => true,
+    }
+}
+
 /// When the next reading of an idle runner that is to go may count.
 fn next_reading(runner: &Runner, leaving: &Leaving, now: Timestamp) -> Timestamp {
     let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
@@ -259,8 +286,8 @@ fn next_reading(runner: &Runner, leaving: &Leaving, now: Timestamp) -> Timestamp
     settled.max(apart).max(now)
 }
 
-/// A pause that grows with the time something has taken already, between one second and one minute.
+/// A pause that grows with the time something has taken already, between 100 ms and one minute.
 fn pause_after(since: Timestamp, now: Timestamp) -> Duration {
     let spent = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    (spent / 4).clamp(Duration::from_secs(1), Duration::from_mins(1))
+    (spent / 4).clamp(Duration::from_millis(100), Duration::from_mins(1))
 }

@@ -1,7 +1,8 @@
 //! The way out: out of GitHub, then the instance, then the record.
 //!
-//! A runner whose job is over, or whose instance has ended, goes the other way round, because nothing can
-//! run on it any more: first the instance, then what GitHub may still have of it.
+//! A runner whose job is over, or whose instance has ended, goes without the first step, because nothing can
+//! run on it any more. Its slot is free as soon as its instance is absent; what GitHub may still have of it
+//! ([`may_leave_registration`](super::may_leave_registration)) is removed after that.
 
 use jiff::Timestamp;
 
@@ -25,7 +26,6 @@ pub(super) fn retiring(
         RetireStep::Delete => delete(why, event),
         RetireStep::Confirm => confirm(why, event),
         RetireStep::Suspect { since } => suspect(why, since, event),
-        RetireStep::Forget => forget(why, event),
     }
 }
 
@@ -58,7 +58,7 @@ fn too_early_to_count(runner: &Runner, event: &Event) -> bool {
 /// When the next try of a step is due. The longer it has taken already, the longer the pause.
 pub(super) fn next_try(runner: &Runner, retire: &RetireStep, now: Timestamp) -> Timestamp {
     match retire {
-        RetireStep::Deregister | RetireStep::Delete | RetireStep::Forget => now,
+        RetireStep::Deregister | RetireStep::Delete => now,
         RetireStep::Grace { until } => (*until).max(now),
         RetireStep::Suspect { since } => later(*since, Limits::READING_GAP).max(now),
         RetireStep::Confirm => later(now, pause_after(runner.since, now)),
@@ -163,7 +163,7 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         Event::DeleteAccepted => Change::retire(why.clone(), RetireStep::Confirm),
         Event::Instance { reading, .. } => match reading {
             InstanceReading::Absent { .. } | InstanceReading::Present { state: InstanceState::Gone, .. } => {
-                instance_is_absent(why)
+                Change::End(why.clone())
             }
             InstanceReading::Present { .. } => Change::Nothing,
         },
@@ -191,7 +191,7 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
     match event {
         Event::Instance { reading, .. } => match reading {
             InstanceReading::Absent { .. } | InstanceReading::Present { state: InstanceState::Gone, .. } => {
-                instance_is_absent(why)
+                Change::End(why.clone())
             }
             InstanceReading::Present { .. } => Change::Nothing,
         },
@@ -251,57 +251,11 @@ fn suspect(why: &RetireReason, since: Timestamp, event: &Event) -> Change {
     }
 }
 
-/// What GitHub may still have of it is being removed. GitHub calls a runner whose machine died in mid-job
-/// busy for some minutes and refuses: its registration is left to the sweep then, and holds no slot.
-fn forget(why: &RetireReason, event: &Event) -> Change {
-    match event {
-        Event::Deregistered | Event::DeregisterRefused => Change::End(why.clone()),
-        Event::JobCompleted { .. } => explained(why, event, RetireStep::Forget),
-        Event::Started
-        | Event::Registered { .. }
-        | Event::RegistrationFailed { .. }
-        | Event::Created { .. }
-        | Event::CreateFailed { .. }
-        | Event::CreateUnclear
-        | Event::Instance { .. }
-        | Event::Registration { .. }
-        | Event::JobStarted { .. }
-        | Event::Unneeded
-        | Event::Needed
-        | Event::OperatorRetire { .. }
-        | Event::Tick
-        | Event::DeleteAccepted => Change::Nothing,
-    }
-}
-
 const fn is_absent(reading: &InstanceReading) -> bool {
     matches!(
         reading,
         InstanceReading::Absent { .. } | InstanceReading::Present { state: InstanceState::Gone, .. }
     )
-}
-
-/// The slot is free once GitHub has nothing of it either. GitHub itself removes the registration of an
-/// ephemeral runner whose job completed, and it was asked already where that came first.
-fn instance_is_absent(why: &RetireReason) -> Change {
-    match why {
-        RetireReason::JobCompleted { .. }
-        | RetireReason::Surplus
-        | RetireReason::TooOld
-        | RetireReason::StartTimeout
-        | RetireReason::RegistrationGone
-        | RetireReason::Offline
-        | RetireReason::NeverCreated
-        | RetireReason::Orphan
-        | RetireReason::Operator { force: false } => Change::End(why.clone()),
-        RetireReason::JobTimeout { .. }
-        | RetireReason::RegistrationFailed { .. }
-        | RetireReason::CreateFailed { .. }
-        | RetireReason::InstanceGone
-        | RetireReason::InstanceStopped
-        | RetireReason::InstanceFailed { .. }
-        | RetireReason::Operator { force: true } => Change::retire(why.clone(), RetireStep::Forget),
-    }
 }
 
 /// A machine that stopped because its job was over stopped for that reason.

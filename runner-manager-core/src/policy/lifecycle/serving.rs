@@ -200,7 +200,7 @@ fn instance(runner: &Runner, reading: &InstanceReading, begun: Timestamp) -> Cha
                 RetireReason::InstanceFailed { kind: *kind, detail: detail.clone() },
                 RetireStep::Delete,
             ),
-            InstanceState::Gone => Change::retire(RetireReason::InstanceGone, RetireStep::Forget),
+            InstanceState::Gone => Change::End(RetireReason::InstanceGone),
         },
         InstanceReading::Absent { settle } => missing(runner, *settle, begun),
     }
@@ -209,7 +209,7 @@ fn instance(runner: &Runner, reading: &InstanceReading, begun: Timestamp) -> Cha
 fn missing(runner: &Runner, settle: Duration, begun: Timestamp) -> Change {
     match runner.missing_since {
         Some(first) if begun >= later(first, settle.max(Duration::from_secs(1))) => {
-            Change::retire(RetireReason::InstanceGone, RetireStep::Forget)
+            Change::End(RetireReason::InstanceGone)
         }
         Some(_) => Change::Nothing,
         None if begun >= later(runner.since, settle) => Change::Missing(begun),

@@ -45,17 +45,15 @@ pub(super) fn creating(
             }),
             CreateStep::Asked { .. } => Change::Nothing,
         },
-        Event::RegistrationFailed { detail } => match create {
+        Event::RegistrationFailed { detail, .. } => match create {
             CreateStep::Registering => {
-                let why = RetireReason::RegistrationFailed { detail: detail.clone() };
-                Change::retire(why, RetireStep::Forget)
+                Change::End(RetireReason::RegistrationFailed { detail: detail.clone() })
             }
             CreateStep::Asked { .. } => Change::Nothing,
         },
         Event::Created { .. } => Change::State(RunnerState::Booting),
         Event::CreateFailed { kind, detail } => {
-            let why = RetireReason::CreateFailed { kind: *kind, detail: detail.clone() };
-            Change::retire(why, RetireStep::Forget)
+            Change::End(RetireReason::CreateFailed { kind: *kind, detail: detail.clone() })
         }
         Event::CreateUnclear => match create {
             CreateStep::Asked { at, unclear_since: None } => Change::State(RunnerState::Creating {

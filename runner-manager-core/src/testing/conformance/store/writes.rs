@@ -148,7 +148,7 @@ pub(super) async fn a_slot_is_freed_at_the_end(on: StorageSubject) {
         RunnerState::Busy { job: None },
         RunnerState::Retiring {
             why: crate::domain::RetireReason::Surplus,
-            retire: crate::domain::RetireStep::Forget,
+            retire: crate::domain::RetireStep::Delete,
         },
     ] {
         kept.state = state;
