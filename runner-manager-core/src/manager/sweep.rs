@@ -99,6 +99,9 @@ impl Manager {
             .map_err(|error| TaskError::outside(&error, error.retry))?;
         let after = self.records(&filter).await?;
 
+        let ended = listing.iter().filter(|instance| has_ended(instance));
+        let ended = ended.filter_map(|instance| after.get(&instance.runner));
+        self.ask_for_unheard_jobs(ended.map(|record| &record.value)).await?;
         let looked_at = listing.len() + after.len();
         let mut condemned = Vec::new();
         for instance in &listing {
@@ -282,7 +285,8 @@ impl Manager {
 
         let ours: Vec<(RunnerName, &RegisteredRunner)> =
             listing.iter().filter_map(|listed| Some((self.our_registration(listed)?, listed))).collect();
-        self.ask_for_unheard_starts(&ours, &after).await?;
+        let busy = ours.iter().filter(|(_, listed)| listed.busy).filter_map(|(name, _)| after.get(name));
+        self.ask_for_unheard_jobs(busy.map(|record| &record.value)).await?;
         let mut condemned = Vec::new();
         for (name, listed) in &ours {
             let reading = read_registration(Some(listed));
@@ -308,17 +312,13 @@ impl Manager {
         self.next_sweep().await
     }
 
-    /// Asks GitHub for the longest waiting jobs of the groups with runners that run a job we did not hear of:
-    /// one of them it must be. As long as it counts as waiting, a runner would be made for it in vain.
-    async fn ask_for_unheard_starts(
-        &self,
-        listed: &[(RunnerName, &RegisteredRunner)],
-        records: &Records,
-    ) -> Result<(), TaskError> {
+    /// Asks GitHub for the longest waiting jobs of the groups of runners that have a job, or had one, of which
+    /// we did not hear: it must be among them. As long as it counts as waiting, a runner would be made for it
+    /// in vain.
+    async fn ask_for_unheard_jobs(&self, runners: impl Iterator<Item = &Runner>) -> Result<(), TaskError> {
         let mut unheard: BTreeMap<&GroupName, usize> = BTreeMap::new();
-        let busy = listed.iter().filter(|(_, listed)| listed.busy).filter_map(|(name, _)| records.get(name));
-        for record in busy.filter(|record| may_take_a_job(&record.value.state)) {
-            *unheard.entry(&record.value.group).or_default() += 1;
+        for runner in runners.filter(|runner| has_no_job_yet(&runner.state)) {
+            *unheard.entry(&runner.group).or_default() += 1;
         }
         for (group, mut left) in unheard {
             let filter = JobFilter::Queued(group.clone());
@@ -423,8 +423,8 @@ impl Manager {
     }
 }
 
-/// Whether a runner that runs a job by now runs one that is not on its record.
-const fn may_take_a_job(state: &RunnerState) -> bool {
+/// Whether a job that the runner has or had by now is not on its record.
+const fn has_no_job_yet(state: &RunnerState) -> bool {
     match state {
         RunnerState::Requested
         | RunnerState::Creating { .. }

@@ -21,10 +21,11 @@ async fn two_hundred_webhooks_are_accepted_and_the_manager_is_killed_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_killed_again_and_again() {
+    const SEED: u64 = 0x5eed;
     const KILLS: u64 = 10;
     const FIRST_JOBS: u64 = 30;
     const JOBS_EACH: u64 = 12;
-    let mut random: u64 = std::env::var("RM_SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
+    let mut random = SEED;
     let mut world = World::start(40, "").await;
     world
         .cloud_behaves(json!({

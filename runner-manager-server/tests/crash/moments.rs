@@ -156,6 +156,20 @@ async fn the_jobs_begin_and_nobody_hears_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_jobs_begin_and_end_and_nobody_hears_of_it() {
+    let mut world = World::start(4 * MAX as u64, "").await;
+    world.cloud_behaves(json!({"boot_time": "3s"})).await;
+    world.queue(MAX as u64, 0).await;
+    world.wait("all boot", |seen| seen.in_state("booting") == MAX && seen.begun() == 0).await;
+    world.kill();
+    world.door.closes();
+    let in_vain = 2 * MAX as u64;
+    world.wait("all is told in vain", |seen| seen.github.webhooks.refused == in_vain).await;
+    world.restart();
+    assert_eq!(world.finish(MAX as u64).await.cloud.total.created, MAX as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_jobs_end_and_nobody_hears_of_it() {
     let mut world = start().await;
     world.queue(JOBS, 3).await;
@@ -163,6 +177,8 @@ async fn the_jobs_end_and_nobody_hears_of_it() {
     world.kill();
     world.door.closes();
     world.wait("their ends are told in vain", |seen| seen.github.webhooks.refused == MAX as u64).await;
+    // The cloud is the first to say that something has ended.
+    world.github_holds(Some(("GET", "/orgs/*/actions/runners")), 2).await;
     world.restart();
     assert_eq!(world.finish(JOBS).await.cloud.total.created, JOBS);
 }
