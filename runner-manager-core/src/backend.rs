@@ -209,6 +209,77 @@ impl BackendError {
 /// by a time-out, and a call that was dropped counts as unclear.
 ///
 /// [`Unclear`]: BackendErrorKind::Unclear
+///
+/// # Example
+/// The smallest one: a shelf with room for one instance.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use std::time::Duration;
+/// use async_trait::async_trait;
+/// use jiff::Timestamp;
+/// use runner_manager_core::backend::{Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec};
+/// use runner_manager_core::domain::{Instance, InstanceId, InstanceState, Owner, RunnerName};
+///
+/// #[derive(Debug, Default)]
+/// struct Shelf(Mutex<Option<(Owner, Instance)>>);
+///
+/// #[async_trait]
+/// impl Backend for Shelf {
+///     async fn create(&self, spec: &InstanceSpec) -> Result<Instance, BackendError> {
+///         let mut place = self.0.lock().expect("nobody panics with it");
+///         match &*place {
+///             Some((owner, there)) if *owner == spec.owner && there.runner == spec.runner => Ok(there.clone()),
+///             Some(_) => Err(BackendError::new(BackendErrorKind::NoCapacity, "create", "the shelf is full")),
+///             None => {
+///                 let instance = Instance {
+///                     id: InstanceId::new(spec.runner.as_str()),
+///                     runner: spec.runner.clone(),
+///                     group: spec.group.clone(),
+///                     state: InstanceState::Running,
+///                     created_at: Timestamp::UNIX_EPOCH,
+///                 };
+///                 *place = Some((spec.owner.clone(), instance.clone()));
+///                 Ok(instance)
+///             }
+///         }
+///     }
+///
+///     async fn delete(&self, id: &InstanceId) -> Result<(), BackendError> {
+///         let mut place = self.0.lock().expect("nobody panics with it");
+///         if place.as_ref().is_some_and(|(_, there)| there.id == *id) {
+///             *place = None;
+///         }
+///         Ok(())
+///     }
+///
+///     async fn get(&self, id: &InstanceId) -> Result<Option<Instance>, BackendError> {
+///         let place = self.0.lock().expect("nobody panics with it");
+///         Ok(place.as_ref().map(|(_, there)| there.clone()).filter(|there| there.id == *id))
+///     }
+///
+///     async fn find(&self, name: &RunnerName) -> Result<Option<Instance>, BackendError> {
+///         self.get(&InstanceId::new(name.as_str())).await
+///     }
+///
+///     async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
+///         let place = self.0.lock().expect("nobody panics with it");
+///         Ok(place.iter().filter(|(of, _)| of == owner).map(|(_, there)| there.clone()).collect())
+///     }
+///
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities { unique_names: true, settle: Duration::ZERO, update: false }
+///     }
+/// }
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let shelf = Shelf::default();
+/// assert_eq!(shelf.find(&RunnerName::new("acme-linux-1")?).await?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
@@ -309,6 +380,57 @@ pub struct ConnectContext {
 /// # Errors
 /// Faults in settings are [`SettingsFault`]s, so that the configuration can show where they are; a failed
 /// connection is a [`BackendError`].
+///
+/// # Example
+/// ```
+/// use std::sync::Arc;
+/// use async_trait::async_trait;
+/// use runner_manager_core::backend::{
+///     Backend, BackendError, BackendErrorKind, BackendKind, BackendRegistry, ConnectContext, PlacementSettings,
+///     SettingsFault,
+/// };
+/// use schemars::{Schema, json_schema};
+/// use serde_json::Value;
+///
+/// /// Knows its settings, but is always closed.
+/// #[derive(Debug)]
+/// struct Closed;
+///
+/// #[async_trait]
+/// impl BackendKind for Closed {
+///     fn kind(&self) -> &'static str {
+///         "closed"
+///     }
+///
+///     fn backend_schema(&self) -> Schema {
+///         json_schema!({"type": "object", "additionalProperties": false})
+///     }
+///
+///     fn placement_schema(&self) -> Schema {
+///         json_schema!({"type": "object", "properties": {"shelf": {"type": "string"}}})
+///     }
+///
+///     fn check(&self, _settings: &Value) -> Result<(), Vec<SettingsFault>> {
+///         Ok(())
+///     }
+///
+///     fn placements(&self, placement: &Value) -> Result<Vec<PlacementSettings>, Vec<SettingsFault>> {
+///         let fault = || SettingsFault { path: vec!["shelf".to_owned()], message: "is missing".to_owned() };
+///         let shelf = placement["shelf"].as_str().ok_or_else(|| vec![fault()])?;
+///         Ok(vec![PlacementSettings { description: format!("shelf {shelf}"), settings: placement.clone() }])
+///     }
+///
+///     async fn connect(&self, _: &Value, _: ConnectContext) -> Result<Arc<dyn Backend>, BackendError> {
+///         Err(BackendError::new(BackendErrorKind::Unsupported, "connect", "it is closed"))
+///     }
+/// }
+///
+/// let registry = BackendRegistry::new().register(Arc::new(Closed));
+/// let kind = registry.get("closed").expect("it was registered");
+/// let faults = kind.placements(&serde_json::json!({})).expect_err("a shelf must be named");
+/// assert_eq!(faults[0].path, ["shelf"]);
+/// ```
+#[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait BackendKind: Debug + Send + Sync + 'static {
     /// The word that stands for it in the configuration, such as `docker`.

@@ -12,7 +12,7 @@
 //! | `POST /instances/{id}/ended` | the agent on it powered it off |
 //! | `GET /started?after=N` | the instances that began to run after the `N`th, with their JIT configs |
 //! | `GET /books` | the cloud's own books ([`Books`](super::Books)) |
-//! | `POST /script` | changes its behaviour ([`Script`](super::Script)) |
+//! | `POST /script` | changes its behaviour ([`Script`]) |
 //!
 //! Faults happen to the instances' routes alone, never to those by which a test looks and steers.
 

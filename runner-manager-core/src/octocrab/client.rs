@@ -10,11 +10,13 @@ use ::octocrab::service::middleware::base_uri::BaseUriLayer;
 use ::octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use ::octocrab::{AuthState, EncodingKey, Octocrab, OctocrabBuilder};
 use http::header::{ACCEPT, HeaderName, USER_AGENT};
+use http::uri::Scheme;
 use http::{HeaderValue, Uri};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::settings::{Credentials, OctocrabSettings, SettingsError, check_token};
 
@@ -27,8 +29,13 @@ const HEADERS: [(HeaderName, &str); 3] = [
 /// A client of the API at an address. It bears the App's web token, or nothing where there is none.
 pub(super) fn build(api_url: &str, settings: &OctocrabSettings) -> Result<Octocrab, SettingsError> {
     let uri: Uri = api_url.parse().map_err(|_| SettingsError::Url(api_url.to_owned()))?;
-    let tls =
-        HttpsConnectorBuilder::new().with_native_roots().map_err(|why| SettingsError::Roots(why.into()))?;
+    // What speaks plain HTTP needs no certificates, and there may be none.
+    let tls = if uri.scheme() == Some(&Scheme::HTTP) {
+        let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        HttpsConnectorBuilder::new().with_tls_config(config.with_no_client_auth())
+    } else {
+        HttpsConnectorBuilder::new().with_native_roots().map_err(|why| SettingsError::Roots(why.into()))?
+    };
     let mut connector = TimeoutConnector::new(tls.https_or_http().enable_http1().build());
     connector.set_connect_timeout(Some(settings.connect_timeout));
     connector.set_read_timeout(Some(settings.read_timeout));

@@ -1,3 +1,5 @@
+//! The GitHub client against a transport that plays answers from a script.
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

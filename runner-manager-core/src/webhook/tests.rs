@@ -1,3 +1,5 @@
+//! Webhooks as GitHub documents them, and as nobody should send them.
+
 use std::path::PathBuf;
 
 use proptest::prelude::{any, prop_oneof, proptest};

@@ -8,8 +8,7 @@
 //! Promises 1 and 5 are kept here: what is busy is retired only when its job completed, its instance is
 //! gone, an operator forces it, or its `max_job_time` ran out; `create` is asked for once.
 
-// In a table two rows may well say the same.
-#![allow(clippy::match_same_arms)]
+#![allow(clippy::match_same_arms, reason = "in a table two rows may well say the same")]
 
 mod retiring;
 mod serving;
