@@ -30,9 +30,8 @@ async fn github_holds_its_reply_with_the_jit_config_and_then_to_the_removal() {
     world.restart();
     // Their secrets are lost: they go, and others come.
     world
-        .wait("all are being removed", |seen| {
-            seen.said("its registration is being removed") == MAX
-                && seen.github.runners.removed.get(&Removal::Deleted) == Some(&(MAX as u64))
+        .wait("their registrations are being removed", |seen| {
+            seen.github.runners.removed.contains_key(&Removal::Deleted)
         })
         .await;
     world.kill();
