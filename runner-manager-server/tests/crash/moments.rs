@@ -39,7 +39,10 @@ async fn github_holds_its_reply_with_the_jit_config_and_then_to_the_removal() {
     world.restart();
     let seen = world.finish(JOBS).await;
     assert_eq!(seen.cloud.total.created, JOBS);
-    assert_eq!(seen.github.runners.registered, JOBS + MAX as u64);
+    // The second kill may come while those who took their places are being registered.
+    let (lost, most) = (seen.github.runners.registered - JOBS, 2 * MAX as u64);
+    assert!((MAX as u64..=most).contains(&lost), "{lost} secrets were lost");
+    assert_eq!(seen.github.runners.removed.get(&Removal::Deleted), Some(&lost));
 }
 
 #[tokio::test(flavor = "multi_thread")]
