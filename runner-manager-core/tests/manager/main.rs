@@ -210,6 +210,7 @@ async fn jobs_that_began_unheard_make_no_runner_in_vain() {
         world.deliver = |action| action == "queued";
         world.queue(&spec(&["large"]).seconds(seconds), 10);
         all_run(&mut world, 10, 2 * HOUR).await;
+        world.pass(10 * MINUTE).await;
         world.check(10);
         assert_eq!(world.books().total.created, 10, "jobs of {seconds} s");
         let jobs = world.manager.jobs(&JobFilter::All, &Page::first(20)).await.unwrap();
