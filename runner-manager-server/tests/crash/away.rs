@@ -14,7 +14,7 @@ const LONG: Duration = Duration::from_mins(5);
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_runners_go_in_order_over_kills_at_each_step() {
     let mut world = World::start(5, "min_idle: 2, idle_timeout: 0s, removal_grace: 5s,").await;
-    world.wait("there are some", |seen| seen.in_state("booting") == IDLE).await;
+    world.wait("there are some", |seen| seen.in_state("booting") + seen.in_state("idle") == IDLE).await;
     world.wait_online(IDLE).await;
     // The sweep at the start sees that they are online; nobody needs them any more then.
     world.kill();

@@ -118,7 +118,7 @@ async fn the_instances_boot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runners_are_idle() {
     let mut world = World::start(MAX as u64, "min_idle: 5,").await;
-    world.wait("they boot, as far as is known", |seen| seen.in_state("booting") == MAX).await;
+    world.wait("there are all", |seen| seen.in_state("booting") + seen.in_state("idle") == MAX).await;
     world.wait_online(MAX).await;
     // The sweep at the start sees that they are online.
     world.kill();
