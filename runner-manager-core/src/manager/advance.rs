@@ -116,8 +116,11 @@ impl Manager {
             let Some(mut write) = consequences(&runner, event, &limits, now) else {
                 return Ok(Fed::Alive(Box::new(runner.value)));
             };
-            let learned = self.what_the_group_learns(&runner.value, event, &write, now).await?;
-            write.changes.extend(learned);
+            if let Some(learned) = self.what_the_group_learns(&runner.value, event, &write, now).await? {
+                write.changes.push(learned);
+                let group = runner.value.group.clone();
+                write.tasks.push(NewTask::now(Task::Reconcile { group }));
+            }
             // Whoever holds a task carries on with it: it is queued again for later, but not for at once.
             write.tasks.retain(|task| {
                 let own = claim.is_some_and(|claim| claim.key == task.task.key());

@@ -1,15 +1,15 @@
 //! The groups as this process last read them, for matching jobs without reading the store each time.
 //!
-//! The store has the truth. A job that is matched by a list a few seconds old is put right by the next
-//! reconcile of the group that it was counted for.
+//! The store has the truth. A job that is matched by a list a few seconds old to a group that is drained, full
+//! or gone meanwhile is passed on by that group's next reconcile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Manager;
-use crate::domain::{GroupName, JobId, Labels, Repository, RunnerGroup, Scope, later};
+use crate::domain::{GroupName, RunnerGroup, Scope, WorkflowJob, later};
 use crate::policy::matching::{Asked, candidates};
 use crate::store::{Draining, StoreError};
 
@@ -24,18 +24,40 @@ pub(super) struct Listed {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Catalogue(Mutex<Option<(Timestamp, Arc<[Listed]>)>>);
+pub(super) struct Catalogue(Mutex<Cached>);
+
+#[derive(Debug, Default)]
+struct Cached {
+    groups: Option<(Timestamp, Arc<[Listed]>)>,
+    /// How often it was forgotten: what was read before that is not kept.
+    forgotten: u64,
+}
 
 impl Catalogue {
     /// Has the next reader read the store.
     pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut cached = self.lock();
+        cached.groups = None;
+        cached.forgotten += 1;
     }
 
-    fn fresh(&self, now: Timestamp) -> Option<Arc<[Listed]>> {
-        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (read_at, groups) = cached.as_ref()?;
-        (now < later(*read_at, MAX_AGE)).then(|| groups.clone())
+    fn fresh(&self, now: Timestamp) -> Result<Arc<[Listed]>, u64> {
+        let cached = self.lock();
+        match &cached.groups {
+            Some((read_at, groups)) if now < later(*read_at, MAX_AGE) => Ok(groups.clone()),
+            Some(_) | None => Err(cached.forgotten),
+        }
+    }
+
+    fn keep(&self, groups: &Arc<[Listed]>, read_at: Timestamp, forgotten: u64) {
+        let mut cached = self.lock();
+        if cached.forgotten == forgotten {
+            cached.groups = Some((read_at, groups.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,9 +65,10 @@ impl Manager {
     /// All groups, at most a few seconds old.
     pub(super) async fn listed_groups(&self) -> Result<Arc<[Listed]>, StoreError> {
         let now = self.parts().clock.now();
-        if let Some(groups) = self.inner.catalogue.fresh(now) {
-            return Ok(groups);
-        }
+        let forgotten = match self.inner.catalogue.fresh(now) {
+            Ok(groups) => return Ok(groups),
+            Err(forgotten) => forgotten,
+        };
         let groups: Arc<[Listed]> = self
             .store()
             .groups()
@@ -53,7 +76,7 @@ impl Manager {
             .into_iter()
             .map(|view| Listed { draining: view.record.value.draining, spec: view.record.value.spec })
             .collect();
-        *self.inner.catalogue.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, groups.clone()));
+        self.inner.catalogue.keep(&groups, now, forgotten);
         Ok(groups)
     }
 
@@ -67,16 +90,17 @@ impl Manager {
     }
 
     /// The groups that would serve a job, best first, without those that make no new runners.
-    pub(super) fn serving(
-        &self,
-        groups: &[Listed],
-        job: JobId,
-        repository: &Repository,
-        enterprise: Option<&str>,
-        labels: &Labels,
-    ) -> Vec<GroupName> {
+    pub(super) fn serving(&self, groups: &[Listed], job: &WorkflowJob) -> Vec<GroupName> {
+        let enterprise = job.enterprise.as_deref();
+        self.serving_asked(
+            groups,
+            Asked { job: job.id, repository: &job.repository, enterprise, labels: &job.labels },
+        )
+    }
+
+    /// As [`serving`](Self::serving), for a job that has no record yet.
+    pub(super) fn serving_asked(&self, groups: &[Listed], asked: Asked<'_>) -> Vec<GroupName> {
         let open = groups.iter().filter(|group| group.draining.is_none()).map(|group| &group.spec);
-        let asked = Asked { job, repository, enterprise, labels };
         candidates(open, asked, self.parts().settings.balance)
             .iter()
             .map(|group| group.name.clone())

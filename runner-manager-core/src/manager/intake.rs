@@ -10,6 +10,7 @@ use crate::domain::{
 };
 use crate::policy::jobs;
 use crate::policy::lifecycle::Event;
+use crate::policy::matching::Asked;
 use crate::queue::{NewTask, Priority, Task};
 use crate::store::{Change, Expected, StoreError, Versioned, Write};
 
@@ -112,8 +113,8 @@ impl Manager {
     async fn group_for(&self, seen: &JobObservation) -> Result<Option<GroupName>, StoreError> {
         let groups = self.listed_groups().await?;
         let enterprise = seen.enterprise.as_deref();
-        let serving = self.serving(&groups, seen.id, &seen.repository, enterprise, &seen.labels);
-        Ok(serving.into_iter().next())
+        let asked = Asked { job: seen.id, repository: &seen.repository, enterprise, labels: &seen.labels };
+        Ok(self.serving_asked(&groups, asked).into_iter().next())
     }
 
     /// What follows for the runner that has, or had, the job: it moves in the same step as the job, so that

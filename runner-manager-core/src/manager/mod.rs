@@ -33,7 +33,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use intake::Taken;
-pub use operate::{GroupStatus, JobStatus};
+pub use operate::{ConfigureError, GroupStatus, JobStatus};
 pub use statistics::{Statistics, StatisticsSnapshot};
 
 use crate::backend::Backend;

@@ -6,15 +6,36 @@ use serde::Serialize;
 
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
-use crate::domain::{EndedRunner, GroupName, JobId, Runner, RunnerGroup, RunnerName, WorkflowJob};
+use crate::domain::{
+    BackendName, EndedRunner, GroupName, JobId, Phase, Runner, RunnerGroup, RunnerName, WorkflowJob,
+};
 use crate::policy::lifecycle::Event;
 use crate::policy::placement::{Choice, choose};
 use crate::policy::waiting::{WaitReason, reason};
 use crate::queue::{DeadTask, NewTask, QueueStatistics, Task};
 use crate::store::{
     Change, Draining, Expected, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter,
-    StoreError, Versioned, Write,
+    StoreError, Versioned, Write, all_runners,
 };
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Runners live on a backend that is not configured.
+    #[error(
+        "{runners} runners live on backend {backend}, which is configured no more: keep it until they are gone \
+         (take away its groups first)"
+    )]
+    BackendInUse {
+        /// The backend.
+        backend: BackendName,
+        /// How many runners live on it.
+        runners: usize,
+    },
+}
 
 /// A group as people want to see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,8 +63,10 @@ impl Manager {
     /// reload only.
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot take it.
-    pub async fn configure(&self, groups: Vec<RunnerGroup>) -> Result<(), StoreError> {
+    /// [`ConfigureError`] when the store cannot take it, or when runners live on a backend that is configured
+    /// no more: nobody could take them away. Nothing was changed then.
+    pub async fn configure(&self, groups: Vec<RunnerGroup>) -> Result<(), ConfigureError> {
+        self.all_backends_are_there().await?;
         let mut known: BTreeMap<GroupName, GroupView> = BTreeMap::new();
         for view in self.store().groups().await? {
             known.insert(view.record.value.spec.name.clone(), view);
@@ -59,7 +82,20 @@ impl Manager {
             self.set_draining(&name, |_| Some(Draining::Removed)).await?;
         }
         self.inner.catalogue.forget();
-        self.queue().push(vec![NewTask::now(Task::SyncConfiguration)]).await
+        Ok(self.queue().push(vec![NewTask::now(Task::SyncConfiguration)]).await?)
+    }
+
+    async fn all_backends_are_there(&self) -> Result<(), ConfigureError> {
+        let mut stranded: BTreeMap<BackendName, usize> = BTreeMap::new();
+        for runner in all_runners(self.store(), &RunnerFilter::All).await? {
+            if self.backend(&runner.value.backend).is_none() {
+                *stranded.entry(runner.value.backend).or_default() += 1;
+            }
+        }
+        match stranded.into_iter().next() {
+            Some((backend, runners)) => Err(ConfigureError::BackendInUse { backend, runners }),
+            None => Ok(()),
+        }
     }
 
     async fn put_spec(&self, spec: RunnerGroup, before: Option<GroupView>) -> Result<(), StoreError> {
@@ -128,14 +164,18 @@ impl Manager {
         Err(StoreError::Conflict { record: format!("group {group}") })
     }
 
-    /// Has a runner go: an idle one in order, a busy one only with `force`, which kills its job. Tells
-    /// whether there is such a runner.
+    /// Has a runner go: an idle one in order, a busy one only with `force`, which kills its job. One that its
+    /// backend is being asked for is left until it exists. Tells whether there is such a runner.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot take it.
     pub async fn retire(&self, runner: &RunnerName, force: bool) -> Result<bool, StoreError> {
-        if self.store().runner(runner).await?.is_none() {
-            return Ok(false);
+        let Some(record) = self.store().runner(runner).await? else { return Ok(false) };
+        if !force && record.value.phase() == Phase::Booting {
+            // It may be online, or busy, since it was last looked at.
+            if let Ok((reading, None)) = self.registration_reading(&record.value.scope, &record.value).await {
+                self.feed(None, runner, &reading).await?;
+            }
         }
         self.feed(None, runner, &Event::OperatorRetire { force }).await?;
         Ok(true)

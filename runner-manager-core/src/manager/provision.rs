@@ -149,7 +149,7 @@ impl Manager {
             (spec.placement(&runner.placement), self.backend(&runner.backend))
         else {
             let detail = format!("group {} has this placement no more", runner.group);
-            return self.create_failed(claim, runner, InstanceFailure::Other, &detail).await;
+            return self.create_failed(claim, runner, InstanceFailure::Other, &detail, Retry::Backoff).await;
         };
         let spec = InstanceSpec {
             runner: runner.name.clone(),
@@ -170,7 +170,7 @@ impl Manager {
         match answer {
             Ok(Ok(instance)) => self.created(claim, runner, backend, instance).await,
             Ok(Err(error)) if error.kind != BackendErrorKind::Unclear => {
-                self.create_failed(claim, runner, failure_kind(&error), &error.to_string()).await
+                self.create_failed(claim, runner, failure_kind(&error), &error.to_string(), error.retry).await
             }
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(
@@ -195,7 +195,7 @@ impl Manager {
         let event = Event::Created { id: instance.id.clone() };
         if self.feed(Some(claim), &runner.name, &event).await? == Fed::Gone {
             tracing::warn!(runner = runner.name.as_str(), "created after its end: deleted again");
-            backend.delete(&instance.id).await.map_err(|error| TaskError::outside(&error, error.retry))?;
+            self.ask_backend("delete", backend.delete(&instance.id)).await?;
         }
         Ok(Work::Done)
     }
@@ -206,8 +206,13 @@ impl Manager {
         runner: &Runner,
         kind: InstanceFailure,
         detail: &str,
+        retry: Retry,
     ) -> Result<Work, TaskError> {
-        let event = Event::CreateFailed { kind, detail: detail.to_owned() };
+        let retry_after = match retry {
+            Retry::After(pause) => Some(pause),
+            Retry::Never | Retry::Backoff => None,
+        };
+        let event = Event::CreateFailed { kind, detail: detail.to_owned(), retry_after };
         self.feed(Some(claim), &runner.name, &event).await?;
         Ok(Work::Done)
     }
@@ -243,17 +248,13 @@ impl Manager {
             return Err(TaskError::outside(reason, Retry::Backoff));
         };
         let begun = self.now().await?;
-        let limit = self.parts().settings.call_timeout;
         let look = async {
             match &runner.instance {
                 Some(id) => backend.get(id).await,
                 None => backend.find(&runner.name).await,
             }
         };
-        let found = timeout(&*self.parts().clock, limit, look)
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("get: {timed_out}"), Retry::Backoff))?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let found = self.ask_backend("get", look).await?;
         let reading = match found {
             Some(instance) => InstanceReading::Present { id: instance.id, state: instance.state },
             None => InstanceReading::Absent { settle: backend.capabilities().settle },
@@ -318,11 +319,7 @@ impl Manager {
         if let Some((id, _)) = known.filter(|(_, read_at)| now < later(*read_at, GROUP_ID_AGE)) {
             return Ok(Some(id));
         }
-        let limit = self.parts().settings.call_timeout;
-        let listed = timeout(&*self.parts().clock, limit, self.github().runner_groups(scope))
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("runner_groups: {timed_out}"), Retry::Backoff))?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let listed = self.ask_github("runner_groups", self.github().runner_groups(scope)).await?;
         let found = listed.iter().find(|listed| listed.name.to_lowercase() == key.1).map(|listed| listed.id);
         if let Some(id) = found {
             self.github_groups().insert(key, (id, now));
@@ -344,8 +341,9 @@ impl Manager {
 /// Whether a requested runner should begin: its placement is there and not set back, or it is the probe.
 fn may_start(group: &GroupRecord, runner: &Runner, now: Timestamp) -> bool {
     let usable = |health: &crate::policy::placement::Health| match health.availability(now) {
-        Availability::Open | Availability::Probe => true,
-        Availability::SetBack { .. } => false,
+        Availability::Open => true,
+        // One of those that waited may try, and the group says which.
+        Availability::Probe | Availability::SetBack { .. } => false,
         Availability::Probing { .. } => health.probe.as_ref().is_some_and(|(probe, _)| *probe == runner.name),
     };
     group.draining.is_none()

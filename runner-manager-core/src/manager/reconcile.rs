@@ -28,7 +28,10 @@ impl Manager {
     pub(super) async fn reconcile(&self, claim: &ClaimToken, name: &GroupName) -> Result<Work, TaskError> {
         let mut conflicts = 0;
         loop {
-            let Some(view) = self.store().group(name).await? else { return Ok(Work::Done) };
+            let Some(view) = self.store().group(name).await? else {
+                self.inner.catalogue.forget();
+                return self.place_waiting(claim, &JobFilter::Queued(name.clone())).await;
+            };
             let now = self.now().await?;
             let (allowance, placement) = allowance(&view, now);
             let record = &view.record.value;
@@ -46,7 +49,10 @@ impl Manager {
                 }
                 continue;
             }
-            return self.settle(claim, &view, plan, now).await;
+            match self.settle(claim, &view, plan, now).await? {
+                Settled::Changed => {}
+                Settled::Rests(work) => return Ok(work),
+            }
         }
     }
 
@@ -112,30 +118,40 @@ impl Manager {
         view: &GroupView,
         plan: Plan,
         now: Timestamp,
-    ) -> Result<Work, TaskError> {
-        self.cancel(claim, view, plan.cancel).await?;
+    ) -> Result<Settled, TaskError> {
+        if self.cancel(claim, view, plan.cancel).await? {
+            return Ok(Settled::Changed);
+        }
         let mut again = self.give_up_idle(claim, view, plan.surplus_idle, now).await?;
         if plan.overflow > 0 {
-            let left = self.pass_on(claim, view, plan.overflow).await?;
-            again = earliest(again, look_again(view, left, now));
+            let left = self.pass_on(claim, view, plan.overflow, now).await?;
+            if left < plan.overflow {
+                return Ok(Settled::Changed);
+            }
+            again = earliest(again, Some(later(now, OVERFLOW_PAUSE)));
+        }
+        if plan.held_back > 0 {
+            again = earliest(again, blocked_until(view, now));
         }
         let counts = &view.counts;
         if view.record.value.draining == Some(Draining::Removed) && counts.alive() == 0 && counts.queued == 0
         {
             self.remove_group(claim, view).await?;
         }
-        Ok(again.map_or(Work::Done, Work::AgainAt))
+        Ok(Settled::Rests(again.map_or(Work::Done, Work::AgainAt)))
     }
 
-    async fn cancel(&self, claim: &ClaimToken, view: &GroupView, count: u32) -> Result<(), StoreError> {
+    /// Cancels requested runners that no job needs; tells whether there were any.
+    async fn cancel(&self, claim: &ClaimToken, view: &GroupView, count: u32) -> Result<bool, StoreError> {
         if count == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let filter = RunnerFilter::Phase(view.record.value.spec.name.clone(), Phase::Requested);
-        for runner in self.store().runners(&filter, &Page::first(count.min(BATCH) as usize)).await? {
+        let requested = self.store().runners(&filter, &Page::first(count.min(BATCH) as usize)).await?;
+        for runner in &requested {
             self.feed(Some(claim), &runner.value.name, &Event::Unneeded).await?;
         }
-        Ok(())
+        Ok(!requested.is_empty())
     }
 
     /// Tells the idle runners that no job needs, the oldest first, that they are to go once they were idle
@@ -166,32 +182,28 @@ impl Manager {
     }
 
     /// Moves waiting jobs to the next group that fits and has room; says how many are left.
-    async fn pass_on(&self, claim: &ClaimToken, view: &GroupView, overflow: u32) -> Result<u32, StoreError> {
+    async fn pass_on(
+        &self,
+        claim: &ClaimToken,
+        view: &GroupView,
+        overflow: u32,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
         let name = &view.record.value.spec.name;
-        let groups = self.store().groups().await?;
-        let listed = self.listed_groups().await?;
-        let mut room: Vec<(GroupName, u32)> = groups
-            .iter()
-            .filter(|other| other.record.value.spec.name != *name)
-            .map(|other| {
-                let spec = &other.record.value.spec;
-                (spec.name.clone(), room_for_jobs(spec.bounds, &other.counts))
-            })
-            .collect();
         let leaving = view.record.value.draining.is_some();
+        let mut room = self.room_elsewhere(name, now).await?;
         if !leaving && room.iter().all(|(_, free)| *free == 0) {
             return Ok(overflow);
         }
+        let listed = self.listed_groups().await?;
         let filter = JobFilter::Queued(name.clone());
         let mut left = overflow;
         for job in self.store().jobs(&filter, &Page::first(overflow.min(BATCH) as usize)).await? {
-            let asked = &job.value;
-            let enterprise = asked.enterprise.as_deref();
-            let fitting = self.serving(&listed, asked.id, &asked.repository, enterprise, &asked.labels);
-            let target = fitting
+            let fitting = self.serving(&listed, &job.value);
+            let place = fitting
                 .iter()
                 .find_map(|fits| room.iter().position(|(group, free)| group == fits && *free > 0));
-            let target = match target {
+            let target = match place {
                 Some(at) => {
                     room[at].1 -= 1;
                     Some(room[at].0.clone())
@@ -205,6 +217,24 @@ impl Manager {
             left -= 1;
         }
         Ok(left)
+    }
+
+    /// How many waiting jobs each of the other groups could take over now. One that is blocked takes none, or
+    /// two that are would pass the same jobs back and forth.
+    async fn room_elsewhere(
+        &self,
+        name: &GroupName,
+        now: Timestamp,
+    ) -> Result<Vec<(GroupName, u32)>, StoreError> {
+        let groups = self.store().groups().await?;
+        let others = groups.iter().filter(|other| other.record.value.spec.name != *name);
+        Ok(others
+            .map(|other| {
+                let spec = &other.record.value.spec;
+                let (allowance, _) = allowance(other, now);
+                (spec.name.clone(), room_for_jobs(spec.bounds, &other.counts, allowance))
+            })
+            .collect())
     }
 
     async fn move_job(
@@ -242,17 +272,20 @@ impl Manager {
 
     /// Places the waiting jobs that no group served, after the groups have changed.
     pub(super) async fn place_unserved(&self, claim: &ClaimToken) -> Result<Work, TaskError> {
+        self.inner.catalogue.forget();
+        self.place_waiting(claim, &JobFilter::Unserved).await
+    }
+
+    /// Gives waiting jobs to the groups that would serve them: jobs of no group, or of one that is gone.
+    async fn place_waiting(&self, claim: &ClaimToken, filter: &JobFilter) -> Result<Work, TaskError> {
         let listed = self.listed_groups().await?;
         let mut after = None;
         loop {
-            let page = Page { after, limit: BATCH as usize };
-            let jobs = self.store().jobs(&JobFilter::Unserved, &page).await?;
+            let jobs = self.store().jobs(filter, &Page { after, limit: BATCH as usize }).await?;
             for job in &jobs {
-                let asked = &job.value;
-                let enterprise = asked.enterprise.as_deref();
-                let serving = self.serving(&listed, asked.id, &asked.repository, enterprise, &asked.labels);
-                if let Some(group) = serving.into_iter().next() {
-                    self.move_job(claim, job, Some(group)).await?;
+                let group = self.serving(&listed, &job.value).into_iter().next();
+                if group.as_ref() != job.value.demand() {
+                    self.move_job(claim, job, group).await?;
                 }
             }
             match jobs.last() {
@@ -261,6 +294,14 @@ impl Manager {
             }
         }
     }
+}
+
+/// How a group is left that makes nothing.
+enum Settled {
+    /// Something was changed: it is to be looked at again.
+    Changed,
+    /// There is nothing to do for now.
+    Rests(Work),
 }
 
 fn allowance(view: &GroupView, now: Timestamp) -> (Allowance, Option<(&Placement, bool)>) {
@@ -278,15 +319,10 @@ fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestam
     }
 }
 
-/// When a group with jobs that it cannot serve should look again: when a placement may be tried again,
-/// or another group may have room. A slot that is freed is told by a task of its own.
-fn look_again(view: &GroupView, left: u32, now: Timestamp) -> Option<Timestamp> {
-    if left == 0 {
-        return None;
-    }
-    let blocked = match choose(&view.record.value, now) {
+/// When a placement of the group may be tried again.
+fn blocked_until(view: &GroupView, now: Timestamp) -> Option<Timestamp> {
+    match choose(&view.record.value, now) {
         Choice::Use(_) | Choice::Probe(_) => None,
         Choice::Blocked { until } => Some(until),
-    };
-    earliest(blocked, Some(later(now, OVERFLOW_PAUSE)))
+    }
 }

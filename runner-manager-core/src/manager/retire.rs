@@ -11,7 +11,7 @@ use crate::domain::{
     InstanceState, Leaving, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope, later,
 };
 use crate::github::GitHubErrorKind;
-use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, Wake, wake};
+use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, Wake, is_overdue, wake};
 use crate::policy::scaling::{Allowance, plan};
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
@@ -24,8 +24,11 @@ impl Manager {
     pub(super) async fn retire_task(&self, claim: &ClaimToken, name: &RunnerName) -> Result<Work, TaskError> {
         let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
         let mut runner = runner.value;
+        if is_overdue(&runner, &self.limits_of(&runner).await?, self.now().await?) {
+            tracing::error!(runner = runner.name.as_str(), state = ?runner.state, "its retirement is stuck");
+        }
         loop {
-            let Some(event) = self.next_event(&runner).await? else { return self.rest(&runner).await };
+            let Some(event) = self.next_event(claim, &runner).await? else { return self.rest(&runner).await };
             let before = runner.state.clone();
             match self.feed(Some(claim), name, &event).await? {
                 Fed::Gone => return Ok(Work::Done),
@@ -57,12 +60,12 @@ impl Manager {
     }
 
     /// Asks the outside what the runner's state waits for, and gives the answer as an event.
-    async fn next_event(&self, runner: &Runner) -> Result<Option<Event>, TaskError> {
+    async fn next_event(&self, claim: &ClaimToken, runner: &Runner) -> Result<Option<Event>, TaskError> {
         match &runner.state {
             RunnerState::Requested | RunnerState::Creating { .. } | RunnerState::Booting => Ok(None),
             RunnerState::Idle { leaving: None } | RunnerState::Busy { .. } => Ok(Some(Event::Tick)),
             RunnerState::Idle { leaving: Some(leaving) } => {
-                self.ask_whether_busy(runner, leaving).await.map(Some)
+                self.ask_whether_busy(claim, runner, leaving).await.map(Some)
             }
             RunnerState::Retiring { retire, .. } => match retire {
                 RetireStep::Deregister => self.deregister(runner).await.map(Some),
@@ -75,13 +78,20 @@ impl Manager {
     }
 
     /// A reading for an idle runner that is to go; or that it is needed after all.
-    async fn ask_whether_busy(&self, runner: &Runner, leaving: &Leaving) -> Result<Event, TaskError> {
+    async fn ask_whether_busy(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        leaving: &Leaving,
+    ) -> Result<Event, TaskError> {
         if leaving.reason == RetireReason::Surplus && !self.has_surplus(runner).await? {
             return Ok(Event::Needed);
         }
         let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
         if let Some(failed) = failed {
-            tracing::warn!(runner = runner.name.as_str(), %failed, "GitHub did not say whether it is busy");
+            // Unknown: the count of readings begins anew, and GitHub is asked again when it wants to be.
+            self.feed(Some(claim), &runner.name, &reading).await?;
+            return Err(failed);
         }
         Ok(reading)
     }
@@ -130,11 +140,7 @@ impl Manager {
             let reason = format!("backend {} is not configured any more", named.backend);
             return Err(TaskError::outside(reason, Retry::Backoff));
         };
-        let limit = self.parts().settings.call_timeout;
-        timeout(&*self.parts().clock, limit, backend.delete(id))
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("delete: {timed_out}"), Retry::Backoff))?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        self.ask_backend("delete", backend.delete(id)).await?;
         let reading = self.instance_reading(&named).await?;
         let absent = matches!(&reading, Event::Instance { reading: InstanceReading::Absent { .. }, .. });
         Ok(if absent { reading } else { Event::DeleteAccepted })
@@ -171,12 +177,8 @@ impl Manager {
         &self,
         name: &RunnerName,
     ) -> Result<Option<(Scope, RegistrationReading)>, TaskError> {
-        let limit = self.parts().settings.call_timeout;
         for scope in self.scopes().await? {
-            let found = timeout(&*self.parts().clock, limit, self.github().find_runner(&scope, name))
-                .await
-                .map_err(|timed_out| TaskError::outside(format!("find_runner: {timed_out}"), Retry::Backoff))?
-                .map_err(|error| TaskError::outside(&error, error.retry))?;
+            let found = self.ask_github("find_runner", self.github().find_runner(&scope, name)).await?;
             if found.is_some() {
                 return Ok(Some((scope, read_registration(found.as_ref()))));
             }
@@ -190,16 +192,10 @@ impl Manager {
             return Ok(Work::Done);
         }
         let limit = self.parts().settings.call_timeout;
-        let found = timeout(&*self.parts().clock, limit, self.github().find_runner(scope, name))
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("find_runner: {timed_out}"), Retry::Backoff))?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let found = self.ask_github("find_runner", self.github().find_runner(scope, name)).await?;
         let Some(found) = found.filter(|found| !found.online && !found.busy) else { return Ok(Work::Done) };
         for connected in self.parts().backends.values() {
-            let instance = timeout(&*self.parts().clock, limit, connected.backend.find(name))
-                .await
-                .map_err(|timed_out| TaskError::outside(format!("find: {timed_out}"), Retry::Backoff))?
-                .map_err(|error| TaskError::outside(&error, error.retry))?;
+            let instance = self.ask_backend("find", connected.backend.find(name)).await?;
             if instance.is_some() {
                 return Ok(Work::Done);
             }

@@ -17,8 +17,8 @@ use super::worker::{TaskError, Work};
 use crate::backend::Backend;
 use crate::clock::timeout;
 use crate::domain::{
-    BackendName, GroupName, Instance, InstanceState, JobRef, Label, Limits, OperationId, PlacementKey,
-    RetireStep, Runner, RunnerName, RunnerState, Scope, later,
+    BackendName, GroupName, Instance, InstanceState, JobRef, Label, Leaving, Limits, OperationId,
+    PlacementKey, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope, later,
 };
 use crate::github::RegisteredRunner;
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
@@ -26,8 +26,10 @@ use crate::policy::orphans::{
     InstanceVerdict, RegistrationVerdict, most_condemned, recordless_instance, recordless_registration,
 };
 use crate::queue::{ClaimToken, NewTask, Task};
-use crate::retry::Retry;
 use crate::store::{Change, JobFilter, Page, RunnerFilter, StoreError, Versioned, Write, all_runners};
+
+/// How long a listing may take: it has many pages, and holds nobody up.
+const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How long a job waits before GitHub is asked whether it still does.
 const JOB_AGE: Duration = Duration::from_mins(10);
@@ -92,17 +94,17 @@ impl Manager {
         let before = self.records(&filter).await?;
         let begun = self.now().await?;
         let owner = &self.parts().owner;
-        let limit = self.parts().settings.lease;
-        let listing = timeout(&*self.parts().clock, limit, backend.list(owner))
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("list: {timed_out}"), Retry::Backoff))?
+        let listing = self
+            .within(LISTING_TIMEOUT, "list", backend.list(owner))
+            .await?
             .map_err(|error| TaskError::outside(&error, error.retry))?;
         let after = self.records(&filter).await?;
 
         let ended = listing.iter().filter(|instance| has_ended(instance));
         let ended = ended.filter_map(|instance| after.get(&instance.runner));
         self.ask_for_unheard_jobs(ended.map(|record| &record.value)).await?;
-        let looked_at = listing.len() + after.len();
+        let unrecorded = listing.iter().filter(|instance| !after.contains_key(&instance.runner)).count();
+        let looked_at = after.len() + unrecorded;
         let mut condemned = Vec::new();
         for instance in &listing {
             match after.get(&instance.runner) {
@@ -116,9 +118,16 @@ impl Manager {
         condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
         if self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
             for one in condemned {
-                self.condemn(claim, &*backend, one).await?;
+                // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
+                match self.condemn(claim, &*backend, one).await {
+                    Err(TaskError::Outside { reason, .. }) => {
+                        tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
+                    }
+                    outcome => outcome?,
+                }
             }
         }
+        self.see_that_each_is_looked_at(&after).await?;
         self.next_sweep().await
     }
 
@@ -183,7 +192,11 @@ impl Manager {
         let spec = groups.iter().map(|group| &group.spec).find(|spec| spec.name == instance.group);
         let limits = spec.map_or_else(Limits::default, |spec| spec.limits);
         let verdict = recordless_instance(instance, reading, limits.start_timeout, begun);
-        let InstanceVerdict::Adopt(state) = verdict else { return Ok(None) };
+        let InstanceVerdict::Adopt(mut state) = verdict else { return Ok(None) };
+        if let (RunnerState::Idle { leaving }, None) = (&mut state, spec) {
+            // Of a group that is configured no more: nobody will ever need it.
+            *leaving = Some(Leaving { reason: RetireReason::Surplus, not_busy_at: None });
+        }
         let any_scope = || groups.first().map(|group| group.spec.scope.clone());
         let scope =
             found.map(|(scope, _)| scope).or_else(|| spec.map(|spec| spec.scope.clone())).or_else(any_scope);
@@ -257,11 +270,7 @@ impl Manager {
             }
             Condemned::Double(instance) => {
                 tracing::warn!(runner = instance.runner.as_str(), id = %instance.id, "a second instance is deleted");
-                let limit = self.parts().settings.call_timeout;
-                timeout(&*self.parts().clock, limit, backend.delete(&instance.id))
-                    .await
-                    .map_err(|timed_out| TaskError::outside(format!("delete: {timed_out}"), Retry::Backoff))?
-                    .map_err(|error| TaskError::outside(&error, error.retry))
+                self.ask_backend("delete", backend.delete(&instance.id)).await
             }
             Condemned::Registration(_) => Ok(()),
         }
@@ -270,16 +279,16 @@ impl Manager {
     // --- a scope at GitHub ---------------------------------------------------------------------------
 
     pub(super) async fn sweep_scope(&self, claim: &ClaimToken, scope: &Scope) -> Result<Work, TaskError> {
+        self.inner.catalogue.forget();
         if !self.scopes().await?.contains(scope) {
             return Ok(Work::Done);
         }
         let filter = RunnerFilter::Scope(scope.clone());
         let before = self.records(&filter).await?;
         let begun = self.now().await?;
-        let limit = self.parts().settings.lease;
-        let listing = timeout(&*self.parts().clock, limit, self.github().runners(scope))
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("runners: {timed_out}"), Retry::Backoff))?
+        let listing = self
+            .within(LISTING_TIMEOUT, "runners", self.github().runners(scope))
+            .await?
             .map_err(|error| TaskError::outside(&error, error.retry))?;
         let after = self.records(&filter).await?;
 
@@ -305,10 +314,13 @@ impl Manager {
         for record in unchanged(&before, &after).filter(|record| !listed.contains(&record.value.name)) {
             self.missing_registration(claim, record).await?;
         }
-        if self.within_reason(&scope.to_string(), condemned.len(), ours.len() + after.len()) {
+        let unrecorded = ours.iter().filter(|(name, _)| !after.contains_key(name)).count();
+        if self.within_reason(&scope.to_string(), condemned.len(), after.len() + unrecorded) {
             self.suspect_registrations(scope, condemned).await?;
         }
         self.ask_for_old_jobs(scope, begun).await?;
+        self.see_that_each_is_looked_at(&after).await?;
+        self.reconcile_all(scope).await?;
         self.next_sweep().await
     }
 
@@ -330,6 +342,32 @@ impl Manager {
             }
         }
         Ok(())
+    }
+
+    /// Queues again what each runner waits for. Almost always it waits already and nothing changes; where it
+    /// does not, for whatever reason, the runner would hold its slot for ever.
+    async fn see_that_each_is_looked_at(&self, records: &Records) -> Result<(), TaskError> {
+        const BATCH: usize = 200;
+        let now = self.now().await?;
+        let mut tasks = Vec::new();
+        for record in records.values() {
+            let limits = self.limits_of(&record.value).await?;
+            // Whoever holds it is done or gone by then.
+            let held = later(now, self.parts().settings.lease);
+            tasks.push(wake_task(&record.value, &limits, now).or_else(|| held_task(&record.value, held)));
+        }
+        for batch in tasks.into_iter().flatten().collect::<Vec<_>>().chunks(BATCH) {
+            self.queue().push(batch.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    /// Has every group of a scope compared with what it should have, whatever events were missed.
+    async fn reconcile_all(&self, scope: &Scope) -> Result<(), TaskError> {
+        let groups = self.listed_groups().await?;
+        let of_scope = groups.iter().filter(|group| group.spec.scope == *scope);
+        let tasks = of_scope.map(|group| NewTask::now(Task::Reconcile { group: group.spec.name.clone() }));
+        Ok(self.queue().push(tasks.collect()).await?)
     }
 
     /// Asks GitHub for the jobs of a scope that have waited longest: one whose start and end were never told
@@ -440,6 +478,13 @@ const fn has_ended(instance: &Instance) -> bool {
         InstanceState::Stopped | InstanceState::Failed(..) | InstanceState::Gone => true,
         InstanceState::Pending | InstanceState::Running => false,
     }
+}
+
+/// The task of a runner that a worker should hold now.
+fn held_task(runner: &Runner, at: Timestamp) -> Option<NewTask> {
+    let (name, backend) = (runner.name.clone(), runner.backend.clone());
+    matches!(runner.state, RunnerState::Creating { .. })
+        .then(|| NewTask::at(Task::Provision { runner: name, backend }, at))
 }
 
 /// The records that were the same before and after a listing.

@@ -3,6 +3,7 @@
 //! Every lane has workers of its own, as many as may be under way at a time. A worker waits in the queue's
 //! `claim`, which returns as soon as there is something to do: nothing is polled.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use jiff::Timestamp;
 
 use super::Manager;
+use crate::backend::BackendError;
 use crate::clock::timeout;
 use crate::domain::later;
+use crate::github::GitHubError;
 use crate::queue::{Claim, Lane, NewTask, Task};
 use crate::retry::{Backoff, Retry};
 use crate::store::StoreError;
@@ -177,12 +180,7 @@ impl Manager {
             None => self.count(kind, "lost"),
             Some(Ok(Ok(Work::Done))) => self.report(&claim, "done", self.queue().ack(&claim.token).await),
             Some(Ok(Ok(Work::AgainAt(at)))) => {
-                let pushed = self.queue().push(vec![NewTask::at(claim.task.clone(), at)]).await;
-                let answer = match pushed {
-                    Ok(()) => self.queue().ack(&claim.token).await,
-                    Err(error) => Err(error),
-                };
-                self.report(&claim, "later", answer);
+                self.report(&claim, "later", self.again(&claim, at).await);
             }
             Some(Ok(Err(error))) => self.failed(&claim, &error).await,
             Some(Err(_)) => {
@@ -190,6 +188,11 @@ impl Manager {
                 self.failed(&claim, &error).await;
             }
         }
+    }
+
+    async fn again(&self, claim: &Claim, at: Timestamp) -> Result<(), StoreError> {
+        self.queue().push(vec![NewTask::at(claim.task.clone(), at)]).await?;
+        self.queue().ack(&claim.token).await
     }
 
     async fn failed(&self, claim: &Claim, error: &TaskError) {
@@ -201,8 +204,12 @@ impl Manager {
                 let answer = self.queue().bury(&claim.token, &error.to_string()).await;
                 return self.report(claim, "buried", answer);
             }
+            // Queued anew rather than put back, so that whatever happens meanwhile can bring it forward.
             TaskError::Outside { retry: Retry::After(pause), .. } => {
-                *pause + TASK_BACKOFF.pause(1, self.entropy())
+                tracing::warn!(task = %claim.task, ?pause, %error, "task has to wait");
+                let at =
+                    later(self.now().await.unwrap_or(now), *pause + TASK_BACKOFF.pause(1, self.entropy()));
+                return self.report(claim, "failed", self.again(claim, at).await);
             }
             TaskError::Outside { .. } | TaskError::Store(_) => {
                 TASK_BACKOFF.pause(claim.attempt, self.entropy())
@@ -225,6 +232,38 @@ impl Manager {
                 return;
             }
         }
+    }
+
+    /// Waits for a backend's answer, but not for longer than a call may take.
+    pub(super) async fn ask_backend<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, TaskError> {
+        let limit = self.parts().settings.call_timeout;
+        self.within(limit, what, call).await?.map_err(|error| TaskError::outside(&error, error.retry))
+    }
+
+    /// Waits for GitHub's answer, but not for longer than a call may take.
+    pub(super) async fn ask_github<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, GitHubError>> + Send,
+    ) -> Result<T, TaskError> {
+        let limit = self.parts().settings.call_timeout;
+        self.within(limit, what, call).await?.map_err(|error| TaskError::outside(&error, error.retry))
+    }
+
+    /// Waits for an answer of the outside, but not for longer than `limit`.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        call: impl Future<Output = T> + Send,
+    ) -> Result<T, TaskError> {
+        timeout(&*self.parts().clock, limit, call)
+            .await
+            .map_err(|timed_out| TaskError::outside(format!("{what}: {timed_out}"), Retry::Backoff))
     }
 
     fn report(&self, claim: &Claim, outcome: &'static str, answer: Result<(), StoreError>) {

@@ -151,16 +151,17 @@ pub fn after_failure(
     entropy: u64,
 ) -> Health {
     // Runners that were under way together fail together: while the pause runs, that is one failure.
-    let failures = match before {
-        Some(health) if now < health.retry_at => health.failures,
-        Some(health) => health.failures.saturating_add(1),
-        None => 1,
-    };
-    let retry_at = match before {
-        Some(health) if now < health.retry_at => health.retry_at,
-        Some(_) | None => later(now, PLACEMENT_BACKOFF.pause(failures, entropy)),
-    };
-    Health { failures, kind, last: Failure { detail: detail.to_owned(), at: now }, retry_at, probe: None }
+    if let Some(health) = before.filter(|health| now < health.retry_at) {
+        return health.clone();
+    }
+    let failures = before.map_or(1, |health| health.failures.saturating_add(1));
+    Health {
+        failures,
+        kind,
+        last: Failure { detail: detail.to_owned(), at: now },
+        retry_at: later(now, PLACEMENT_BACKOFF.pause(failures, entropy)),
+        probe: None,
+    }
 }
 
 /// What a group learns about its placements, and about registering, from what happened to one of its
@@ -190,7 +191,11 @@ pub fn learn(
                 learned.placements.remove(key);
             }
             Some(Verdict::Failed(kind, detail)) => {
-                learned.placements.insert(key.clone(), after_failure(health, kind, &detail, now, entropy));
+                let mut failed = after_failure(health, kind, &detail, now, entropy);
+                if let Event::CreateFailed { retry_after: Some(pause), .. } = event {
+                    failed.retry_at = failed.retry_at.max(later(now, *pause));
+                }
+                learned.placements.insert(key.clone(), failed);
             }
             Some(Verdict::Accepted) | None => {}
         }
@@ -218,7 +223,19 @@ pub fn learn(
         | Event::DeregisterRefused
         | Event::DeleteAccepted => {}
     }
+    if after.is_none_or(|after| after.phase() == Phase::Retiring) {
+        forget_probe(&mut learned, &before.name);
+    }
     (learned != *group).then_some(learned)
+}
+
+/// A probe that goes without having told anything makes room for another.
+fn forget_probe(group: &mut GroupRecord, runner: &RunnerName) {
+    for health in group.placements.values_mut().chain(&mut group.registration) {
+        if health.probe.as_ref().is_some_and(|(probe, _)| probe == runner) {
+            health.probe = None;
+        }
+    }
 }
 
 /// What an event says about the placement of the runner that it happened to.
@@ -234,7 +251,7 @@ enum Verdict {
 fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Verdict> {
     match event {
         Event::Created { .. } => return Some(Verdict::Accepted),
-        Event::CreateFailed { kind, detail } => return Some(Verdict::Failed(*kind, detail.clone())),
+        Event::CreateFailed { kind, detail, .. } => return Some(Verdict::Failed(*kind, detail.clone())),
         Event::JobCompleted { .. } => return Some(Verdict::Registered),
         Event::Started
         | Event::Registered { .. }
@@ -330,7 +347,7 @@ mod tests {
     #[test]
     fn failures_of_one_moment_count_once_and_pauses_grow() {
         let first = fail(None, at(0));
-        assert_eq!(fail(Some(&first), at(1)), Health { last: fail(None, at(1)).last, ..first.clone() });
+        assert_eq!(fail(Some(&first), at(1)), first);
         let mut health = first;
         let mut pauses = Vec::new();
         for _ in 0..10 {

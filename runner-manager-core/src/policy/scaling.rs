@@ -26,6 +26,8 @@ pub struct Plan {
     pub surplus_idle: u32,
     /// Waiting jobs that this group cannot serve now and another group might.
     pub overflow: u32,
+    /// Runners that are wanted and for which there is room, but which no placement takes now.
+    pub held_back: u32,
 }
 
 /// Compares what a group has with what it should have.
@@ -41,17 +43,25 @@ pub fn plan(bounds: Bounds, counts: &GroupCounts, draining: bool, allowance: All
         Allowance::One => 1,
         Allowance::Nothing => 0,
     };
-    let create = want.saturating_sub(free).min(room).min(allowed);
+    let missing = want.saturating_sub(free).min(room);
+    let create = missing.min(allowed);
     let surplus = free.saturating_sub(want);
     let cancel = surplus.min(counts.requested);
     let surplus_idle = (surplus - cancel).min(counts.idle);
     let served = if draining { 0 } else { free + create };
-    Plan { create, cancel, surplus_idle, overflow: counts.queued.saturating_sub(served) }
+    let overflow = counts.queued.saturating_sub(served);
+    Plan { create, cancel, surplus_idle, overflow, held_back: missing - create }
 }
 
 /// How many more waiting jobs a group could take over from another one.
-pub fn room_for_jobs(bounds: Bounds, counts: &GroupCounts) -> u32 {
-    let could_have = counts.free() + bounds.max().saturating_sub(counts.alive());
+pub fn room_for_jobs(bounds: Bounds, counts: &GroupCounts, allowance: Allowance) -> u32 {
+    let room = bounds.max().saturating_sub(counts.alive());
+    let could_make = match allowance {
+        Allowance::Any => room,
+        Allowance::One => room.min(1),
+        Allowance::Nothing => 0,
+    };
+    let could_have = counts.free() + could_make;
     could_have.saturating_sub(counts.queued.saturating_add(bounds.min_idle()))
 }
 
@@ -90,7 +100,7 @@ mod tests {
     fn a_draining_group_gives_up_all_that_is_free() {
         let bounds = Bounds::new(2, 10).unwrap();
         let given = plan(bounds, &counts(4, 1, 2, 3), true, Allowance::Nothing);
-        assert_eq!(given, Plan { create: 0, cancel: 1, surplus_idle: 2, overflow: 4 });
+        assert_eq!(given, Plan { create: 0, cancel: 1, surplus_idle: 2, overflow: 4, held_back: 0 });
     }
 
     #[test]
@@ -98,7 +108,8 @@ mod tests {
         let bounds = Bounds::new(0, 10).unwrap();
         assert_eq!(plan(bounds, &counts(4, 0, 0, 0), false, Allowance::One).create, 1);
         let blocked = plan(bounds, &counts(4, 0, 0, 0), false, Allowance::Nothing);
-        assert_eq!((blocked.create, blocked.overflow), (0, 4));
+        assert_eq!((blocked.create, blocked.overflow, blocked.held_back), (0, 4, 4));
+        assert_eq!(room_for_jobs(bounds, &counts(0, 0, 0, 0), Allowance::Nothing), 0);
     }
 
     fn any_counts() -> impl Strategy<Value = GroupCounts> {
@@ -150,7 +161,7 @@ mod tests {
             let plan = plan(bounds, &counts, false, Allowance::Any);
             prop_assert!(counts.free() + plan.create + plan.overflow >= counts.queued);
             if plan.overflow > 0 {
-                prop_assert_eq!(room_for_jobs(bounds, &counts), 0);
+                prop_assert_eq!(room_for_jobs(bounds, &counts, Allowance::Any), 0);
             }
         }
     }

@@ -65,7 +65,8 @@ impl fmt::Display for WaitReason {
             Self::Blocked { group, what, last, until } => {
                 write!(f, "group {group} is blocked: {what}: {}; next try at {until:.0}", last.detail)
             }
-            Self::Starting { group, runners } => write!(f, "group {group} has {runners} runners starting"),
+            Self::Starting { group, runners: 1 } => write!(f, "a runner of group {group} is starting"),
+            Self::Starting { group, runners } => write!(f, "{runners} runners of group {group} are starting"),
             Self::Assigning(group) => {
                 write!(f, "group {group} has an idle runner, GitHub is about to give it the job")
             }
@@ -114,11 +115,12 @@ fn in_group(view: &GroupView, now: Timestamp) -> WaitReason {
     let (record, counts) = (&view.record.value, &view.counts);
     let group = record.spec.name.clone();
     let starting = counts.creating + counts.booting + counts.requested;
+    let all_served = counts.queued <= counts.free();
     if record.draining.is_some() {
         WaitReason::Draining(group)
-    } else if counts.idle > 0 {
+    } else if counts.idle > 0 && all_served {
         WaitReason::Assigning(group)
-    } else if starting > 0 {
+    } else if starting > 0 && all_served {
         WaitReason::Starting { group, runners: starting }
     } else if counts.alive() >= record.spec.bounds.max() {
         WaitReason::AtMax { group, max: record.spec.bounds.max() }
@@ -190,7 +192,7 @@ mod tests {
         let starting = GroupCounts { queued: 1, booting: 1, ..counts };
         assert_eq!(
             says(&job(&["large"], Some("linux")), &[GroupView { counts: starting, ..linux() }]),
-            "group linux has 1 runners starting"
+            "a runner of group linux is starting"
         );
         let mut drained = linux();
         drained.record.value.draining = Some(Draining::Operator);

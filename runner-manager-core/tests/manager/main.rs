@@ -342,6 +342,61 @@ async fn github_refusing_a_group_backs_off_with_its_words() {
     world.check(5);
 }
 
+#[tokio::test]
+async fn two_blocked_groups_do_not_pass_the_same_jobs_back_and_forth() {
+    let zones = [("zone-a".to_owned(), Some(0))].into();
+    let groups = vec![linux(0, 5), group("other", &["large"], 0, 5, &["zone-a"])];
+    let mut world = World::new(groups, Behaviour { zones, ..Behaviour::default() }).await;
+    world.queue(&spec(&["large"]), 10);
+    world.pass(10 * MINUTE).await;
+    let tasks = world.manager.statistics().snapshot().tasks;
+    let reconciled: u64 =
+        tasks.iter().filter(|((kind, _), _)| *kind == "reconcile").map(|(_, count)| count).sum();
+    assert!(reconciled < 400, "{reconciled} reconciles in ten minutes: {tasks:?}");
+    world.cloud().set_behaviour(Behaviour::default());
+    all_run(&mut world, 10, HOUR).await;
+    world.check(10);
+}
+
+#[tokio::test]
+async fn idle_runners_are_made_once_a_blocked_placement_opens_without_any_job() {
+    let zones = [("zone-a".to_owned(), Some(0))].into();
+    let mut world = World::new(vec![linux(2, 5)], Behaviour { zones, ..Behaviour::default() }).await;
+    world.pass(2 * MINUTE).await;
+    world.cloud().set_behaviour(Behaviour::default());
+    world.until("two wait", 15 * MINUTE, |world| world.books().total.alive == 2).await;
+}
+
+#[tokio::test]
+async fn a_group_that_goes_passes_its_waiting_jobs_on_and_vanishes() {
+    let zones = [("zone-a".to_owned(), Some(0))].into();
+    let mut world = World::new(vec![linux(0, 5)], Behaviour { zones, ..Behaviour::default() }).await;
+    world.queue(&spec(&["large"]), 60);
+    world.pass(MINUTE).await;
+    world.manager.configure(vec![group("heir", &["large"], 0, 100, &["zone-b"])]).await.unwrap();
+    world.cloud().set_behaviour(Behaviour::default());
+    all_run(&mut world, 60, HOUR).await;
+    world.pass(MINUTE).await;
+    let left: Vec<_> = world.manager.groups().await.unwrap();
+    assert_eq!(left.iter().map(|group| group.record.spec.name.as_str()).collect::<Vec<_>>(), ["heir"]);
+}
+
+#[tokio::test]
+async fn a_task_that_got_lost_is_queued_again_by_a_sweep() {
+    use runner_manager_core::queue::{Lane, TaskQueue};
+    let mut world = World::new(vec![linux(0, 5)], Behaviour::default()).await;
+    world.crash().await;
+    world.queue(&spec(&["large"]), 1);
+    world.step().await;
+    // Somebody takes the one task that the job's webhook queued, and loses it.
+    let lane = Lane::control();
+    for claim in world.storage.claim(&lane, 100, MINUTE, Duration::ZERO).await.unwrap() {
+        world.storage.ack(&claim.token).await.unwrap();
+    }
+    world.start();
+    all_run(&mut world, 1, 15 * MINUTE).await;
+}
+
 async fn foreign_instance(world: &World, owner: Owner, runner: &str) {
     let spec = InstanceSpec {
         runner: RunnerName::new(runner).unwrap(),

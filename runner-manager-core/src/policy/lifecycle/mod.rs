@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::domain::{
-    GitHubRunnerId, InstanceFailure, InstanceId, InstanceState, JobRef, Leaving, Limits, RetireReason,
+    GitHubRunnerId, InstanceFailure, InstanceId, InstanceState, JobRef, Leaving, Limits, Phase, RetireReason,
     RetireStep, Runner, RunnerState, later,
 };
 
@@ -86,6 +86,8 @@ pub enum Event {
         kind: InstanceFailure,
         /// What the backend said.
         detail: String,
+        /// When the backend wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The backend's answer was lost, or the worker that asked was.
     CreateUnclear,
@@ -251,6 +253,11 @@ pub fn wake(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<Wake> {
         RunnerState::Busy { .. } => limits.max_job_time.map(|limit| Wake::Retire(later(runner.since, limit))),
         RunnerState::Retiring { retire, .. } => Some(Wake::Retire(retiring::next_try(runner, retire, now))),
     }
+}
+
+/// Whether a runner's retirement takes longer than `retire_timeout`. It goes on all the same, and is shown.
+pub fn is_overdue(runner: &Runner, limits: &Limits, now: Timestamp) -> bool {
+    runner.phase() == Phase::Retiring && now >= later(runner.since, limits.retire_timeout)
 }
 
 /// Whether GitHub may still have the registration of a runner that was taken away for a reason.

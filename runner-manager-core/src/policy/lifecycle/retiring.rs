@@ -21,7 +21,7 @@ pub(super) fn retiring(
         return Change::Nothing;
     }
     match retire {
-        RetireStep::Deregister => deregister(runner, why, event, limits, now),
+        RetireStep::Deregister => deregister(why, event, limits, now),
         RetireStep::Grace { until } => grace(why, until, event, now),
         RetireStep::Delete => delete(why, event),
         RetireStep::Confirm => confirm(why, event),
@@ -66,9 +66,9 @@ pub(super) fn next_try(runner: &Runner, retire: &RetireStep, now: Timestamp) -> 
 }
 
 /// GitHub is being asked to let it go. Any sign of a job keeps it.
-fn deregister(runner: &Runner, why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp) -> Change {
+fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp) -> Change {
     match event {
-        Event::Deregistered => after_deregister(runner, why, limits, now),
+        Event::Deregistered => after_deregister(why, limits, now),
         Event::DeregisterRefused => Change::State(RunnerState::Busy { job: None }),
         Event::JobStarted { .. }
         | Event::JobCompleted { .. }
@@ -88,18 +88,13 @@ fn deregister(runner: &Runner, why: &RetireReason, event: &Event, limits: &Limit
     }
 }
 
-/// A runner that was never online cannot have been given a job, so it needs no grace; one that never had an
-/// instance is done.
-fn after_deregister(runner: &Runner, why: &RetireReason, limits: &Limits, now: Timestamp) -> Change {
+/// One that never had an instance is done. Any other waits a while, also one that was never seen online: it
+/// may have come online, and been given a job, since it was last looked at.
+fn after_deregister(why: &RetireReason, limits: &Limits, now: Timestamp) -> Change {
     if matches!(why, RetireReason::NeverCreated) {
         return Change::End(why.clone());
     }
-    let retire = if runner.online_at.is_some() {
-        RetireStep::Grace { until: later(now, limits.removal_grace) }
-    } else {
-        RetireStep::Delete
-    };
-    Change::retire(why.clone(), retire)
+    Change::retire(why.clone(), RetireStep::Grace { until: later(now, limits.removal_grace) })
 }
 
 /// GitHub let it go; a job that was assigned at the last moment may still show itself.

@@ -67,7 +67,11 @@ pub(super) fn idle(
         Event::OperatorRetire { force: true } => {
             Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
         }
-        Event::OperatorRetire { force: false } => leave(leaving, RetireReason::Operator { force: false }),
+        Event::OperatorRetire { force: false } => {
+            let not_busy_at = leaving.and_then(|leaving| leaving.not_busy_at);
+            let reason = RetireReason::Operator { force: false };
+            Change::State(RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at }) })
+        }
         Event::Tick if now >= later(runner.since, limits.max_idle_age) => {
             leave(leaving, RetireReason::TooOld)
         }

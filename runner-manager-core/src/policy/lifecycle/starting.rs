@@ -16,6 +16,10 @@ pub(super) fn requested(event: &Event) -> Change {
         Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::Registration { .. } => {
             sign_of_life(event)
         }
+        // The store lost what came after this: the instance was made.
+        Event::Instance { reading: InstanceReading::Present { .. }, .. } => {
+            Change::State(RunnerState::Booting)
+        }
         Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -52,7 +56,7 @@ pub(super) fn creating(
             CreateStep::Asked { .. } => Change::Nothing,
         },
         Event::Created { .. } => Change::State(RunnerState::Booting),
-        Event::CreateFailed { kind, detail } => {
+        Event::CreateFailed { kind, detail, .. } => {
             Change::End(RetireReason::CreateFailed { kind: *kind, detail: detail.clone() })
         }
         Event::CreateUnclear => match create {
@@ -62,10 +66,13 @@ pub(super) fn creating(
             CreateStep::Asked { unclear_since: Some(_), .. } | CreateStep::Registering => Change::Nothing,
         },
         Event::Instance { reading, begun } => looked_up(&create, reading, *begun),
-        Event::OperatorRetire { force } => {
-            let retire = if *force { RetireStep::Delete } else { RetireStep::Deregister };
-            Change::retire(RetireReason::Operator { force: *force }, retire)
-        }
+        Event::OperatorRetire { force } => match create {
+            CreateStep::Registering => {
+                Change::retire(RetireReason::Operator { force: *force }, RetireStep::Deregister)
+            }
+            // The backend is being asked: until its answer is known, nobody can say that there is no instance.
+            CreateStep::Asked { .. } => Change::Nothing,
+        },
         Event::Tick if now >= later(runner.since, limits.start_timeout) => {
             Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
         }

@@ -85,7 +85,10 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
         ("registered", Event::Registered { id: GitHubRunnerId(7) }),
         ("registration failed", Event::RegistrationFailed { detail: detail(), of_group: true }),
         ("created", Event::Created { id: InstanceId::new("i-1") }),
-        ("create failed", Event::CreateFailed { kind: InstanceFailure::NoCapacity, detail: detail() }),
+        (
+            "create failed",
+            Event::CreateFailed { kind: InstanceFailure::NoCapacity, detail: detail(), retry_after: None },
+        ),
         ("create unclear", Event::CreateUnclear),
         ("instance absent", instance(InstanceReading::Absent { settle: SETTLE })),
         ("instance running", present(InstanceState::Running)),
