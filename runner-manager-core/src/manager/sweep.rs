@@ -11,13 +11,14 @@ use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::{consequences, wake_task};
+use super::intake::Taken;
 use super::provision::read_registration;
 use super::worker::{TaskError, Work};
 use crate::backend::Backend;
 use crate::clock::timeout;
 use crate::domain::{
-    BackendName, Instance, JobRef, Label, Leaving, Limits, OperationId, PlacementKey, RetireReason,
-    RetireStep, Runner, RunnerName, RunnerState, Scope, later,
+    BackendName, GroupName, Instance, InstanceState, JobRef, Label, Leaving, Limits, OperationId,
+    PlacementKey, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope, later,
 };
 use crate::github::RegisteredRunner;
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
@@ -33,7 +34,7 @@ const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long a job waits before GitHub is asked whether it still does.
 const JOB_AGE: Duration = Duration::from_mins(10);
 
-/// How many of a group's jobs one sweep asks for.
+/// How many of a group's jobs one sweep asks for, beside one for each runner whose job is not known.
 const JOBS_ASKED: usize = 20;
 
 type Records = BTreeMap<RunnerName, Versioned<Runner>>;
@@ -99,6 +100,9 @@ impl Manager {
             .map_err(|error| TaskError::outside(&error, error.retry))?;
         let after = self.records(&filter).await?;
 
+        let ended = listing.iter().filter(|instance| has_ended(instance));
+        let ended = ended.filter_map(|instance| after.get(&instance.runner));
+        self.ask_for_unheard_jobs(ended.map(|record| &record.value)).await?;
         let unrecorded = listing.iter().filter(|instance| !after.contains_key(&instance.runner)).count();
         let looked_at = after.len() + unrecorded;
         let mut condemned = Vec::new();
@@ -141,6 +145,10 @@ impl Manager {
             .is_some_and(|known| *known != instance.id && listing.iter().any(|other| other.id == *known));
         if is_double {
             return Ok(Some(Condemned::Double(instance.clone())));
+        }
+        if let (RunnerState::Busy { job: Some(job) }, true) = (&record.value.state, has_ended(instance)) {
+            // Most often the job ended first, and we did not hear of it. Nobody would ask any more.
+            self.ask_for_job(job).await?;
         }
         let reading = InstanceReading::Present { id: instance.id.clone(), state: instance.state.clone() };
         self.feed_if_new(claim, record, &Event::Instance { reading, begun }).await?;
@@ -286,6 +294,8 @@ impl Manager {
 
         let ours: Vec<(RunnerName, &RegisteredRunner)> =
             listing.iter().filter_map(|listed| Some((self.our_registration(listed)?, listed))).collect();
+        let busy = ours.iter().filter(|(_, listed)| listed.busy).filter_map(|(name, _)| after.get(name));
+        self.ask_for_unheard_jobs(busy.map(|record| &record.value)).await?;
         let mut condemned = Vec::new();
         for (name, listed) in &ours {
             let reading = read_registration(Some(listed));
@@ -312,6 +322,26 @@ impl Manager {
         self.see_that_each_is_looked_at(&after).await?;
         self.reconcile_all(scope).await?;
         self.next_sweep().await
+    }
+
+    /// Asks GitHub for the longest waiting jobs of the groups of runners that have a job, or had one, of which
+    /// we did not hear: it must be among them. As long as it counts as waiting, a runner would be made for it
+    /// in vain.
+    async fn ask_for_unheard_jobs(&self, runners: impl Iterator<Item = &Runner>) -> Result<(), TaskError> {
+        let mut unheard: BTreeMap<&GroupName, usize> = BTreeMap::new();
+        for runner in runners.filter(|runner| has_no_job_yet(&runner.state)) {
+            *unheard.entry(&runner.group).or_default() += 1;
+        }
+        for (group, mut left) in unheard {
+            let filter = JobFilter::Queued(group.clone());
+            for job in self.store().jobs(&filter, &Page::first(left + JOBS_ASKED)).await? {
+                if left == 0 {
+                    break;
+                }
+                left -= usize::from(self.ask_for_job(&job.value.reference()).await?);
+            }
+        }
+        Ok(())
     }
 
     /// Queues again what each runner waits for. Almost always it waits already and nothing changes; where it
@@ -389,28 +419,27 @@ impl Manager {
                 Ok(())
             }
             (None, None) => self.feed_if_new(claim, record, &reading).await,
-            (Some(job), None) if absent => self.ask_for_job(job).await,
+            (Some(job), None) if absent => self.ask_for_job(job).await.map(drop),
             (Some(_), None) => Ok(()),
         }
     }
 
-    /// Reads a job at GitHub and takes in what is said, as if a webhook had.
-    async fn ask_for_job(&self, job: &JobRef) -> Result<(), TaskError> {
+    /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells whether it was news.
+    async fn ask_for_job(&self, job: &JobRef) -> Result<bool, TaskError> {
         let limit = self.parts().settings.call_timeout;
         match timeout(&*self.parts().clock, limit, self.github().job(&job.repository, job.id)).await {
             Ok(Ok(Some(seen))) => {
                 let operation = OperationId::new(format!("{}:swept", self.operation()));
-                self.take_in(&operation, &seen).await?;
-                Ok(())
+                Ok(self.take_in(&operation, &seen).await? == Taken::Recorded)
             }
-            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(None)) => Ok(false),
             Ok(Err(error)) => {
                 tracing::warn!(%job, %error, "GitHub did not say how the job fares");
-                Ok(())
+                Ok(false)
             }
             Err(error) => {
                 tracing::warn!(%job, %error, "GitHub did not say how the job fares");
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -429,6 +458,25 @@ impl Manager {
             self.queue().push(tasks).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether a job that the runner has or had by now is not on its record.
+const fn has_no_job_yet(state: &RunnerState) -> bool {
+    match state {
+        RunnerState::Requested
+        | RunnerState::Creating { .. }
+        | RunnerState::Booting
+        | RunnerState::Idle { .. }
+        | RunnerState::Busy { job: None } => true,
+        RunnerState::Busy { job: Some(_) } | RunnerState::Retiring { .. } => false,
+    }
+}
+
+const fn has_ended(instance: &Instance) -> bool {
+    match instance.state {
+        InstanceState::Stopped | InstanceState::Failed(..) | InstanceState::Gone => true,
+        InstanceState::Pending | InstanceState::Running => false,
     }
 }
 

@@ -204,6 +204,21 @@ async fn lost_webhooks_of_a_jobs_end_are_found_out() {
 }
 
 #[tokio::test]
+async fn jobs_that_began_unheard_make_no_runner_in_vain() {
+    for seconds in [30, 1200] {
+        let mut world = World::new(vec![linux(0, 100)], Behaviour::default()).await;
+        world.deliver = |action| action == "queued";
+        world.queue(&spec(&["large"]).seconds(seconds), 10);
+        all_run(&mut world, 10, 2 * HOUR).await;
+        world.pass(10 * MINUTE).await;
+        world.check(10);
+        assert_eq!(world.books().total.created, 10, "jobs of {seconds} s");
+        let jobs = world.manager.jobs(&JobFilter::All, &Page::first(20)).await.unwrap();
+        assert!(jobs.iter().all(|status| status.job.is_completed()), "every end is on record");
+    }
+}
+
+#[tokio::test]
 async fn doubled_and_late_webhooks_make_no_more_runners() {
     let mut world = World::new(vec![linux(0, 100)], Behaviour::default()).await;
     {
