@@ -1,0 +1,231 @@
+//! One listing of a backend, compared with the records.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::super::Manager;
+use super::super::advance::wake_task;
+use super::super::worker::{TaskError, Work};
+use super::{LISTING_TIMEOUT, Records, unchanged};
+use crate::backend::Backend;
+use crate::domain::{
+    BackendName, Instance, InstanceState, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner,
+    RunnerName, RunnerState,
+};
+use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
+use crate::policy::orphans::{InstanceVerdict, recordless_instance};
+use crate::queue::{ClaimToken, NewTask, Task};
+use crate::store::{Change, RunnerFilter, StoreError, Versioned, Write};
+
+/// What a sweep would condemn: it is looked at again before anything is done, and only if it is not too much.
+#[derive(Debug)]
+enum Condemned {
+    /// A record whose instance is missing.
+    Missing(Box<Versioned<Runner>>),
+    /// An instance without a record and without a registration.
+    Instance(Box<Runner>),
+    /// A second instance of a runner.
+    Double(Instance),
+}
+
+impl Manager {
+    pub(in crate::manager) async fn sweep_backend(
+        &self,
+        claim: &ClaimToken,
+        name: &BackendName,
+    ) -> Result<Work, TaskError> {
+        let Some(backend) = self.backend(name).cloned() else { return Ok(Work::Done) };
+        let filter = RunnerFilter::Backend(name.clone());
+        let before = self.records(&filter).await?;
+        let begun = self.now().await?;
+        let owner = &self.parts().owner;
+        let listing = self
+            .within(LISTING_TIMEOUT, "list", backend.list(owner))
+            .await?
+            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let after = self.records(&filter).await?;
+
+        let ended = listing.iter().filter(|instance| has_ended(instance));
+        let ended = ended.filter_map(|instance| after.get(&instance.runner));
+        self.ask_for_unheard_jobs(ended.map(|record| &record.value)).await?;
+        let unrecorded = listing.iter().filter(|instance| !after.contains_key(&instance.runner)).count();
+        let looked_at = after.len() + unrecorded;
+        let mut condemned = Vec::new();
+        for instance in &listing {
+            match after.get(&instance.runner) {
+                Some(record) => {
+                    condemned.extend(self.compare(claim, record, instance, &listing, begun).await?);
+                }
+                None => condemned.extend(self.recordless(claim, name, instance, begun).await?),
+            }
+        }
+        let missing = missing_instances(&before, &after, &listing);
+        condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
+        if self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
+            for one in condemned {
+                // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
+                match self.condemn(claim, &*backend, one).await {
+                    Err(TaskError::Outside { reason, .. }) => {
+                        tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
+                    }
+                    outcome => outcome?,
+                }
+            }
+        }
+        self.see_that_each_is_looked_at(&after).await?;
+        self.next_sweep().await
+    }
+
+    /// What the listing says of an instance that has a record.
+    async fn compare(
+        &self,
+        claim: &ClaimToken,
+        record: &Versioned<Runner>,
+        instance: &Instance,
+        listing: &[Instance],
+        begun: Timestamp,
+    ) -> Result<Option<Condemned>, TaskError> {
+        let known = record.value.instance.as_ref();
+        let is_double = known
+            .is_some_and(|known| *known != instance.id && listing.iter().any(|other| other.id == *known));
+        if is_double {
+            return Ok(Some(Condemned::Double(instance.clone())));
+        }
+        if let (RunnerState::Busy { job: Some(job) }, true) = (&record.value.state, has_ended(instance)) {
+            // Most often the job ended first, and we did not hear of it. Nobody would ask any more.
+            self.ask_for_job(job).await?;
+        }
+        let reading = InstanceReading::Present { id: instance.id.clone(), state: instance.state.clone() };
+        self.feed_if_new(claim, record, &Event::Instance { reading, begun }).await?;
+        Ok(None)
+    }
+
+    /// An instance that no record explains: adopted where it is registered, suspected where not.
+    async fn recordless(
+        &self,
+        claim: &ClaimToken,
+        backend: &BackendName,
+        instance: &Instance,
+        begun: Timestamp,
+    ) -> Result<Option<Condemned>, TaskError> {
+        let found = match self.registration_anywhere(&instance.runner).await {
+            Ok(found) => found,
+            Err(TaskError::Store(error)) => return Err(error.into()),
+            Err(unknown) => {
+                tracing::warn!(runner = instance.runner.as_str(), %unknown, "an instance without a record");
+                return Ok(None);
+            }
+        };
+        let reading = found.as_ref().map_or(RegistrationReading::Absent, |(_, reading)| *reading);
+        let groups = self.listed_groups().await?;
+        let spec = groups.iter().map(|group| &group.spec).find(|spec| spec.name == instance.group);
+        let limits = spec.map_or_else(Limits::default, |spec| spec.limits);
+        let verdict = recordless_instance(instance, reading, limits.start_timeout, begun);
+        let InstanceVerdict::Adopt(mut state) = verdict else { return Ok(None) };
+        if let (RunnerState::Idle { leaving }, None) = (&mut state, spec) {
+            // Of a group that is configured no more: nobody will ever need it.
+            *leaving = Some(Leaving { reason: RetireReason::Surplus, not_busy_at: None });
+        }
+        let any_scope = || groups.first().map(|group| group.spec.scope.clone());
+        let scope =
+            found.map(|(scope, _)| scope).or_else(|| spec.map(|spec| spec.scope.clone())).or_else(any_scope);
+        let Some(scope) = scope else { return Ok(None) };
+        let now = self.now().await?;
+        let suspect = matches!(state, RunnerState::Retiring { retire: RetireStep::Suspect { .. }, .. });
+        let runner = Runner {
+            name: instance.runner.clone(),
+            group: instance.group.clone(),
+            scope,
+            backend: backend.clone(),
+            placement: PlacementKey::unknown(),
+            requested_at: instance.created_at,
+            since: now,
+            registration: None,
+            online_at: None,
+            instance: Some(instance.id.clone()),
+            missing_since: None,
+            state,
+        };
+        if suspect {
+            return Ok(Some(Condemned::Instance(Box::new(runner))));
+        }
+        self.adopt(claim, runner, limits, now).await?;
+        Ok(None)
+    }
+
+    async fn adopt(
+        &self,
+        claim: &ClaimToken,
+        runner: Runner,
+        limits: Limits,
+        now: Timestamp,
+    ) -> Result<(), TaskError> {
+        tracing::warn!(runner = runner.name.as_str(), state = ?runner.state, "an instance without a record is adopted");
+        let mut tasks: Vec<NewTask> = wake_task(&runner, &limits, now).into_iter().collect();
+        tasks.push(NewTask::now(Task::Reconcile { group: runner.group.clone() }));
+        let write = Write {
+            operation: self.operation(),
+            claim: Some(claim.clone()),
+            changes: vec![Change::AdoptRunner { runner }],
+            tasks,
+        };
+        match self.apply(write).await {
+            Ok(_) => {
+                self.inner.statistics.count(|counters| counters.adopted += 1);
+                Ok(())
+            }
+            // It has a record after all.
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does what was found, after one more look at each by itself.
+    async fn condemn(
+        &self,
+        claim: &ClaimToken,
+        backend: &dyn Backend,
+        condemned: Condemned,
+    ) -> Result<(), TaskError> {
+        match condemned {
+            Condemned::Missing(record) => {
+                let reading = self.instance_reading(&record.value).await?;
+                self.feed_if_new(claim, &record, &reading).await
+            }
+            Condemned::Instance(runner) => {
+                let limits = self.limits_of(&runner).await?;
+                let now = self.now().await?;
+                self.adopt(claim, *runner, limits, now).await
+            }
+            Condemned::Double(instance) => {
+                tracing::warn!(runner = instance.runner.as_str(), id = %instance.id, "a second instance is deleted");
+                self.ask_backend("delete", backend.delete(&instance.id)).await
+            }
+        }
+    }
+}
+
+const fn has_ended(instance: &Instance) -> bool {
+    match instance.state {
+        InstanceState::Stopped | InstanceState::Failed(..) | InstanceState::Gone => true,
+        InstanceState::Pending | InstanceState::Running => false,
+    }
+}
+
+/// The records that should have an instance and whose instance the listing lacks.
+fn missing_instances<'a>(
+    before: &'a Records,
+    after: &'a Records,
+    listing: &[Instance],
+) -> Vec<&'a Versioned<Runner>> {
+    let listed: BTreeSet<&RunnerName> = listing.iter().map(|instance| &instance.runner).collect();
+    unchanged(before, after)
+        .filter(|record| match record.value.state {
+            RunnerState::Booting | RunnerState::Idle { .. } | RunnerState::Busy { .. } => true,
+            // Those that are on their way in or out are looked at by tasks of their own.
+            RunnerState::Requested | RunnerState::Creating { .. } | RunnerState::Retiring { .. } => false,
+        })
+        .filter(|record| !listed.contains(&record.value.name))
+        .collect()
+}

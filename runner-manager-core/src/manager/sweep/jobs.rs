@@ -1,0 +1,91 @@
+//! Jobs of which we did not hear all: asked for at GitHub, one by one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::Manager;
+use super::super::intake::Taken;
+use super::super::worker::TaskError;
+use crate::clock::timeout;
+use crate::domain::{GroupName, JobRef, OperationId, Runner, RunnerState, Scope, later};
+use crate::store::{JobFilter, Page};
+
+/// How long a job waits before GitHub is asked whether it still does.
+const JOB_AGE: Duration = Duration::from_mins(10);
+
+/// How many of a group's jobs one sweep asks for, beside one for each runner whose job is not known.
+const JOBS_ASKED: usize = 20;
+
+impl Manager {
+    /// Asks GitHub for the longest waiting jobs of the groups of runners that have a job, or had one, of which
+    /// we did not hear: it must be among them. As long as it counts as waiting, a runner would be made for it
+    /// in vain.
+    pub(super) async fn ask_for_unheard_jobs(
+        &self,
+        runners: impl Iterator<Item = &Runner>,
+    ) -> Result<(), TaskError> {
+        let mut unheard: BTreeMap<&GroupName, usize> = BTreeMap::new();
+        for runner in runners.filter(|runner| has_no_job_yet(&runner.state)) {
+            *unheard.entry(&runner.group).or_default() += 1;
+        }
+        for (group, mut left) in unheard {
+            let filter = JobFilter::Queued(group.clone());
+            for job in self.store().jobs(&filter, &Page::first(left + JOBS_ASKED)).await? {
+                if left == 0 {
+                    break;
+                }
+                left -= usize::from(self.ask_for_job(&job.value.reference()).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks GitHub for the jobs of a scope that have waited longest: one whose start and end were never told
+    /// would count as demand for ever.
+    pub(super) async fn ask_for_old_jobs(&self, scope: &Scope, now: Timestamp) -> Result<(), TaskError> {
+        let groups = self.listed_groups().await?;
+        for group in groups.iter().filter(|group| group.spec.scope == *scope) {
+            let filter = JobFilter::Queued(group.spec.name.clone());
+            for job in self.store().jobs(&filter, &Page::first(JOBS_ASKED)).await? {
+                if later(job.value.recorded_at, JOB_AGE) <= now {
+                    self.ask_for_job(&job.value.reference()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells whether it was news.
+    pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<bool, TaskError> {
+        let limit = self.parts().settings.call_timeout;
+        match timeout(&*self.parts().clock, limit, self.github().job(&job.repository, job.id)).await {
+            Ok(Ok(Some(seen))) => {
+                let operation = OperationId::new(format!("{}:swept", self.operation()));
+                Ok(self.take_in(&operation, &seen).await? == Taken::Recorded)
+            }
+            Ok(Ok(None)) => Ok(false),
+            Ok(Err(error)) => {
+                tracing::warn!(%job, %error, "GitHub did not say how the job fares");
+                Ok(false)
+            }
+            Err(error) => {
+                tracing::warn!(%job, %error, "GitHub did not say how the job fares");
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Whether a job that the runner has or had by now is not on its record.
+const fn has_no_job_yet(state: &RunnerState) -> bool {
+    match state {
+        RunnerState::Requested
+        | RunnerState::Creating { .. }
+        | RunnerState::Booting
+        | RunnerState::Idle { .. }
+        | RunnerState::Busy { job: None } => true,
+        RunnerState::Busy { job: Some(_) } | RunnerState::Retiring { .. } => false,
+    }
+}

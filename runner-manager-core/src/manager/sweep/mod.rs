@@ -1,0 +1,107 @@
+//! The periodic health checks: one listing of a backend or of a scope at GitHub, compared with the records.
+//!
+//! Records are read before and after the listing. *Recordless* is judged against the second reading; a
+//! missing instance or registration counts only if its record has not changed meanwhile, and only after it
+//! was asked for by itself, so that a hole in a list costs nobody a machine.
+
+mod instances;
+mod jobs;
+mod registrations;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Manager;
+use super::advance::{consequences, wake_task};
+use super::worker::{TaskError, Work};
+use crate::domain::{Runner, RunnerName, RunnerState, later};
+use crate::policy::lifecycle::Event;
+use crate::policy::orphans::most_condemned;
+use crate::queue::{ClaimToken, NewTask, Task};
+use crate::store::{RunnerFilter, StoreError, Versioned, all_runners};
+
+/// How long a listing may take: it has many pages, and holds nobody up.
+const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
+
+type Records = BTreeMap<RunnerName, Versioned<Runner>>;
+
+impl Manager {
+    async fn records(&self, filter: &RunnerFilter) -> Result<Records, StoreError> {
+        let all = all_runners(self.store(), filter).await?;
+        Ok(all.into_iter().map(|runner| (runner.value.name.clone(), runner)).collect())
+    }
+
+    async fn next_sweep(&self) -> Result<Work, TaskError> {
+        Ok(Work::AgainAt(later(self.now().await?, self.parts().settings.sweep_interval)))
+    }
+
+    /// Whether a sweep may do what it would, and a word to the operator where not.
+    fn within_reason(&self, what: &str, condemned: usize, looked_at: usize) -> bool {
+        let most = most_condemned(looked_at);
+        if condemned <= most {
+            return true;
+        }
+        self.inner
+            .statistics
+            .count(|counters| *counters.sweeps_held.entry(what.to_owned()).or_default() += 1);
+        tracing::error!(
+            what,
+            condemned,
+            looked_at,
+            most,
+            "the sweep would condemn too much of what it looked at, so it condemns nothing: see whether the \
+             listing is right"
+        );
+        false
+    }
+
+    /// Feeds an event only where it changes something, by the record at hand: most of a sweep changes
+    /// nothing, and costs no more than the listing then.
+    async fn feed_if_new(
+        &self,
+        claim: &ClaimToken,
+        record: &Versioned<Runner>,
+        event: &Event,
+    ) -> Result<(), TaskError> {
+        let limits = self.limits_of(&record.value).await?;
+        let now = self.now().await?;
+        if consequences(record, event, &limits, now).is_some() {
+            self.feed(Some(claim), &record.value.name, event).await?;
+        }
+        Ok(())
+    }
+
+    /// Queues again what each runner waits for. Almost always it waits already and nothing changes; where it
+    /// does not, for whatever reason, the runner would hold its slot for ever.
+    async fn see_that_each_is_looked_at(&self, records: &Records) -> Result<(), TaskError> {
+        const BATCH: usize = 200;
+        let now = self.now().await?;
+        let mut tasks = Vec::new();
+        for record in records.values() {
+            let limits = self.limits_of(&record.value).await?;
+            // Whoever holds it is done or gone by then.
+            let held = later(now, self.parts().settings.lease);
+            tasks.push(wake_task(&record.value, &limits, now).or_else(|| held_task(&record.value, held)));
+        }
+        for batch in tasks.into_iter().flatten().collect::<Vec<_>>().chunks(BATCH) {
+            self.queue().push(batch.to_vec()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The task of a runner that a worker should hold now.
+fn held_task(runner: &Runner, at: Timestamp) -> Option<NewTask> {
+    let (name, backend) = (runner.name.clone(), runner.backend.clone());
+    matches!(runner.state, RunnerState::Creating { .. })
+        .then(|| NewTask::at(Task::Provision { runner: name, backend }, at))
+}
+
+/// The records that were the same before and after a listing.
+fn unchanged<'a>(before: &'a Records, after: &'a Records) -> impl Iterator<Item = &'a Versioned<Runner>> {
+    after.values().filter(|record| {
+        before.get(&record.value.name).is_some_and(|earlier| earlier.version == record.version)
+    })
+}

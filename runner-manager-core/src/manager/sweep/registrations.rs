@@ -1,0 +1,130 @@
+//! One listing of a scope at GitHub, compared with the records.
+
+use std::collections::BTreeSet;
+
+use super::super::Manager;
+use super::super::provision::read_registration;
+use super::super::worker::{TaskError, Work};
+use super::{LISTING_TIMEOUT, unchanged};
+use crate::domain::{Label, Limits, Runner, RunnerName, RunnerState, Scope, later};
+use crate::github::RegisteredRunner;
+use crate::policy::lifecycle::{Event, RegistrationReading};
+use crate::policy::orphans::{RegistrationVerdict, recordless_registration};
+use crate::queue::{ClaimToken, NewTask, Task};
+use crate::store::{RunnerFilter, Versioned};
+
+impl Manager {
+    pub(in crate::manager) async fn sweep_scope(
+        &self,
+        claim: &ClaimToken,
+        scope: &Scope,
+    ) -> Result<Work, TaskError> {
+        self.inner.catalogue.forget();
+        if !self.scopes().await?.contains(scope) {
+            return Ok(Work::Done);
+        }
+        let filter = RunnerFilter::Scope(scope.clone());
+        let before = self.records(&filter).await?;
+        let begun = self.now().await?;
+        let listing = self
+            .within(LISTING_TIMEOUT, "runners", self.github().runners(scope))
+            .await?
+            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let after = self.records(&filter).await?;
+
+        let ours: Vec<(RunnerName, &RegisteredRunner)> =
+            listing.iter().filter_map(|listed| Some((self.our_registration(listed)?, listed))).collect();
+        let busy = ours.iter().filter(|(_, listed)| listed.busy).filter_map(|(name, _)| after.get(name));
+        self.ask_for_unheard_jobs(busy.map(|record| &record.value)).await?;
+        let mut condemned = Vec::new();
+        for (name, listed) in &ours {
+            let reading = read_registration(Some(listed));
+            match after.get(name) {
+                Some(record) => {
+                    let event = Event::Registration { reading, begun };
+                    self.feed_if_new(claim, record, &event).await?;
+                }
+                None if recordless_registration(reading) == RegistrationVerdict::Suspect => {
+                    condemned.push(name.clone());
+                }
+                None => {}
+            }
+        }
+        let listed: BTreeSet<&RunnerName> = ours.iter().map(|(name, _)| name).collect();
+        for record in unchanged(&before, &after).filter(|record| !listed.contains(&record.value.name)) {
+            self.missing_registration(claim, record).await?;
+        }
+        let unrecorded = ours.iter().filter(|(name, _)| !after.contains_key(name)).count();
+        if self.within_reason(&scope.to_string(), condemned.len(), after.len() + unrecorded) {
+            self.suspect_registrations(scope, condemned).await?;
+        }
+        self.ask_for_old_jobs(scope, begun).await?;
+        self.see_that_each_is_looked_at(&after).await?;
+        self.reconcile_all(scope).await?;
+        self.next_sweep().await
+    }
+
+    /// Has every group of a scope compared with what it should have, whatever events were missed.
+    async fn reconcile_all(&self, scope: &Scope) -> Result<(), TaskError> {
+        let groups = self.listed_groups().await?;
+        let of_scope = groups.iter().filter(|group| group.spec.scope == *scope);
+        let tasks = of_scope.map(|group| NewTask::now(Task::Reconcile { group: group.spec.name.clone() }));
+        Ok(self.queue().push(tasks.collect()).await?)
+    }
+
+    /// A registration that bears our mark: the deployment's name and the owner's label.
+    fn our_registration(&self, listed: &RegisteredRunner) -> Option<RunnerName> {
+        let owner = &self.parts().owner;
+        let label = Label::new(owner.label()).ok()?;
+        let marked = listed.labels.iter().any(|own| *own == label);
+        (marked && RunnerName::is_of(&listed.name, &owner.deployment))
+            .then(|| RunnerName::new(&*listed.name).ok())?
+    }
+
+    /// A record that the listing lacks: asked for by itself. An idle one that GitHub knows no more is to go;
+    /// a busy one may have ended its job without our hearing of it.
+    async fn missing_registration(
+        &self,
+        claim: &ClaimToken,
+        record: &Versioned<Runner>,
+    ) -> Result<(), TaskError> {
+        let runner = &record.value;
+        let job = match &runner.state {
+            RunnerState::Idle { .. } => None,
+            RunnerState::Busy { job: Some(job) } => Some(job),
+            RunnerState::Busy { job: None }
+            | RunnerState::Requested
+            | RunnerState::Creating { .. }
+            | RunnerState::Booting
+            | RunnerState::Retiring { .. } => return Ok(()),
+        };
+        let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
+        let absent = matches!(&reading, Event::Registration { reading: RegistrationReading::Absent, .. });
+        match (job, failed) {
+            (_, Some(failed)) => {
+                tracing::warn!(runner = runner.name.as_str(), %failed, "GitHub did not say whether it is registered");
+                Ok(())
+            }
+            (None, None) => self.feed_if_new(claim, record, &reading).await,
+            (Some(job), None) if absent => self.ask_for_job(job).await.map(drop),
+            (Some(_), None) => Ok(()),
+        }
+    }
+
+    async fn suspect_registrations(
+        &self,
+        scope: &Scope,
+        condemned: Vec<RunnerName>,
+    ) -> Result<(), TaskError> {
+        let at = later(self.now().await?, Limits::READING_GAP);
+        let tasks: Vec<NewTask> = condemned
+            .into_iter()
+            .map(|runner| Task::Forget { scope: scope.clone(), runner })
+            .map(|task| NewTask::at(task, at))
+            .collect();
+        if !tasks.is_empty() {
+            self.queue().push(tasks).await?;
+        }
+        Ok(())
+    }
+}
