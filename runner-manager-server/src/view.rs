@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
-use runner_manager_core::manager::{GroupStatus, JobStatus};
+use runner_manager_core::manager::{GroupStatus, JobStatus, Manager};
 use runner_manager_core::policy::placement::Health;
 use runner_manager_core::queue::{LaneStatistics, QueueStatistics};
-use runner_manager_core::store::{Draining, GroupCounts};
+use runner_manager_core::store::{Draining, GroupCounts, StoreError};
 use serde::{Deserialize, Serialize};
 
 /// A page of a list.
@@ -95,6 +95,8 @@ pub(crate) struct Runner {
     pub(crate) state: domain::Phase,
     /// What goes on in that state, in words; empty where the state says all.
     pub(crate) detail: String,
+    /// Whether it is being taken away for longer than its group's `retire_timeout`.
+    pub(crate) overdue: bool,
     /// The job that it runs, where we know it.
     pub(crate) job: Option<u64>,
     /// When its slot was reserved.
@@ -229,8 +231,21 @@ impl Trouble {
     }
 }
 
-impl From<&domain::Runner> for Runner {
-    fn from(runner: &domain::Runner) -> Self {
+impl Runner {
+    /// What is shown of each of these runners.
+    pub(crate) async fn all(
+        manager: &Manager,
+        runners: impl Iterator<Item = &domain::Runner>,
+    ) -> Result<Vec<Self>, StoreError> {
+        let mut shown = Vec::new();
+        for runner in runners {
+            shown.push(Self::new(runner, manager.is_overdue(runner).await?));
+        }
+        Ok(shown)
+    }
+
+    fn new(runner: &domain::Runner, overdue: bool) -> Self {
+        let stuck = if overdue { "stuck: " } else { "" };
         Self {
             name: runner.name.to_string(),
             group: runner.group.to_string(),
@@ -239,7 +254,8 @@ impl From<&domain::Runner> for Runner {
             instance: runner.instance.as_ref().map(ToString::to_string),
             registration: runner.registration.map(|id| id.0),
             state: runner.phase(),
-            detail: detail(&runner.state),
+            detail: format!("{stuck}{}", detail(&runner.state)),
+            overdue,
             job: match &runner.state {
                 RunnerState::Busy { job } => job.as_ref().map(|job| job.id.0),
                 _ => None,

@@ -9,7 +9,7 @@ use super::advance::MOST_CONFLICTS;
 use crate::domain::{
     BackendName, EndedRunner, GroupName, JobId, Phase, Runner, RunnerGroup, RunnerName, WorkflowJob,
 };
-use crate::policy::lifecycle::Event;
+use crate::policy::lifecycle::{Event, is_overdue};
 use crate::policy::placement::{Choice, choose};
 use crate::policy::waiting::{WaitReason, reason};
 use crate::queue::{DeadTask, NewTask, QueueStatistics, Task};
@@ -210,6 +210,14 @@ impl Manager {
         page: &Page<RunnerName>,
     ) -> Result<Vec<Versioned<Runner>>, StoreError> {
         self.store().runners(filter, page).await
+    }
+
+    /// Whether a runner's retirement takes longer than its group's `retire_timeout`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn is_overdue(&self, runner: &Runner) -> Result<bool, StoreError> {
+        Ok(is_overdue(runner, &self.limits_of(runner).await?, self.now().await?))
     }
 
     /// A page of jobs, each with why it waits.

@@ -84,7 +84,7 @@ pub(crate) async fn page(State(state): State<AppState>) -> Result<Response, Refu
     let page = Dashboard {
         groups: manager.groups().await?.iter().map(Group::from).collect(),
         more_runners: runners.len() > ROWS,
-        runners: runners.iter().take(ROWS).map(|runner| Runner::from(&runner.value)).collect(),
+        runners: Runner::all(manager, runners.iter().take(ROWS).map(|runner| &runner.value)).await?,
         more_jobs: jobs.len() > ROWS,
         jobs: jobs.iter().take(ROWS).map(Job::from).collect(),
         ended: manager.ended_runners(ENDED_ROWS).await?.iter().map(EndedRunner::from).collect(),

@@ -76,7 +76,7 @@ pub(super) async fn runners(
     };
     let page = Page { after: query.after, limit: bounded(query.limit)? };
     let found = state.manager().runners(&filter, &page).await?;
-    let items: Vec<Runner> = found.iter().map(|runner| Runner::from(&runner.value)).collect();
+    let items = Runner::all(state.manager(), found.iter().map(|runner| &runner.value)).await?;
     Ok(Json(listing(items, page.limit, |runner| runner.name.clone())))
 }
 
