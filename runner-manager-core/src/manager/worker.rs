@@ -32,6 +32,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long one claim waits for a task before it asks anew.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for a claim that is being answered.
+const LAST_CLAIM: Duration = Duration::from_millis(100);
+
 /// How many tasks one claim takes at most.
 const CLAIM_BATCH: usize = 16;
 
@@ -138,10 +141,14 @@ impl Manager {
             let Some(free) = free_slots(&slots, &stop).await else { break };
             let most = free.min(CLAIM_BATCH);
             let lease = self.parts().settings.lease;
+            let mut claiming = self.queue().claim(&lane, most, lease, CLAIM_WAIT);
             let claims = tokio::select! {
                 biased;
-                claims = self.queue().claim(&lane, most, lease, CLAIM_WAIT) => claims,
-                () = stop.cancelled() => break,
+                claims = &mut claiming => claims,
+                () = stop.cancelled() => {
+                    self.let_go(claiming).await;
+                    break;
+                }
             };
             match claims {
                 Ok(claims) => {
@@ -162,6 +169,14 @@ impl Manager {
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
+    }
+
+    /// Ends a claim that may be being answered at this moment: what it got is put back.
+    async fn let_go(&self, claiming: impl Future<Output = Result<Vec<Claim>, StoreError>> + Send) {
+        let Ok(Ok(claims)) = timeout(&*self.parts().clock, LAST_CLAIM, claiming).await else { return };
+        for claim in claims {
+            self.report(&claim, "released", self.queue().release(&claim.token).await);
+        }
     }
 
     /// Works on one task under its lease, and says to the queue how it went.
