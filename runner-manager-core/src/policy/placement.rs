@@ -307,9 +307,10 @@ fn never_came_up(before: &Runner, why: &RetireReason) -> Option<Verdict> {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{Availability, BREAKER_THRESHOLD, Choice, Health, after_failure, choose, mark_probe};
+    use super::{Availability, BREAKER_THRESHOLD, Choice, Health, after_failure, choose, learn, mark_probe};
     use crate::domain::{InstanceFailure, RunnerName, later};
-    use crate::policy::samples::{at, group_with_placements};
+    use crate::policy::lifecycle::Event;
+    use crate::policy::samples::{at, group_with_placements, runner};
     use crate::store::GroupRecord;
 
     fn fail(before: Option<&Health>, now: Timestamp) -> Health {
@@ -357,6 +358,20 @@ mod tests {
         }
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");
         assert!(health.failures >= BREAKER_THRESHOLD && health.is_open());
+    }
+
+    #[test]
+    fn a_probe_that_goes_without_a_verdict_makes_room_for_another() {
+        let mut group = group_with_placements(1);
+        let health = fail(None, at(0));
+        let over = health.retry_at;
+        group.placements.insert(key(&group, 0), health);
+        let first = key(&group, 0);
+        let probe = runner(&group, first.clone());
+        mark_probe(&mut group, &first, &probe.name, over);
+        assert!(matches!(choose(&group, over), Choice::Blocked { .. }));
+        let learned = learn(&group, &probe, &Event::Unneeded, None, over, 0).unwrap();
+        assert!(matches!(choose(&learned, over), Choice::Probe(_)));
     }
 
     #[test]

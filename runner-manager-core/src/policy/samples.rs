@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::domain::{
-    Arch, BackendName, Bounds, GitHubGroup, GroupName, Labels, Limits, Os, Placement, RunnerGroup, Scope,
+    Arch, BackendName, Bounds, GitHubGroup, GroupName, Labels, Limits, Os, Placement, PlacementKey, Runner,
+    RunnerGroup, RunnerName, RunnerState, Scope,
 };
 use crate::store::{GroupCounts, GroupRecord, GroupView, Version, Versioned};
 
@@ -46,4 +47,21 @@ pub(crate) fn group_with_placements(count: usize) -> GroupRecord {
         })
         .collect();
     record(spec)
+}
+
+pub(crate) fn runner(group: &GroupRecord, placement: PlacementKey) -> Runner {
+    Runner {
+        name: RunnerName::new("acme-linux-1").unwrap(),
+        group: group.spec.name.clone(),
+        scope: group.spec.scope.clone(),
+        backend: BackendName::new("cloud").unwrap(),
+        placement,
+        requested_at: at(0),
+        since: at(0),
+        registration: None,
+        online_at: None,
+        instance: None,
+        missing_since: None,
+        state: RunnerState::Requested,
+    }
 }

@@ -397,6 +397,65 @@ async fn a_task_that_got_lost_is_queued_again_by_a_sweep() {
     all_run(&mut world, 1, 15 * MINUTE).await;
 }
 
+#[tokio::test]
+async fn a_double_that_cannot_be_deleted_keeps_nobody_from_being_looked_at() {
+    let mut world =
+        World::new(vec![linux(0, 5)], Behaviour { unique_names: false, ..Behaviour::default() }).await;
+    world.queue(&spec(&["large"]).seconds(7_200), 2);
+    world.until("both run", MINUTE, |world| world.github().books().jobs.in_progress == 2).await;
+    world.pass(Duration::from_secs(5)).await;
+    let runners = world.manager.runners(&RunnerFilter::All, &Page::first(5)).await.unwrap();
+    let [doubled, lost] = [0, 1].map(|at| runners[at].value.clone());
+    world.broken_image = true;
+    foreign_instance(&world, world.owner.clone(), doubled.name.as_str()).await;
+    let refuses =
+        Rule { operation: Operation::Delete, chance: 1.0, fault: error(BackendErrorKind::Unavailable) };
+    let behaviour = Behaviour { unique_names: false, faults: vec![refuses], ..Behaviour::default() };
+    world.cloud().set_behaviour(behaviour);
+    let now = runner_manager_core::clock::Clock::now(&*world.clock);
+    world.cloud().end(lost.instance.as_ref().unwrap(), Ending::Vanished, now);
+    world.pass(20 * MINUTE).await;
+    let runners = world.manager.runners(&RunnerFilter::All, &Page::first(5)).await.unwrap();
+    assert!(runners.iter().any(|runner| runner.value.name == doubled.name), "the busy one stays");
+    assert!(runners.iter().all(|runner| runner.value.name != lost.name), "the lost one holds its slot");
+}
+
+#[tokio::test]
+async fn a_backend_with_runners_on_it_cannot_be_taken_out_of_the_configuration() {
+    use runner_manager_core::manager::{ConfigureError, Manager, Parts};
+    let mut world = World::new(vec![linux(1, 5)], Behaviour::default()).await;
+    world.until("one waits", MINUTE, |world| world.books().total.alive == 1).await;
+    let without = Manager::new(Parts { backends: [].into(), ..world.parts() });
+    let refused = without.configure(Vec::new()).await.unwrap_err();
+    assert!(matches!(refused, ConfigureError::BackendInUse { runners: 1, .. }), "{refused}");
+    assert!(world.manager.groups().await.unwrap()[0].record.draining.is_none(), "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_rate_limit_at_github_does_not_hold_up_a_forced_retirement() {
+    use runner_manager_core::testing::simulator::{Effect, RequestFault};
+    let mut world = World::new(vec![linux(1, 5)], Behaviour::default()).await;
+    world.until("one waits", MINUTE, |world| world.books().total.alive == 1).await;
+    let name =
+        world.manager.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap()[0].value.name.clone();
+    let retry_after = Some(3_000);
+    let limited = RequestFault::always(Effect::Answer { status: 429, retry_after }).on("DELETE", "/orgs");
+    world.github().faults_mut().requests.push(limited);
+    // Sweeps see it online; two readings later GitHub is asked to let it go, and refuses for fifty minutes.
+    world.pass(6 * MINUTE).await;
+    world.manager.retire(&name, false).await.unwrap();
+    world.pass(10 * MINUTE).await;
+    let state = |runners: Vec<runner_manager_core::store::Versioned<runner_manager_core::domain::Runner>>| {
+        runners.into_iter().find(|runner| runner.value.name == name).map(|runner| runner.value.state)
+    };
+    let runners = world.manager.runners(&RunnerFilter::All, &Page::first(5)).await.unwrap();
+    assert!(matches!(state(runners), Some(RunnerState::Retiring { .. })), "it waits for GitHub");
+    world.manager.retire(&name, true).await.unwrap();
+    world.pass(Duration::from_secs(30)).await;
+    let runners = world.manager.runners(&RunnerFilter::All, &Page::first(5)).await.unwrap();
+    assert_eq!(state(runners), None, "the instance needs no word of GitHub to go");
+}
+
 async fn foreign_instance(world: &World, owner: Owner, runner: &str) {
     let spec = InstanceSpec {
         runner: RunnerName::new(runner).unwrap(),

@@ -108,7 +108,7 @@ impl World {
         let cloud = Arc::new(Mutex::new(FakeCloud::new(behaviour)));
         let storage = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
         let owner = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("a secret key"));
-        let manager = build(&clock, &github, &cloud, &storage, &owner, 0);
+        let manager = Manager::new(parts(&clock, &github, &cloud, &storage, &owner, 0));
         let mut world = Self {
             clock,
             github,
@@ -131,10 +131,14 @@ impl World {
     /// A manager that starts on what the last one left.
     pub(crate) fn start(&mut self) {
         self.seed += 1;
-        self.manager = build(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        self.manager = Manager::new(self.parts());
         self.stop = CancellationToken::new();
         let (manager, stop) = (self.manager.clone(), self.stop.clone());
         self.running.spawn(async move { manager.run(stop).await });
+    }
+
+    pub(crate) fn parts(&self) -> Parts {
+        parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed)
     }
 
     /// The manager's process dies, in the middle of whatever it does.
@@ -315,17 +319,18 @@ impl World {
     }
 }
 
-fn build(
+/// What a manager of this world works with.
+fn parts(
     clock: &Arc<SimulatedClock>,
     github: &SharedSimulator,
     cloud: &Arc<Mutex<FakeCloud>>,
     storage: &Arc<EmbeddedStorage>,
     owner: &Owner,
     seed: u64,
-) -> Manager {
+) -> Parts {
     let transport = Arc::new(SimulatorTransport::new(github.clone(), clock.clone()));
     let backend = Arc::new(FakeBackend::in_process(cloud.clone(), clock.clone()));
-    Manager::new(Parts {
+    Parts {
         owner: owner.clone(),
         store: storage.clone(),
         queue: storage.clone(),
@@ -334,5 +339,5 @@ fn build(
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
         settings: Settings::default(),
-    })
+    }
 }
