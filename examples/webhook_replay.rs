@@ -117,8 +117,7 @@ fn build() -> anyhow::Result<Manager> {
     let transport = Arc::new(SimulatorTransport::new(github, clock.clone()));
     Ok(Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("replay")?, &Secret::new("nothing is made under this key")),
-        store: storage.clone(),
-        queue: storage,
+        storage: storage.into(),
         github: Arc::new(RestGitHub::new(transport, clock.clone())),
         backends: BTreeMap::new(),
         clock,

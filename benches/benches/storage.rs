@@ -54,7 +54,7 @@ impl<'a> Sample<'a> {
         let (change, task) = make(self.writes);
         let operation = OperationId::new(format!("{:032x}", self.writes));
         let tasks = task.into_iter().map(NewTask::now).collect();
-        let write = Write { operation, claim: None, changes: vec![change], tasks };
+        let write = Write { operation, claim: None, on_trust: false, changes: vec![change], tasks };
         self.runtime.block_on(self.storage.apply(write)).expect(WORKS);
     }
 
@@ -68,7 +68,7 @@ impl<'a> Sample<'a> {
 
     fn claim_and_ack(&self) {
         let lane = Lane::backend(&backend());
-        let claim = self.storage.claim(&lane, 1, LEASE, Duration::ZERO);
+        let claim = self.storage.claim(&lane, 1, usize::MAX, LEASE, Duration::ZERO);
         let claims = self.runtime.block_on(claim).expect(WORKS);
         self.runtime.block_on(self.storage.ack(&claims[0].token)).expect(WORKS);
     }

@@ -70,16 +70,15 @@ async fn main() -> anyhow::Result<()> {
 /// The parts, put together.
 fn build(github: SharedSimulator, cloud: Arc<Mutex<FakeCloud>>) -> anyhow::Result<Manager> {
     let clock = Arc::new(SystemClock);
-    // One storage is both `store` and `queue`: a record and the tasks that follow from it are one atomic step.
+    // One storage is store, queue and budgets: a record and the tasks that follow from it are one atomic step.
     let storage = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
     let transport = Arc::new(SimulatorTransport::new(github, clock.clone()));
     let backend = Arc::new(FakeBackend::in_process(cloud, clock.clone()));
     Ok(Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("example")?, &Secret::new("keep this one secret")),
-        store: storage.clone(),
-        queue: storage,
+        storage: storage.into(),
         github: Arc::new(RestGitHub::new(transport, clock.clone())),
-        backends: BTreeMap::from([(cloud_name()?, ConnectedBackend { backend, concurrency: 8 })]),
+        backends: BTreeMap::from([(cloud_name()?, ConnectedBackend::new(backend, 8))]),
         clock,
         random: Arc::new(SystemRandom),
         settings: Settings::default(),

@@ -5,21 +5,24 @@
 //!
 //! 1. [`domain`]: the words. Plain data that cannot be wrong once it is built.
 //! 2. [`policy`]: the decisions. Pure, total functions of what is known and of the time.
-//! 3. The traits, one a file: [`backend`], [`github`], [`store`], [`queue`], [`clock`]. What the outside must do.
+//! 3. The traits, one a file: [`backend`], [`github`], [`store`], [`queue`], [`budget`],
+//!    [`clock`]. What the outside must do.
 //! 4. [`manager`]: the driver that asks the policy and does what it says.
 //!
-//! The rest are adapters behind the traits ([`embedded`], [`rest`] with [`octocrab`]), what a user writes
+//! The rest are adapters behind the traits ([`embedded`], [`redis`], [`rest`] with [`octocrab`]), what a user writes
 //! ([`config`]), and what tests need ([`testing`]).
 //!
 //! Nothing in here knows a cloud, and nothing in [`domain`] and [`policy`] reads a clock, draws a random
 //! number, waits, logs or touches the network.
 
 pub mod backend;
+pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod domain;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod flaws;
 pub mod github;
 pub mod manager;
 
@@ -28,6 +31,8 @@ pub mod octocrab;
 pub mod policy;
 pub mod queue;
 pub mod random;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod rest;
 pub mod retry;
 pub mod store;

@@ -53,6 +53,11 @@ pub enum Task {
         /// The backend.
         backend: BackendName,
     },
+    /// Ask GitHub which jobs of a scope wait, and take in those that no webhook told of.
+    RecoverJobs {
+        /// The scope.
+        scope: Scope,
+    },
     /// Place the waiting jobs that no group serves, after the groups have changed.
     SyncConfiguration,
 }
@@ -68,6 +73,7 @@ impl Task {
             Self::Forget { runner, .. } => format!("forget:{runner}"),
             Self::SweepScope { scope } => format!("sweep-scope:{scope}").to_lowercase(),
             Self::SweepBackend { backend } => format!("sweep-backend:{backend}"),
+            Self::RecoverJobs { scope } => format!("recover-jobs:{scope}").to_lowercase(),
             Self::SyncConfiguration => "sync-configuration".to_owned(),
         }
     }
@@ -77,7 +83,10 @@ impl Task {
         match self {
             Self::Reconcile { .. } | Self::SyncConfiguration => Lane::control(),
             Self::Provision { backend, .. } | Self::Retire { backend, .. } => Lane::backend(backend),
-            Self::Forget { .. } | Self::SweepScope { .. } | Self::SweepBackend { .. } => Lane::sweeps(),
+            Self::Forget { .. }
+            | Self::SweepScope { .. }
+            | Self::SweepBackend { .. }
+            | Self::RecoverJobs { .. } => Lane::sweeps(),
         }
     }
 
@@ -90,6 +99,7 @@ impl Task {
             Self::Forget { .. } => "forget",
             Self::SweepScope { .. } => "sweep_scope",
             Self::SweepBackend { .. } => "sweep_backend",
+            Self::RecoverJobs { .. } => "recover_jobs",
             Self::SyncConfiguration => "sync_configuration",
         }
     }
@@ -104,7 +114,7 @@ impl fmt::Display for Task {
 /// A part of the queue with workers of its own.
 ///
 /// Every backend has a lane, so that one that is slow or down holds up nobody else, and so that the number
-/// of workers of its lane bounds the calls that are under way to it.
+/// of tasks of its lane that are held bounds the calls that are under way to it, over all replicas.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lane(String);
@@ -250,6 +260,8 @@ pub struct QueueStatistics {
 /// - `one_claim_per_key`: no two claims of one key are held at a time.
 /// - `a_delay_is_kept`: a task is not claimed before its time, and is then.
 /// - `higher_priorities_go_first`: then the one that became due first.
+/// - `a_lane_is_held_within_its_bound`: no claim makes more tasks of a lane held than it allows, whoever holds
+///   them; a claim that waits for that returns as soon as a hold ends.
 /// - `lanes_are_apart`: a claim on one lane never gets another lane's task.
 /// - `a_claim_waits_for_a_task`: a claim with time to wait returns as soon as a task comes or becomes due,
 ///   without polling, and empty when the time is over.
@@ -289,12 +301,12 @@ let queue: Arc<dyn TaskQueue> = Arc::new(EmbeddedStorage::in_memory(Arc::new(Sys
 queue.push(vec![NewTask::now(Task::SyncConfiguration)]).await?;
 
 let (lease, wait) = (Duration::from_secs(30), Duration::from_secs(10));
-let claims = queue.claim(&Lane::control(), 1, lease, wait).await?;
+let claims = queue.claim(&Lane::control(), 1, usize::MAX, lease, wait).await?;
 assert_eq!((&claims[0].task, claims[0].attempt), (&Task::SyncConfiguration, 1));
 
 // The work is done here, and the task ended last.
 queue.ack(&claims[0].token).await?;
-assert!(queue.claim(&Lane::control(), 1, lease, Duration::ZERO).await?.is_empty());
+assert!(queue.claim(&Lane::control(), 1, usize::MAX, lease, Duration::ZERO).await?.is_empty());
 # Ok(())
 # }
 ```
@@ -309,7 +321,9 @@ pub trait TaskQueue: Debug + Send + Sync + 'static {
     /// `Unavailable`; `Unclear` may be repeated, since equal keys collapse.
     async fn push(&self, tasks: Vec<NewTask>) -> Result<(), StoreError>;
 
-    /// Claims up to `most` due tasks of a lane for `lease`. Where none is due, waits up to `wait` for one.
+    /// Claims up to `most` due tasks of a lane for `lease`, but none while `bound` tasks of the lane are held
+    /// already, by whomever: what all replicas may do at a time. Where none can be claimed, waits up to `wait`
+    /// for one.
     ///
     /// Dropped while it waits, it has claimed nothing; dropped while the storage answers, it may have claimed
     /// tasks, which come back when their lease is over.
@@ -320,6 +334,7 @@ pub trait TaskQueue: Debug + Send + Sync + 'static {
         &self,
         lane: &Lane,
         most: usize,
+        bound: usize,
         lease: Duration,
         wait: Duration,
     ) -> Result<Vec<Claim>, StoreError>;

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    BackendName, EndedRunner, GroupName, JobId, OperationId, Phase, PlacementKey, Runner, RunnerGroup,
-    RunnerName, Scope, WorkflowJob,
+    BackendName, Deployment, EndedRunner, GroupName, Incarnation, JobId, OperationId, Phase, PlacementKey,
+    Runner, RunnerGroup, RunnerName, Scope, WorkflowJob,
 };
 use crate::policy::placement::Health;
 use crate::queue::{ClaimToken, NewTask};
@@ -131,6 +131,18 @@ pub struct GroupView {
     pub counts: GroupCounts,
 }
 
+/// The deployment's record, and whether the store's word may be relied on, read in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentView {
+    /// The record; none before the first write of it.
+    pub record: Option<Versioned<Deployment>>,
+    /// The store's present life.
+    pub incarnation: Incarnation,
+    /// Whether [`Change::Trust`] was said of that life. A store that cannot lose what it acknowledged, and
+    /// knows when its data are removed, is born trusted.
+    pub trusted: bool,
+}
+
 /// One change to one record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -180,6 +192,19 @@ pub enum Change {
         /// What must be there.
         expected: Expected,
     },
+    /// Writes the deployment's record.
+    PutDeployment {
+        /// The record.
+        record: Deployment,
+        /// What must be there.
+        expected: Expected,
+    },
+    /// Says that the store's word may be relied on from here on. Another life than the present one is a
+    /// `Conflict`.
+    Trust {
+        /// The life that is meant.
+        incarnation: Incarnation,
+    },
 }
 
 /// One atomic step: all of it is done, or nothing.
@@ -190,6 +215,9 @@ pub struct Write {
     pub operation: OperationId,
     /// The claim under which it is made, where it is made for a task. A claim that was lost is refused.
     pub claim: Option<ClaimToken>,
+    /// Whether it may only be made while the store is trusted: set where something is created or removed on
+    /// the store's word. A reservation is never made without.
+    pub on_trust: bool,
     /// The changes. Each names another record: a record that is named twice is a `Conflict`. A reservation
     /// sees its group as the changes before it leave it.
     pub changes: Vec<Change>,
@@ -318,6 +346,9 @@ pub enum StoreError {
         /// The group.
         group: GroupName,
     },
+    /// The store may have lost what it had acknowledged, and the write relies on its word.
+    #[error("the store may have lost what it acknowledged: what is outside has to be listed first")]
+    Untrusted,
     /// The claim under which the write was made is not held any more.
     #[error("the claim on this task was lost to another worker")]
     LostClaim,
@@ -357,6 +388,12 @@ pub enum StoreError {
 ///   nobody wrote meanwhile.
 /// - `a_repeat_gets_the_first_answer`: the same operation again changes nothing and gives the first answer,
 ///   marked as repeated; a refused write is not remembered.
+/// - `trust_is_said_of_a_life`: `Trust` of the present life is taken, of another one a `Conflict`; the record
+///   of the deployment is written by compare-and-set like any other.
+/// - `the_untrusted_is_not_relied_on`: after the store began another life, or lost everything, a reservation
+///   and a write `on_trust` are `Untrusted` until `Trust` was said of the new life; other writes are made.
+/// - `numbers_outlive_a_loss`: no version and no claim's number that was given before such a loss is given
+///   again after it.
 /// - `lists_are_ordered_and_paged`: each filter has its order, and pages neither skip nor repeat.
 /// - `history_is_kept_and_bounded`: ended runners and completed jobs stay for a while, and not for ever
 ///   ([`Retention`]); a job that waits or runs is never forgotten.
@@ -398,6 +435,7 @@ let job = WorkflowJob {
 let write = Write {
     operation: OperationId::new("delivery:1"),
     claim: None,
+    on_trust: false,
     changes: vec![Change::PutJob { job, expected: Expected::Absent }],
     tasks: vec![NewTask::now(Task::Reconcile { group: group.clone() })],
 };
@@ -423,11 +461,17 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// `Unavailable`.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
+    /// The deployment's record, and whether the store is trusted.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn deployment(&self) -> Result<DeploymentView, StoreError>;
+
     /// Does one atomic step.
     ///
     /// # Errors
-    /// `Conflict`, `AtMax`, `Closed`, `LostClaim`: refused, nothing was done. `Unavailable`, `Corrupt`:
-    /// failed, nothing was done. `Unclear`: repeat it with the same operation id.
+    /// `Conflict`, `AtMax`, `Closed`, `Untrusted`, `LostClaim`: refused, nothing was done. `Unavailable`,
+    /// `Corrupt`: failed, nothing was done. `Unclear`: repeat it with the same operation id.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError>;
 
     /// A group with its counters; `None` where there is none of that name. Costs the same however many

@@ -127,7 +127,7 @@ async fn ask(configuration: &Configuration) -> Vec<Finding> {
 
 async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding {
     let answer = match connect::storage(&configuration.store, clock.clone()) {
-        Ok((store, _)) => in_time(&*clock, async { store.now().await.map(|_| Vec::new()) }).await,
+        Ok(storage) => in_time(&*clock, async { storage.store.now().await.map(|_| Vec::new()) }).await,
         Err(error) => Err(error),
     };
     Finding::new("store", answer)

@@ -10,24 +10,19 @@ use runner_manager_core::config::{BackendSettings, GitHubCredentials, GitHubSett
 use runner_manager_core::domain::BackendName;
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
-use runner_manager_core::manager::ConnectedBackend;
+use runner_manager_core::manager::{ConnectedBackend, Storage};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
-use runner_manager_core::queue::TaskQueue;
 use runner_manager_core::rest::RestGitHub;
-use runner_manager_core::store::Store;
 
-/// Opens the storage, which is store and queue in one.
+/// Opens the storage.
 ///
 /// # Errors
 /// When it cannot be opened: held by another process, out of reach, damaged.
-pub(crate) fn storage(
-    settings: &StoreSettings,
-    clock: Arc<dyn Clock>,
-) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn TaskQueue>)> {
+pub(crate) fn storage(settings: &StoreSettings, clock: Arc<dyn Clock>) -> anyhow::Result<Storage> {
     match settings {
         StoreSettings::Embedded { path } => {
             let storage = Arc::new(EmbeddedStorage::open(path, clock).context("the store cannot be opened")?);
-            Ok((storage.clone(), storage))
+            Ok(storage.into())
         }
         other => anyhow::bail!("this program has no store of this kind: {other:?}"),
     }
@@ -79,7 +74,7 @@ pub(crate) async fn backends(
     for (name, settings) in settings {
         let backend = backend(name, settings, registry, clock.clone()).await?;
         let concurrency = usize::from(settings.concurrency);
-        connected.insert(name.clone(), ConnectedBackend { backend, concurrency });
+        connected.insert(name.clone(), ConnectedBackend::new(backend, concurrency));
     }
     Ok(connected)
 }

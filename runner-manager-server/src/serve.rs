@@ -57,12 +57,11 @@ async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow:
 }
 
 async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
-    let (store, queue) = connect::storage(&configuration.store, clock.clone())?;
+    let storage = connect::storage(&configuration.store, clock.clone())?;
     let registry = runner_manager_backends::registry();
     Ok(Parts {
         owner: configuration.owner.clone(),
-        store,
-        queue,
+        storage,
         github: connect::github(&configuration.github, clock.clone())?,
         backends: connect::backends(&configuration.backends, &registry, clock.clone()).await?,
         clock,

@@ -88,6 +88,21 @@ text! {
     OperationId
 }
 
+text! {
+    /// One running manager process. A restart has another one.
+    ReplicaId
+}
+
+text! {
+    /// A fingerprint of a configuration of groups: equal for equal groups, whatever file they came from.
+    Digest
+}
+
+text! {
+    /// One life of a store: another one after a restart, a failover or a loss of all data.
+    Incarnation
+}
+
 impl From<&DeliveryId> for OperationId {
     fn from(delivery: &DeliveryId) -> Self {
         Self(format!("delivery:{delivery}"))

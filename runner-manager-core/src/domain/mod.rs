@@ -4,6 +4,7 @@
 //! case, secrets do not print. Each type converts with serde in both directions and refuses on the way in
 //! what its constructor refuses. Nothing in here decides anything: that is [`policy`](crate::policy).
 
+mod deployment;
 mod group;
 mod ids;
 mod instance;
@@ -16,10 +17,14 @@ mod scope;
 mod secret;
 mod time;
 
+pub use deployment::{Deployment, Doubt, Replica, Source};
 pub use group::{
     Arch, Balance, Bounds, BoundsError, GitHubGroup, Limits, Os, Placement, PlacementKey, RunnerGroup,
 };
-pub use ids::{DeliveryId, GitHubGroupId, GitHubRunnerId, InstanceId, JobId, OperationId, RunId};
+pub use ids::{
+    DeliveryId, Digest, GitHubGroupId, GitHubRunnerId, Incarnation, InstanceId, JobId, OperationId,
+    ReplicaId, RunId,
+};
 pub use instance::{Instance, InstanceFailure, InstanceState};
 pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, WorkflowJob};
 pub use label::{Label, LabelError, Labels};

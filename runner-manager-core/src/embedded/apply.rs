@@ -6,10 +6,12 @@ use super::key::Key;
 use super::prune;
 use super::queue;
 use super::read;
-use super::schema::{Answered, Stored, Table, finished_key, job_key, job_keys, runner_keys};
+use super::schema::{
+    Answered, DEPLOYMENT_ROW, Stored, TRUSTED_ROW, Table, finished_key, job_key, job_keys, runner_keys,
+};
 use super::step::Step;
 use super::tables::load;
-use crate::domain::{EndedRunner, GroupName, Runner, RunnerName, WorkflowJob};
+use crate::domain::{Deployment, EndedRunner, GroupName, Incarnation, Runner, RunnerName, WorkflowJob};
 use crate::store::{
     Applied, Change, Expected, GroupCounts, GroupRecord, Retention, StoreError, Version, Write,
 };
@@ -23,6 +25,9 @@ pub(super) fn apply(step: &mut Step<'_>, retention: &Retention, write: Write) ->
     if let Some(token) = &write.claim {
         queue::held(step, token)?;
     }
+    if write.on_trust {
+        trusted(step)?;
+    }
     let mut plan = Plan::default();
     for change in write.changes {
         plan.add(step, change)?;
@@ -35,6 +40,10 @@ pub(super) fn apply(step: &mut Step<'_>, retention: &Retention, write: Write) ->
     remember(step, operation, &versions)?;
     prune::history(step, retention, pruned)?;
     Ok(Applied { versions, repeated: false })
+}
+
+fn trusted(step: &Step<'_>) -> Result<(), StoreError> {
+    if read::is_trusted(step, step.incarnation)? { Ok(()) } else { Err(StoreError::Untrusted) }
 }
 
 fn remember(step: &mut Step<'_>, operation: &str, versions: &[Option<Version>]) -> Result<(), StoreError> {
@@ -81,6 +90,8 @@ impl Plan {
             Change::PutRunner { runner, expected } => self.put_runner(step, runner, expected),
             Change::EndRunner { ended, expected } => self.end_runner(step, ended, expected),
             Change::PutJob { job, expected } => self.put_job(step, job, expected),
+            Change::PutDeployment { record, expected } => self.put_deployment(step, record, expected),
+            Change::Trust { incarnation } => self.trust(step, &incarnation),
         }
     }
 
@@ -136,7 +147,36 @@ impl Plan {
         Ok(())
     }
 
+    fn put_deployment(
+        &mut self,
+        step: &Step<'_>,
+        value: Deployment,
+        expected: Expected,
+    ) -> Result<(), StoreError> {
+        let shown = self.name("the deployment".to_owned())?;
+        compare(&shown, read::deployment(step)?.as_ref(), expected)?;
+        self.effects.push(Box::new(move |step| {
+            let version = step.number()?;
+            step.put(Table::Meta, DEPLOYMENT_ROW, &Stored { version, value })?;
+            Ok(Some(Version(version)))
+        }));
+        Ok(())
+    }
+
+    fn trust(&mut self, step: &Step<'_>, incarnation: &Incarnation) -> Result<(), StoreError> {
+        let shown = self.name("the store's life".to_owned())?;
+        if read::name_of(step.incarnation) != *incarnation {
+            return Err(conflict(&shown));
+        }
+        self.effects.push(Box::new(|step| {
+            step.put_bytes(Table::Meta, TRUSTED_ROW, &step.incarnation.to_be_bytes())?;
+            Ok(None)
+        }));
+        Ok(())
+    }
+
     fn reserve(&mut self, step: &Step<'_>, runner: Runner) -> Result<(), StoreError> {
+        trusted(step)?;
         if read::runner(step, &runner.name)?.is_some() {
             return Err(conflict(&format!("runner {}", runner.name)));
         }

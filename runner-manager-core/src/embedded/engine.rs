@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::budgets::Accounts;
 use super::file::DataFile;
 use super::memory::Memory;
 use super::step::Step;
@@ -21,8 +23,12 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// Those who wait for tasks.
     pub(super) lanes: Lanes,
+    /// What was asked of those outside.
+    pub(super) budgets: Accounts,
     /// What was done.
     pub(super) tally: Tally,
+    /// Which life of the storage this is. Only a simulated loss begins another one.
+    pub(super) incarnation: AtomicU64,
     /// The lanes that were claimed from since a file was opened; none where holds cannot be older than the
     /// process.
     claimed_from: Option<Mutex<BTreeSet<String>>>,
@@ -31,12 +37,24 @@ pub(super) struct Shared {
 impl Shared {
     /// What a storage in memory begins with.
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, lanes: Lanes::default(), tally: Tally::default(), claimed_from: None }
+        Self {
+            clock,
+            lanes: Lanes::default(),
+            budgets: Accounts::default(),
+            tally: Tally::default(),
+            incarnation: AtomicU64::new(0),
+            claimed_from: None,
+        }
     }
 
     /// What a storage in a file begins with: tasks may be held by a process that has ended.
     pub(super) fn of_file(clock: Arc<dyn Clock>) -> Self {
         Self { claimed_from: Some(Mutex::default()), ..Self::new(clock) }
+    }
+
+    /// Which life of the storage this is.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Relaxed)
     }
 
     /// Whether this is the first claim from a lane since the file was opened. Nobody else has the file, so
@@ -74,6 +92,15 @@ impl Engine {
         }
     }
 
+    /// The tables of a storage in memory.
+    #[cfg(feature = "testing")]
+    pub(super) fn memory(&self) -> Option<std::sync::MutexGuard<'_, Memory>> {
+        match self {
+            Self::Memory(memory) => Some(memory.lock().unwrap_or_else(PoisonError::into_inner)),
+            Self::File(..) => None,
+        }
+    }
+
     /// Reads, and sees everything that was answered before.
     pub(super) fn read<T>(
         &self,
@@ -95,7 +122,7 @@ fn in_memory<T>(
     shared: &Shared,
     operation: impl FnOnce(&mut Step<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut step = Step::new(memory, shared.clock.now());
+    let mut step = Step::new(memory, shared.clock.now(), shared.incarnation());
     let answer = operation(&mut step);
     shared.tally.operation(step.entries());
     if step.changed {

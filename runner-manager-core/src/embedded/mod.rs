@@ -9,6 +9,7 @@
 //! It holds no opinion on what is written: that is the manager's.
 
 mod apply;
+mod budgets;
 mod disk;
 mod engine;
 mod file;
@@ -32,4 +33,6 @@ mod writer;
 
 pub use open::OpenError;
 pub use storage::EmbeddedStorage;
+#[cfg(feature = "testing")]
+pub use storage::Snapshot;
 pub use tally::StorageStatistics;

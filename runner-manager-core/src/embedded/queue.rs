@@ -44,6 +44,9 @@ fn write(step: &mut Step<'_>, key: &str, before: Option<&Entry>, after: &Entry) 
     let lane = after.task.lane();
     let from = before.map(|entry| index_keys(lane.as_str(), entry)).unwrap_or_default();
     step.move_entries(Table::TasksBy, &from, &index_keys(lane.as_str(), after), key.as_bytes())?;
+    if after.held.is_none() && before.is_some_and(|before| before.held.is_some()) {
+        step.freed(lane.as_str());
+    }
     match (&after.held, &after.waiting) {
         (None, None) => return step.remove(Table::Tasks, key.as_bytes()),
         (None, Some(waiting)) => step.wake(lane.as_str(), waiting.due),
@@ -65,9 +68,12 @@ pub(super) fn claim(
     step: &mut Step<'_>,
     lane: &Lane,
     most: usize,
+    bound: usize,
     lease: Duration,
 ) -> Result<Vec<Claim>, StoreError> {
     end_leases(step, lane.as_str())?;
+    let room = room(step, lane.as_str(), bound)?;
+    let most = most.min(room);
     let mut claims = Vec::new();
     for priority in PRIORITIES {
         let list = tasks_waiting(lane.as_str(), priority);
@@ -77,8 +83,17 @@ pub(super) fn claim(
             claims.push(take(step, &key, lease)?);
         }
     }
-    note_next(step, lane.as_str())?;
+    note_next(step, lane.as_str(), claims.len() >= room)?;
     Ok(claims)
+}
+
+/// How many more tasks of a lane may be held.
+fn room(step: &Step<'_>, lane: &str, bound: usize) -> Result<usize, StoreError> {
+    if bound == usize::MAX {
+        return Ok(bound);
+    }
+    let held = collect(step, Table::TasksBy, &tasks_held(lane).span(), Direction::Forward, bound)?;
+    Ok(bound - held.len())
 }
 
 /// Puts the tasks back whose hold has ended.
@@ -152,18 +167,26 @@ fn since(from: Timestamp, to: Timestamp) -> Duration {
 }
 
 /// Notes whether more is due on a lane, and when something happens next.
-fn note_next(step: &mut Step<'_>, lane: &str) -> Result<(), StoreError> {
+///
+/// While no more tasks may be held, only the end of a hold is something to wait for.
+fn note_next(step: &mut Step<'_>, lane: &str, full: bool) -> Result<(), StoreError> {
     let mut times = Vec::new();
-    for list in PRIORITIES.map(|priority| tasks_waiting(lane, priority)).into_iter().chain([tasks_held(lane)])
-    {
+    let waiting = PRIORITIES.map(|priority| tasks_waiting(lane, priority)).into_iter();
+    for list in waiting.filter(|_| !full).chain([tasks_held(lane)]) {
         let at = list.len();
         if let Some((key, _)) = first(step, Table::TasksBy, &list.span())? {
             times.extend(Key::time_at(&key, at));
         }
     }
     let (due, ahead): (Vec<_>, Vec<_>) = times.into_iter().partition(|time| *time <= step.now);
-    let wake = Wake { due: !due.is_empty(), at: ahead.into_iter().min(), looked_up: true };
-    step.wakes.insert(lane.to_owned(), wake);
+    let wake = step.wakes.entry(lane.to_owned()).or_default();
+    *wake = Wake {
+        due: !due.is_empty(),
+        at: ahead.into_iter().min(),
+        looked_up: true,
+        full: Some(full),
+        freed: wake.freed,
+    };
     Ok(())
 }
 

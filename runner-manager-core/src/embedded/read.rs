@@ -2,13 +2,16 @@
 
 use super::key::{Key, Span};
 use super::schema::{
-    Stored, Table, job_key, jobs_queued, jobs_recorded, jobs_unserved, runners_in, runners_of, runners_on,
-    runners_under,
+    DEPLOYMENT_ROW, Stored, TRUSTED_ROW, Table, job_key, jobs_queued, jobs_recorded, jobs_unserved,
+    runners_in, runners_of, runners_on, runners_under,
 };
+use super::step::number;
 use super::tables::{Direction, Read, collect, decode, load};
-use crate::domain::{EndedRunner, GroupName, JobId, Runner, RunnerName, WorkflowJob};
+use crate::domain::{
+    Deployment, EndedRunner, GroupName, Incarnation, JobId, Runner, RunnerName, WorkflowJob,
+};
 use crate::store::{
-    GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter, StoreError, Versioned,
+    DeploymentView, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter, StoreError, Versioned,
 };
 
 /// A group's counters.
@@ -24,6 +27,31 @@ pub(super) fn runner(tables: &dyn Read, name: &RunnerName) -> Result<Option<Stor
 /// A job.
 pub(super) fn job(tables: &dyn Read, id: JobId) -> Result<Option<Stored<WorkflowJob>>, StoreError> {
     load(tables, Table::Jobs, job_key(id).bytes())
+}
+
+/// The deployment's record.
+pub(super) fn deployment(tables: &dyn Read) -> Result<Option<Stored<Deployment>>, StoreError> {
+    load(tables, Table::Meta, DEPLOYMENT_ROW)
+}
+
+/// Whether a life of the storage is trusted.
+pub(super) fn is_trusted(tables: &dyn Read, incarnation: u64) -> Result<bool, StoreError> {
+    let trusted = tables.get(Table::Meta, TRUSTED_ROW)?;
+    Ok(trusted.map_or(Ok(0), |bytes| number(&bytes))? == incarnation)
+}
+
+/// The deployment's record, and whether the storage is trusted.
+pub(super) fn deployment_view(tables: &dyn Read, incarnation: u64) -> Result<DeploymentView, StoreError> {
+    Ok(DeploymentView {
+        record: deployment(tables)?.map(Into::into),
+        incarnation: name_of(incarnation),
+        trusted: is_trusted(tables, incarnation)?,
+    })
+}
+
+/// What the lives of an embedded storage are called.
+pub(super) fn name_of(incarnation: u64) -> Incarnation {
+    Incarnation::new(format!("embedded-{incarnation}"))
 }
 
 /// A group with its counters.

@@ -22,6 +22,13 @@ pub(super) const SCHEMA_ROW: &[u8] = b"schema";
 /// claims and places in the queue are numbered from it, so that no number comes twice.
 pub(super) const NUMBER_ROW: &[u8] = b"number";
 
+/// The row of [`Table::Meta`] with the deployment's record.
+pub(super) const DEPLOYMENT_ROW: &[u8] = b"deployment";
+
+/// The row of [`Table::Meta`] with the life of the storage that is trusted, 8 bytes, the highest first. The
+/// first life is trusted without: a file does not forget what it acknowledged, and is missed when it is gone.
+pub(super) const TRUSTED_ROW: &[u8] = b"trusted";
+
 /// The tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {

@@ -20,6 +20,10 @@ pub(super) struct Wake {
     pub(super) at: Option<Timestamp>,
     /// Whether `at` is when something happens next on the lane, whatever was known before.
     pub(super) looked_up: bool,
+    /// Whether as many tasks are held as may be, where a claim has seen that.
+    pub(super) full: Option<bool>,
+    /// Whether a hold has ended.
+    pub(super) freed: bool,
 }
 
 /// What those who wait have to know, by lane.
@@ -32,6 +36,8 @@ pub(super) type Wakes = BTreeMap<String, Wake>;
 pub(super) struct Step<'t> {
     /// The time of the operation.
     pub(super) now: Timestamp,
+    /// The storage's life.
+    pub(super) incarnation: u64,
     /// Whom to wake once it is done.
     pub(super) wakes: Wakes,
     /// Whether it has changed anything.
@@ -42,8 +48,8 @@ pub(super) struct Step<'t> {
 
 impl<'t> Step<'t> {
     /// An operation at a time.
-    pub(super) fn new(tables: &'t mut dyn Change, now: Timestamp) -> Self {
-        Self { now, wakes: Wakes::new(), changed: false, tables, entries: Cell::new(0) }
+    pub(super) fn new(tables: &'t mut dyn Change, now: Timestamp, incarnation: u64) -> Self {
+        Self { now, incarnation, wakes: Wakes::new(), changed: false, tables, entries: Cell::new(0) }
     }
 
     /// How many entries it has touched.
@@ -56,11 +62,15 @@ impl<'t> Step<'t> {
     }
 
     /// A number that was never given out before and is greater than all that were.
+    ///
+    /// It follows the time in microseconds, so that this also holds after the storage lost the last numbers
+    /// that it gave out.
     pub(super) fn number(&mut self) -> Result<u64, StoreError> {
-        let number = match self.get(Table::Meta, NUMBER_ROW)? {
+        let next = match self.get(Table::Meta, NUMBER_ROW)? {
             Some(bytes) => number(&bytes)?,
             None => 1,
         };
+        let number = next.max(u64::try_from(self.now.as_microsecond()).unwrap_or(0));
         self.put_bytes(Table::Meta, NUMBER_ROW, &(number + 1).to_be_bytes())?;
         Ok(number)
     }
@@ -104,6 +114,11 @@ impl<'t> Step<'t> {
             self.put_bytes(index, key.bytes(), record)?;
         }
         Ok(())
+    }
+
+    /// Notes that a hold on a task of a lane has ended.
+    pub(super) fn freed(&mut self, lane: &str) {
+        self.wakes.entry(lane.to_owned()).or_default().freed = true;
     }
 
     /// Notes that a task of a lane is due at a time, or that a hold ends then.

@@ -16,11 +16,13 @@ use super::tally::StorageStatistics;
 use super::wake::Baton;
 use super::writer::Writer;
 use super::{apply, open, queue, read, statistics};
+use crate::budget::{BudgetKey, Budgets, Permission, Permit, Quota};
 use crate::clock::Clock;
 use crate::domain::{EndedRunner, GroupName, JobId, Runner, RunnerName, WorkflowJob, later};
 use crate::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
 use crate::store::{
-    Applied, GroupView, JobFilter, Page, Retention, RunnerFilter, Store, StoreError, Versioned, Write,
+    Applied, DeploymentView, GroupView, JobFilter, Page, Retention, RunnerFilter, Store, StoreError,
+    Versioned, Write,
 };
 
 /// A storage in this process: the one for a single manager, for tests and for simulations.
@@ -79,16 +81,43 @@ impl EmbeddedStorage {
         self
     }
 
+    /// What a storage in memory holds at this moment; none for one in a file.
+    #[cfg(feature = "testing")]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.engine.memory().map(|memory| Snapshot(memory.clone()))
+    }
+
+    /// Makes a storage in memory lose what it has acknowledged since a snapshot, or all it has, and begin
+    /// another life: what a server does that is started anew without having written everything down.
+    #[cfg(feature = "testing")]
+    pub fn lose(&self, all_since: Option<Snapshot>) {
+        let Some(mut memory) = self.engine.memory() else { return };
+        *memory = all_since.map_or_else(Memory::new, |snapshot| snapshot.0);
+        self.shared.incarnation.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        drop(memory);
+        self.shared.lanes.wake_all();
+    }
+
     /// What the storage has done since it was opened.
     pub fn storage_statistics(&self) -> StorageStatistics {
         self.shared.tally.statistics()
     }
 }
 
+/// All that a storage in memory held at a moment.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone)]
+pub struct Snapshot(Memory);
+
 #[async_trait]
 impl Store for EmbeddedStorage {
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.shared.clock.now())
+    }
+
+    async fn deployment(&self) -> Result<DeploymentView, StoreError> {
+        let incarnation = self.shared.incarnation();
+        self.engine.read(&self.shared, |tables| read::deployment_view(tables, incarnation))
     }
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
@@ -146,6 +175,7 @@ impl TaskQueue for EmbeddedStorage {
         &self,
         lane: &Lane,
         most: usize,
+        bound: usize,
         lease: Duration,
         wait: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
@@ -159,7 +189,7 @@ impl TaskQueue for EmbeddedStorage {
                 if shared.is_first_claim(lane.as_str()) {
                     queue::end_holds(step, lane.as_str())?;
                 }
-                queue::claim(step, &lane, most, lease)
+                queue::claim(step, &lane, most, bound, lease)
             };
             let claims = self.engine.run(&self.shared, claim).await?;
             if let Some(baton) = baton.take() {
@@ -210,5 +240,22 @@ impl TaskQueue for EmbeddedStorage {
     async fn statistics(&self) -> Result<QueueStatistics, StoreError> {
         let now = self.shared.clock.now();
         self.engine.read(&self.shared, |tables| statistics::statistics(tables, now))
+    }
+}
+
+#[async_trait]
+impl Budgets for EmbeddedStorage {
+    async fn take(&self, key: &BudgetKey, quota: &Quota, lease: Duration) -> Result<Permission, StoreError> {
+        Ok(self.shared.budgets.take(key, quota, lease, self.shared.clock.now()))
+    }
+
+    async fn give_back(&self, permit: &Permit) -> Result<(), StoreError> {
+        self.shared.budgets.give_back(permit);
+        Ok(())
+    }
+
+    async fn pause(&self, key: &BudgetKey, until: Timestamp) -> Result<(), StoreError> {
+        self.shared.budgets.pause(key, until);
+        Ok(())
     }
 }

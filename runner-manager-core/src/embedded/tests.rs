@@ -104,7 +104,13 @@ fn write(id: u64) -> Write {
         state: JobState::Queued { group: None },
     };
     let changes = vec![Change::PutJob { job, expected: Expected::Absent }];
-    Write { operation: OperationId::new(id.to_string()), claim: None, changes, tasks: Vec::new() }
+    Write {
+        operation: OperationId::new(id.to_string()),
+        claim: None,
+        on_trust: false,
+        changes,
+        tasks: Vec::new(),
+    }
 }
 
 /// What a write was answered.

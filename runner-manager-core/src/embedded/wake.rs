@@ -5,6 +5,7 @@
 //! becomes due wakes one as well; when that one leaves, another takes over.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,13 @@ impl Lanes {
         Arc::clone(lanes.entry(lane.to_owned()).or_default())
     }
 
+    /// Wakes one who waits on each lane: the tables are others than they were.
+    #[cfg(feature = "testing")]
+    pub(super) fn wake_all(&self) {
+        let lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.values().for_each(|waiters| waiters.due.notify_one());
+    }
+
     /// Tells those who wait what an operation did. Told in the order of the operations.
     pub(super) fn tell(&self, wakes: &Wakes) {
         for (lane, wake) in wakes {
@@ -40,6 +48,8 @@ pub(super) struct Waiters {
     due: Notify,
     /// Something happens earlier than was known.
     earlier: Notify,
+    /// Whether no more tasks may be held: then the end of a hold is what those who wait are waiting for.
+    full: AtomicBool,
     /// When something happens next.
     next: Mutex<Option<Timestamp>>,
     /// Held by the one who keeps the time.
@@ -89,7 +99,11 @@ impl Waiters {
         if next.is_some_and(|next| before.is_none_or(|before| next < before)) {
             self.earlier.notify_one();
         }
-        if wake.due {
+        let freed = wake.freed && self.full.load(Ordering::Relaxed);
+        if let Some(full) = wake.full {
+            self.full.store(full, Ordering::Relaxed);
+        }
+        if wake.due || freed {
             self.due.notify_one();
         }
     }

@@ -183,7 +183,7 @@ impl Group {
         waiting: &mut impl Iterator<Item = Box<dyn Job>>,
     ) -> bool {
         for job in waiting {
-            let mut step = Step::new(&mut tables, shared.clock.now());
+            let mut step = Step::new(&mut tables, shared.clock.now(), shared.incarnation());
             let (answer, failed) = job.run(&mut step);
             shared.tally.operation(step.entries());
             self.answers.push(answer);

@@ -157,6 +157,7 @@ impl Manager {
         self.apply(Write {
             operation: self.operation(),
             claim: claim.cloned(),
+            on_trust: false,
             changes: std::mem::take(&mut write.changes),
             tasks: std::mem::take(&mut write.tasks),
         })

@@ -60,7 +60,7 @@ impl Manager {
             let Some((changes, tasks)) = self.decide(before.as_ref(), seen).await? else {
                 return Ok(Taken::NothingNew);
             };
-            let write = Write { operation: operation.clone(), claim: None, changes, tasks };
+            let write = Write { operation: operation.clone(), claim: None, on_trust: false, changes, tasks };
             match self.apply(write).await {
                 Ok(applied) if applied.repeated => return Ok(Taken::Repeated),
                 Ok(_) => return Ok(Taken::Recorded),

@@ -37,8 +37,9 @@ pub use operate::{ConfigureError, GroupStatus, JobStatus};
 pub use statistics::{Statistics, StatisticsSnapshot};
 
 use crate::backend::Backend;
+use crate::budget::{Budgets, Quota};
 use crate::clock::Clock;
-use crate::domain::{BackendName, Balance, OperationId, Owner};
+use crate::domain::{BackendName, Balance, OperationId, Owner, ReplicaId};
 use crate::github::GitHub;
 use crate::queue::TaskQueue;
 use crate::random::Random;
@@ -50,8 +51,18 @@ use catalogue::Catalogue;
 pub struct ConnectedBackend {
     /// The backend.
     pub backend: Arc<dyn Backend>,
-    /// How many of its runners are worked on at a time, and so how many calls to it may be under way.
+    /// How many of its runners are worked on at a time, over all replicas, and so how many calls to it may
+    /// be under way.
     pub concurrency: usize,
+    /// What else bounds the calls to it, over all replicas. Default: nothing.
+    pub quota: Quota,
+}
+
+impl ConnectedBackend {
+    /// A backend that so many of whose runners are worked on at a time, and nothing else bounds.
+    pub fn new(backend: Arc<dyn Backend>, concurrency: usize) -> Self {
+        Self { backend, concurrency, quota: Quota::default() }
+    }
 }
 
 /// How the manager works. The defaults suit a deployment of any size.
@@ -68,6 +79,12 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// How long a stop waits for what is under way before it is put back. Default 20 s.
     pub stop_within: Duration,
+    /// What bounds the calls to GitHub that are made with the same credentials, over all replicas. Default 60
+    /// at a time: GitHub allows 100, and others may work with the same credentials.
+    pub github_quota: Quota,
+    /// How often a replica says that it runs, and looks whether the store is trusted and its configuration
+    /// the deployment's. Default 5 s.
+    pub heartbeat: Duration,
     /// How many decisions are worked on at a time. Default 8.
     pub control_concurrency: usize,
 }
@@ -80,8 +97,28 @@ impl Default for Settings {
             lease: Duration::from_secs(90),
             call_timeout: Duration::from_secs(40),
             stop_within: Duration::from_secs(20),
+            github_quota: Quota { concurrent: Some(60), rate: None },
+            heartbeat: Duration::from_secs(5),
             control_concurrency: 8,
         }
+    }
+}
+
+/// One storage by its three sides. A write and the tasks that follow from it are one atomic step, so all
+/// three must be the same storage.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// Where state lives.
+    pub store: Arc<dyn Store>,
+    /// Where tasks wait.
+    pub queue: Arc<dyn TaskQueue>,
+    /// What all replicas together may ask of GitHub and of the backends.
+    pub budgets: Arc<dyn Budgets>,
+}
+
+impl<S: Store + TaskQueue + Budgets> From<Arc<S>> for Storage {
+    fn from(storage: Arc<S>) -> Self {
+        Self { store: storage.clone(), queue: storage.clone(), budgets: storage }
     }
 }
 
@@ -90,10 +127,8 @@ impl Default for Settings {
 pub struct Parts {
     /// Who we are: the mark on all that is made.
     pub owner: Owner,
-    /// Where state lives.
-    pub store: Arc<dyn Store>,
-    /// Where tasks wait. The same storage as `store`.
-    pub queue: Arc<dyn TaskQueue>,
+    /// Where state lives, tasks wait, and what may be asked outside is counted.
+    pub storage: Storage,
     /// GitHub.
     pub github: Arc<dyn GitHub>,
     /// The backends, by the names that the configuration gives them.
@@ -118,6 +153,8 @@ pub struct Manager {
 #[derive(Debug)]
 struct Inner {
     parts: Parts,
+    /// Which of the replicas this is: another one with every start.
+    replica: ReplicaId,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
     statistics: Statistics,
@@ -127,8 +164,10 @@ impl Manager {
     /// A manager of these parts. It does nothing until [`configure`](Self::configure) and
     /// [`run`](Self::run).
     pub fn new(parts: Parts) -> Self {
+        let replica = ReplicaId::new(format!("{:016x}", parts.random.next_u64()));
         let inner = Inner {
             parts,
+            replica,
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
             statistics: Statistics::default(),
@@ -146,11 +185,11 @@ impl Manager {
     }
 
     fn store(&self) -> &dyn Store {
-        &*self.inner.parts.store
+        &*self.inner.parts.storage.store
     }
 
     fn queue(&self) -> &dyn TaskQueue {
-        &*self.inner.parts.queue
+        &*self.inner.parts.storage.queue
     }
 
     fn github(&self) -> &dyn GitHub {

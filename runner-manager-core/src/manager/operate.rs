@@ -120,7 +120,9 @@ impl Manager {
             NewTask::now(Task::SweepScope { scope: record.spec.scope.clone() }),
         ];
         let changes = vec![Change::PutGroup { record, expected }];
-        self.apply(Write { operation: self.operation(), claim: None, changes, tasks }).await.map(|_| ())
+        self.apply(Write { operation: self.operation(), claim: None, on_trust: false, changes, tasks })
+            .await
+            .map(|_| ())
     }
 
     /// Has a group make no new runners: its waiting jobs go to other groups, its idle runners go, its busy

@@ -79,7 +79,13 @@ impl Manager {
             mark_probe(&mut record, &placement.key, &runner.name, now);
             changes.push(Change::PutGroup { record, expected: Expected::Version(view.record.version) });
         }
-        let write = Write { operation: self.operation(), claim: Some(claim.clone()), changes, tasks };
+        let write = Write {
+            operation: self.operation(),
+            claim: Some(claim.clone()),
+            on_trust: false,
+            changes,
+            tasks,
+        };
         self.apply(write).await?;
         tracing::info!(group = %spec.name, count, placement = %placement.description, "runners requested");
         Ok(())
@@ -247,8 +253,13 @@ impl Manager {
             group.iter().map(|group| NewTask::now(Task::Reconcile { group: group.clone() })).collect();
         let moved = WorkflowJob { state: JobState::Queued { group }, ..job.value.clone() };
         let change = Change::PutJob { job: moved, expected: Expected::Version(job.version) };
-        let write =
-            Write { operation: self.operation(), claim: Some(claim.clone()), changes: vec![change], tasks };
+        let write = Write {
+            operation: self.operation(),
+            claim: Some(claim.clone()),
+            on_trust: false,
+            changes: vec![change],
+            tasks,
+        };
         match self.apply(write).await {
             // It moved on by itself meanwhile.
             Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
@@ -262,6 +273,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            on_trust: false,
             changes: vec![change],
             tasks: Vec::new(),
         };

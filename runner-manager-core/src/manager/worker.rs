@@ -141,7 +141,7 @@ impl Manager {
             let Some(free) = free_slots(&slots, &stop).await else { break };
             let most = free.min(CLAIM_BATCH);
             let lease = self.parts().settings.lease;
-            let mut claiming = self.queue().claim(&lane, most, lease, CLAIM_WAIT);
+            let mut claiming = self.queue().claim(&lane, most, usize::MAX, lease, CLAIM_WAIT);
             let claims = tokio::select! {
                 biased;
                 claims = &mut claiming => claims,
@@ -305,6 +305,7 @@ impl Manager {
             Task::Forget { scope, runner } => self.forget(scope, runner).await,
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
+            Task::RecoverJobs { .. } => Ok(Work::Done),
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

@@ -67,7 +67,7 @@ async fn cost_beside(runners: u32) -> [u64; 4] {
     storage.apply(write("another", vec![reserve])).await.unwrap();
     costs[1] = since(&storage, before).entries;
     let before = storage.storage_statistics();
-    let claims = storage.claim(&Lane::control(), 1, LEASE, Duration::ZERO).await.unwrap();
+    let claims = storage.claim(&Lane::control(), 1, usize::MAX, LEASE, Duration::ZERO).await.unwrap();
     costs[2] = since(&storage, before).entries;
     let before = storage.storage_statistics();
     storage.ack(&claims[0].token).await.unwrap();
@@ -87,7 +87,7 @@ async fn one_task_wakes_one_of_those_who_wait() {
     let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let storage = EmbeddedStorage::in_memory(clock.clone());
     let (lane, hour) = (Lane::control(), Duration::from_hours(1));
-    let waiting = join_all((0..50).map(|_| storage.claim(&lane, 1, hour * 2, hour)));
+    let waiting = join_all((0..50).map(|_| storage.claim(&lane, 1, usize::MAX, hour * 2, hour)));
     let before = storage.storage_statistics();
     let passing = async {
         assert_eq!(since(&storage, before).operations, 50, "each has looked once");
@@ -112,7 +112,7 @@ async fn who_was_woken_and_leaves_wakes_another() {
     let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let storage = EmbeddedStorage::in_memory(clock.clone());
     let (lane, hour) = (Lane::control(), Duration::from_hours(1));
-    let wait = || Box::pin(storage.claim(&lane, 1, hour, hour));
+    let wait = || Box::pin(storage.claim(&lane, 1, usize::MAX, hour, hour));
     let (mut leaves, mut stays) = (wait(), wait());
     assert!(poll!(&mut leaves).is_pending() && poll!(&mut stays).is_pending());
     storage.push(vec![reconcile("now")]).await.unwrap();

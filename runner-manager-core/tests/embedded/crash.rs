@@ -38,7 +38,7 @@ async fn writes_until_it_is_killed() {
             println!("\n@written {id}");
             storage.push(vec![reconcile(&format!("pushed-{id}"))]).await.unwrap();
             println!("\n@pushed {id}");
-            let claims = storage.claim(&Lane::control(), 1, LEASE, Duration::ZERO).await.unwrap();
+            let claims = storage.claim(&Lane::control(), 1, usize::MAX, LEASE, Duration::ZERO).await.unwrap();
             for claim in claims {
                 println!("\n@claimed {}", claim.token.key);
             }
@@ -128,7 +128,8 @@ async fn claimed_tasks_come_back(file: &Path, told: &Told) {
     let clock = Arc::new(SimulatedClock::new(SystemClock.now()));
     let storage = EmbeddedStorage::open(file, clock.clone()).unwrap();
     let claim = async || {
-        let claims = storage.claim(&Lane::control(), usize::MAX, LEASE, Duration::ZERO).await.unwrap();
+        let claims =
+            storage.claim(&Lane::control(), usize::MAX, usize::MAX, LEASE, Duration::ZERO).await.unwrap();
         claims.into_iter().map(|claim| (claim.token.key, claim.attempt)).collect::<BTreeMap<_, _>>()
     };
     let found = claim().await;

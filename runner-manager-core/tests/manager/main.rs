@@ -390,7 +390,7 @@ async fn a_task_that_got_lost_is_queued_again_by_a_sweep() {
     world.step().await;
     // Somebody takes the one task that the job's webhook queued, and loses it.
     let lane = Lane::control();
-    for claim in world.storage.claim(&lane, 100, MINUTE, Duration::ZERO).await.unwrap() {
+    for claim in world.storage.claim(&lane, 100, usize::MAX, MINUTE, Duration::ZERO).await.unwrap() {
         world.storage.ack(&claim.token).await.unwrap();
     }
     world.start();

@@ -332,10 +332,9 @@ fn parts(
     let backend = Arc::new(FakeBackend::in_process(cloud.clone(), clock.clone()));
     Parts {
         owner: owner.clone(),
-        store: storage.clone(),
-        queue: storage.clone(),
+        storage: storage.clone().into(),
         github: Arc::new(RestGitHub::new(transport, clock.clone())),
-        backends: [(self::backend(), ConnectedBackend { backend, concurrency: 32 })].into(),
+        backends: [(self::backend(), ConnectedBackend::new(backend, 32))].into(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
         settings: Settings::default(),

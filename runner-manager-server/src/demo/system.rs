@@ -198,10 +198,9 @@ fn manager(hosting: &Hosting, connected: Connected, github: Arc<dyn GitHub>) -> 
     let Connected { backend, placement, concurrency } = connected;
     Manager::new(Parts {
         owner: hosting.owner.clone(),
-        store: Arc::clone(&storage) as _,
-        queue: storage,
+        storage: storage.into(),
         github,
-        backends: BTreeMap::from([(placement.backend, ConnectedBackend { backend, concurrency })]),
+        backends: BTreeMap::from([(placement.backend, ConnectedBackend::new(backend, concurrency))]),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         settings: Settings { sweep_interval: SWEEP, ..Settings::default() },

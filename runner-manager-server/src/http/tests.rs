@@ -11,10 +11,10 @@ use runner_manager_core::domain::{
     DeploymentName, EndedRunner, GroupName, JobId, Owner, Runner, RunnerName, Secret, WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{Manager, Parts, Settings};
+use runner_manager_core::manager::{Manager, Parts, Settings, Storage};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::store::{
-    Applied, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned, Write,
+    Applied, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned, Write,
 };
 use runner_manager_core::webhook::sign;
 use tokio::net::TcpListener;
@@ -57,6 +57,9 @@ impl Store for Down {
     ) -> Result<Vec<Versioned<Runner>>, StoreError> {
         down()
     }
+    async fn deployment(&self) -> Result<DeploymentView, StoreError> {
+        down()
+    }
     async fn job(&self, _: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
         down()
     }
@@ -77,10 +80,10 @@ fn state(secret: &Secret, stop: CancellationToken) -> AppState {
         credentials: GitHubCredentials::Token(Secret::new("ghp_0123456789")),
     };
     let github = connect::github(&settings, clock.clone()).unwrap();
+    let other = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
     let manager = Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("tests").unwrap(), secret),
-        store: Arc::new(Down),
-        queue: Arc::new(EmbeddedStorage::in_memory(clock.clone())),
+        storage: Storage { store: Arc::new(Down), queue: other.clone(), budgets: other },
         github: github.clone(),
         backends: BTreeMap::new(),
         clock: clock.clone(),

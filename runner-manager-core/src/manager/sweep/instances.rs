@@ -167,6 +167,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            on_trust: false,
             changes: vec![Change::AdoptRunner { runner }],
             tasks,
         };

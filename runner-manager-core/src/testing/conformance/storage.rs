@@ -83,7 +83,7 @@ impl StorageSubject {
     pub(super) fn write(&self, changes: Vec<Change>) -> Write {
         let number = self.operations.fetch_add(1, Ordering::Relaxed);
         let operation = OperationId::new(format!("operation-{number}"));
-        Write { operation, claim: None, changes, tasks: Vec::new() }
+        Write { operation, claim: None, on_trust: false, changes, tasks: Vec::new() }
     }
 
     pub(super) async fn try_apply(&self, change: Change) -> Result<Applied, StoreError> {
@@ -112,7 +112,10 @@ impl StorageSubject {
     /// Claims what is due on a task's lane, for 10 units.
     pub(super) async fn claim(&self, task: &Task, most: usize) -> Vec<Claim> {
         let lease = self.unit * 10;
-        self.queue.claim(&task.lane(), most, lease, Duration::ZERO).await.expect("the queue works")
+        self.queue
+            .claim(&task.lane(), most, usize::MAX, lease, Duration::ZERO)
+            .await
+            .expect("the queue works")
     }
 
     pub(super) async fn claim_one(&self, task: &Task) -> Claim {

@@ -14,7 +14,7 @@ fn groups(claims: &[Claim]) -> Vec<String> {
 
 /// Claims on the lane of decisions, waiting up to `units` for a task.
 async fn wait(on: &StorageSubject, most: usize, units: u32) -> Vec<Claim> {
-    on.queue.claim(&Lane::control(), most, on.unit * 50, on.unit * units).await.unwrap()
+    on.queue.claim(&Lane::control(), most, usize::MAX, on.unit * 50, on.unit * units).await.unwrap()
 }
 
 pub(super) async fn a_task_is_claimed_once(on: StorageSubject) {
@@ -155,7 +155,7 @@ pub(super) async fn a_claim_waits_for_a_task(on: StorageSubject) {
 /// A lease that runs out wakes those who wait, too.
 async fn waits_for_a_lease(on: &StorageSubject) {
     on.push(NewTask::now(reconcile("lost"))).await;
-    let lost = on.queue.claim(&Lane::control(), 1, on.unit * 2, Duration::ZERO).await.unwrap();
+    let lost = on.queue.claim(&Lane::control(), 1, usize::MAX, on.unit * 2, Duration::ZERO).await.unwrap();
     let (claims, ()) = join(wait(on, 1, 20), on.pass(2)).await;
     assert_eq!(groups(&claims), groups(&lost));
     assert_eq!(claims[0].attempt, 2);

@@ -189,6 +189,6 @@ pub(super) async fn statistics_count(on: StorageSubject) {
     on.pass(1).await;
     let control = on.queue.statistics().await.unwrap().lanes.remove(0);
     assert_eq!((control.due, control.claimed), (3, 0), "a lease that is over is a task that is due");
-    let claims = on.queue.claim(&Lane::control(), 9, on.unit, Duration::ZERO).await.unwrap();
+    let claims = on.queue.claim(&Lane::control(), 9, usize::MAX, on.unit, Duration::ZERO).await.unwrap();
     assert_eq!(claims.len(), 3);
 }

@@ -212,7 +212,7 @@ pub(super) async fn a_lost_claim_is_refused(on: StorageSubject) {
     let task = reconcile("a");
     on.push(NewTask::now(task.clone())).await;
     let lane = task.lane();
-    let first = on.queue.claim(&lane, 1, on.unit * 2, Duration::ZERO).await.unwrap().remove(0);
+    let first = on.queue.claim(&lane, 1, usize::MAX, on.unit * 2, Duration::ZERO).await.unwrap().remove(0);
     let under = |claim: &crate::queue::Claim, number: u64| {
         let change = Change::PutJob { job: job(number, queued(None), 1), expected: Expected::Absent };
         Write { claim: Some(claim.token.clone()), ..on.write(vec![change]) }

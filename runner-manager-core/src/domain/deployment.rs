@@ -1,0 +1,81 @@
+//! What the replicas of a deployment agree on: which groups are configured, who runs, and whether the store's
+//! word may be relied on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{BackendName, Digest, Incarnation, ReplicaId, Scope};
+
+/// The record that all replicas of a deployment share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Which groups are configured, by the digest of what was applied last. None before anything was.
+    pub configuration: Option<Digest>,
+    /// How often a configuration was applied.
+    pub revision: u64,
+    /// The configurations that were applied before, the last first, at most [`Deployment::MOST_SUPERSEDED`].
+    pub superseded: Vec<Digest>,
+    /// The replicas that were heard of.
+    pub replicas: BTreeMap<ReplicaId, Replica>,
+    /// Set while the store may have lost something that it had acknowledged.
+    pub doubt: Option<Doubt>,
+}
+
+impl Deployment {
+    /// How many earlier configurations are remembered.
+    pub const MOST_SUPERSEDED: usize = 20;
+
+    /// A deployment of which nothing is known.
+    pub const fn new() -> Self {
+        Self {
+            configuration: None,
+            revision: 0,
+            superseded: Vec::new(),
+            replicas: BTreeMap::new(),
+            doubt: None,
+        }
+    }
+}
+
+impl Default for Deployment {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One running manager process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The digest of its own configuration: another one than the deployment's is *drift*.
+    pub configuration: Digest,
+    /// When it last said that it runs, by the store's time.
+    pub seen_at: Timestamp,
+}
+
+/// The store was started anew, emptied, or taken over by a copy: what it last acknowledged may be lost.
+///
+/// Until everything outside has been listed, nothing is created or removed on its word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// The store's life that is doubted.
+    pub incarnation: Incarnation,
+    /// When the doubt began, by the store's time. A listing counts if it was begun long enough after that:
+    /// what was created on the lost word has appeared by then.
+    pub since: Timestamp,
+    /// What was listed completely since, and taken in.
+    pub taken_in: BTreeSet<Source>,
+}
+
+/// Something outside that is listed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The instances of a backend.
+    Instances(BackendName),
+    /// The runners that are registered in a scope.
+    Runners(Scope),
+    /// The jobs of a scope that wait or run.
+    Jobs(Scope),
+}
