@@ -69,6 +69,9 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
         settings: Settings {
             balance: configuration.balance,
             sweep_interval: configuration.sweep_interval,
+            lease: configuration.lease,
+            call_timeout: configuration.call_timeout,
+            heartbeat: configuration.lease / 18,
             ..Settings::default()
         },
     })

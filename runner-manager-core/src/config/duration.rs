@@ -29,6 +29,24 @@ pub(super) const SWEEP_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub and the backends are listed and compared with the records.",
 };
 
+/// How long a task is held without a sign of life.
+pub(super) const LEASE: DurationKey = DurationKey {
+    name: "lease",
+    least: Duration::from_secs(3),
+    most: Duration::from_mins(15),
+    default: Some(Duration::from_secs(90)),
+    meaning: "How long a replica that gives no sign of life holds what it works on, before another one goes on with it.",
+};
+
+/// How long a call may take.
+pub(super) const CALL_TIMEOUT: DurationKey = DurationKey {
+    name: "call_timeout",
+    least: Duration::from_secs(1),
+    most: Duration::from_mins(7),
+    default: Some(Duration::from_secs(40)),
+    meaning: "How long one call to GitHub or to a backend may take. Less than half of `lease`.",
+};
+
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -99,11 +117,31 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
 
 /// Reads [`SWEEP_INTERVAL`].
 pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
-    let key = SWEEP_INTERVAL;
-    fields.or(key.name, key.default, |at| key.parse(at).map(Some))?
+    SWEEP_INTERVAL.of(fields)
+}
+
+/// Reads [`LEASE`] and [`CALL_TIMEOUT`], which have to fit.
+pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, Duration)> {
+    let (lease, call_timeout) = (LEASE.of(fields), CALL_TIMEOUT.of(fields));
+    let (lease, call_timeout) = (lease?, call_timeout?);
+    if call_timeout * 2 < lease {
+        return Some((lease, call_timeout));
+    }
+    let (shown, most) = (friendly(call_timeout), friendly(lease / 2));
+    if let Some(at) = fields.optional(CALL_TIMEOUT.name).or_else(|| fields.optional(LEASE.name)) {
+        at.fault(format!(
+            "a call_timeout of {shown} outlives the lease: it must be less than half of it, {most}"
+        ));
+    }
+    None
 }
 
 impl DurationKey {
+    /// The key's value, or its default.
+    fn of(&self, fields: &Fields<'_>) -> Option<Duration> {
+        fields.or(self.name, self.default, |at| self.parse(at).map(Some))?
+    }
+
     fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
         let expected = "a duration such as 90s, 10m, 12h or 1h30m";
         let text = at.text_as(expected)?;

@@ -464,6 +464,16 @@ fn durations() {
             "sweep_interval: 1s\ngithub:\n",
             "8:17: sweep_interval: expected a duration from 30s to 1h, found `1s`",
         ),
+        (
+            "github:\n",
+            "call_timeout: 45s\ngithub:\n",
+            "8:15: call_timeout: a call_timeout of 45s outlives the lease: it must be less than half of it, 45s",
+        ),
+        (
+            "github:\n",
+            "lease: 1m\ngithub:\n",
+            "8:8: lease: a call_timeout of 40s outlives the lease: it must be less than half of it, 30s",
+        ),
     ]);
 }
 

@@ -53,6 +53,7 @@ fn defaults() {
     assert_eq!(read.github.api_url.as_str(), "https://api.github.com");
     assert_eq!(read.balance, Balance::Pack);
     assert_eq!(read.sweep_interval, Duration::from_mins(5));
+    assert_eq!((read.lease, read.call_timeout), (Duration::from_secs(90), Duration::from_secs(40)));
     let group = &read.groups[1];
     assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
     assert_eq!((group.os, group.priority), (Os::Linux, 0));
