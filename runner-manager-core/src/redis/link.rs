@@ -17,7 +17,7 @@ use redis::{Cmd, Value};
 use super::connection::{AskError, Connection, Dialer, said};
 use super::open_error::RedisOpenError;
 use super::settings::RedisSettings;
-use super::{refusal, sentinel};
+use super::{examine, refusal, sentinel};
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::retry::Backoff;
@@ -126,6 +126,7 @@ impl Link {
             failures: Mutex::default(),
         }));
         link.connected().await?;
+        examine::check_version(&link).await?;
         Ok(link)
     }
 
@@ -189,15 +190,17 @@ impl Link {
     }
 
     /// Asks something that only reads, of the server itself. A refusal is answered in its own words.
-    pub(super) async fn ask(&self, question: &Cmd) -> Result<Result<Value, String>, StoreError> {
-        let connection = self.connected().await.map_err(unavailable)?;
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(super) async fn ask(&self, question: &Cmd) -> Result<Result<Value, String>, RedisOpenError> {
+        let connection = self.connected().await?;
         match self.asked(&connection, question).await {
             Ok(answer) => Ok(Ok(answer)),
             Err(AskError::Refused(error)) => Ok(Err(said(&error))),
-            Err(AskError::Lost(reason, source)) => {
-                let text = format!("redis {}: {reason}", connection.address);
+            Err(AskError::Lost(reason, _)) => {
                 self.give_up(&connection).await;
-                Err(StoreError::Unavailable(text, source.map(Into::into)))
+                Err(RedisOpenError::Lost { server: connection.address.to_string(), reason })
             }
         }
     }

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "the storage comes next")]
 
 mod connection;
+mod examine;
 mod link;
 mod open_error;
 mod refusal;
@@ -11,5 +12,6 @@ mod sentinel;
 mod settings;
 mod tls;
 
+pub use examine::{RedisExamination, examine};
 pub use open_error::RedisOpenError;
 pub use settings::{RedisAddress, RedisServers, RedisSettings, RedisUrlError};

@@ -10,7 +10,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum RedisOpenError {
     /// There is no connection to it.
-    #[error("redis {server}: no connection ({source}): see that it runs there, and that host and port are right")]
+    #[error(
+        "redis {server}: no connection ({source}): see that it runs there, and that host and port are right"
+    )]
     Unreachable {
         /// Which server.
         server: String,
@@ -40,7 +42,9 @@ pub enum RedisOpenError {
         hint: &'static str,
     },
     /// What answers there does not speak Redis' language.
-    #[error("redis {server}: what answers there is no Redis: name another host or port (TLS wants rediss://)")]
+    #[error(
+        "redis {server}: what answers there is no Redis: name another host or port (TLS wants rediss://)"
+    )]
     NotRedis {
         /// Which server.
         server: String,
@@ -132,6 +136,14 @@ pub enum RedisOpenError {
         server: String,
         /// What it answered.
         answer: String,
+    },
+    /// It did not answer a question.
+    #[error("redis {server}: a question was not answered ({reason}): see that it works, and its log")]
+    Lost {
+        /// Which server.
+        server: String,
+        /// What happened.
+        reason: String,
     },
     /// The last try failed a moment ago, and it is not time for the next one.
     #[error("{last} (tried a moment ago)")]
