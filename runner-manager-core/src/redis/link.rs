@@ -205,9 +205,10 @@ impl Link {
         }
     }
 
-    /// Where the server is that was last connected to.
+    /// Where the server is that scripts are sent to; none while there is no connection.
     pub(super) async fn address(&self) -> Option<String> {
-        self.0.shared.lock().await.as_ref().map(|connection| connection.address.to_string())
+        let shared = self.0.shared.lock().await;
+        shared.as_ref().filter(|connection| connection.is_open()).map(|open| open.address.to_string())
     }
 
     async fn call(&self, script: &Script, keys: &[&str], args: &[&[u8]]) -> Result<Value, CallError> {

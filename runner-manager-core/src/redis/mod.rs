@@ -10,6 +10,8 @@ mod open_error;
 mod refusal;
 mod sentinel;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use examine::{RedisExamination, examine};
