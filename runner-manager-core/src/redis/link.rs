@@ -157,6 +157,15 @@ impl Link {
         self.call(script, keys, args).await.map_err(|error| error.told(script, StoreError::Unavailable))
     }
 
+    /// Whether scripts that write are taken now: writes a mark of no meaning to `key`, which goes by itself.
+    ///
+    /// # Errors
+    /// As those of [`run`](Self::run).
+    pub(super) async fn probe(&self, key: &str) -> Result<(), StoreError> {
+        let script = Script::new("probe", &["redis.call('SET', KEYS[1], '1', 'PX', 60000)"]);
+        self.run(&script, &[key], &[]).await.map(drop)
+    }
+
     /// Waits until something is pushed to a list, and takes it; false when the time is over.
     ///
     /// # Errors

@@ -468,7 +468,10 @@ fn a_redis_store() {
             ", url: 'redis://h', connect_timeout: 1ms",
             "8:57: store.connect_timeout: expected a duration from 100ms to 30s, found `1ms`",
         ),
-        (", url: 'redis://h', path: x", "8:46: store.path: unknown key `path`; did you mean `ca`?"),
+        (
+            ", url: 'redis://h', path: x",
+            "8:40: store.path: unknown key `path`; known: kind, url, user, password, ca, prefix, connect_timeout, response_timeout",
+        ),
     ];
     let cases = cases.map(|(rest, fault)| (format!("store: {{kind: redis{rest}}}\ngithub:\n"), fault));
     let cases: Vec<_> = cases.iter().map(|(to, fault)| ("github:\n", &**to, *fault)).collect();

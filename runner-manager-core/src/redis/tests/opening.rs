@@ -135,9 +135,9 @@ async fn a_server_that_hangs_up() {
 async fn a_server_that_says_nothing() {
     let never = Arc::new(Notify::new());
     let server = Played::start(move |_| Reply::When(never.clone(), "")).await;
-    let clock = clock();
+    let (url, clock) = (server.url(), clock());
     let (opened, ()) = within(async {
-        tokio::join!(open(&server.url(), clock.clone()), async {
+        tokio::join!(open(&url, clock.clone()), async {
             until(async || !server.asked("CLIENT").is_empty()).await;
             clock.advance(std::time::Duration::from_secs(3));
         })

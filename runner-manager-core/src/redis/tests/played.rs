@@ -116,7 +116,11 @@ async fn serve(
             Reply::Usual => stream.get_mut().write_all(usual.as_bytes()).await?,
             Reply::Say(text) => stream.get_mut().write_all(text.as_bytes()).await?,
             Reply::When(told, text) => {
-                told.notified().await;
+                tokio::select! {
+                    biased;
+                    () = told.notified() => {}
+                    () = gone(&mut stream) => return Ok(()),
+                }
                 stream.get_mut().write_all(text.as_bytes()).await?;
             }
             Reply::Last(text) => return stream.get_mut().write_all(text.as_bytes()).await,
@@ -124,6 +128,13 @@ async fn serve(
         }
     }
     Ok(())
+}
+
+/// Waits until the client has gone. One that asks more is there.
+async fn gone(stream: &mut BufReader<TcpStream>) {
+    if stream.fill_buf().await.is_ok_and(|more| !more.is_empty()) {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn question(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Vec<String>>> {
