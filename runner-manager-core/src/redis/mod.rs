@@ -3,7 +3,13 @@
 
 #![expect(dead_code, reason = "the storage comes next")]
 
+mod connection;
 mod link;
+mod open_error;
+mod refusal;
+mod sentinel;
 mod settings;
+mod tls;
 
-pub use settings::RedisSettings;
+pub use open_error::RedisOpenError;
+pub use settings::{RedisAddress, RedisServers, RedisSettings, RedisUrlError};
