@@ -156,7 +156,8 @@ impl Dialer {
             tcp.set_nodelay(true)?;
             Ok(tcp)
         };
-        let tcp = tcp.await.map_err(|source| RedisOpenError::Unreachable { server: server.clone(), source })?;
+        let tcp =
+            tcp.await.map_err(|source| RedisOpenError::Unreachable { server: server.clone(), source })?;
         let Some(Tls(tls)) = &self.tls else {
             *stage = Stage::SigningIn;
             return Ok(Conversation { stream: Box::new(tcp), server, encrypted: false });
@@ -238,7 +239,9 @@ impl Conversation {
         let (server, answer) = (self.server.clone(), said(&error));
         Err(match error.code() {
             "DENIED" => RedisOpenError::Protected { server },
-            "NOAUTH" => RedisOpenError::SignIn { server, answer, hint: "put its password into the configuration" },
+            "NOAUTH" => {
+                RedisOpenError::SignIn { server, answer, hint: "put its password into the configuration" }
+            }
             "WRONGPASS" => RedisOpenError::SignIn { server, answer, hint: "see the user and the password" },
             "ERR" if answer.contains("without any password configured") => RedisOpenError::SignIn {
                 server,
@@ -281,8 +284,8 @@ impl Conversation {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let made = MultiplexedConnection::new_with_config(&info, self.stream, config).await;
-        let (multiplexed, driver) = made
-            .map_err(|error| RedisOpenError::Refused { server: self.server, answer: error.to_string() })?;
+        let (multiplexed, driver) =
+            made.map_err(|error| RedisOpenError::Refused { server: self.server, answer: error.to_string() })?;
         let mut tasks = JoinSet::new();
         let running = tasks.spawn(driver);
         let address = address.clone();

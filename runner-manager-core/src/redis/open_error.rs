@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use crate::store::StoreError;
+
 /// A Redis cannot be used as a storage. Nothing was changed in it.
 ///
 /// `server` is the address that failed, as `HOST:PORT`.
@@ -10,7 +12,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum RedisOpenError {
     /// There is no connection to it.
-    #[error("redis {server}: no connection ({source}): see that it runs there, and that host and port are right")]
+    #[error(
+        "redis {server}: no connection ({source}): see that it runs there, and that host and port are right"
+    )]
     Unreachable {
         /// Which server.
         server: String,
@@ -40,7 +44,9 @@ pub enum RedisOpenError {
         hint: &'static str,
     },
     /// What answers there does not speak Redis' language.
-    #[error("redis {server}: what answers there is no Redis: name another host or port (TLS wants rediss://)")]
+    #[error(
+        "redis {server}: what answers there is no Redis: name another host or port (TLS wants rediss://)"
+    )]
     NotRedis {
         /// Which server.
         server: String,
@@ -133,6 +139,9 @@ pub enum RedisOpenError {
         /// What it answered.
         answer: String,
     },
+    /// What is stored there cannot be used.
+    #[error(transparent)]
+    Data(StoreError),
     /// The last try failed a moment ago, and it is not time for the next one.
     #[error("{last} (tried a moment ago)")]
     Waiting {

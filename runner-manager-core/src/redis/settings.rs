@@ -138,9 +138,9 @@ impl RedisSettings {
     /// As [`new`](Self::new), for a URL whose password may stand elsewhere.
     pub(crate) fn without_sign_in_check(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
         let url = url.trim();
-        let scheme = SCHEMES.iter().find_map(|(scheme, by_sentinels, tls)| {
-            Some((url.strip_prefix(scheme)?, *by_sentinels, *tls))
-        });
+        let scheme = SCHEMES
+            .iter()
+            .find_map(|(scheme, by_sentinels, tls)| Some((url.strip_prefix(scheme)?, *by_sentinels, *tls)));
         let (rest, by_sentinels, tls) = scheme.ok_or(RedisUrlError::Scheme)?;
         // Neither hosts nor what follows them have an @, so a password may.
         let (sign_in, place) = rest.rsplit_once('@').map_or((None, rest), |(of, place)| (Some(of), place));
@@ -184,8 +184,8 @@ impl fmt::Display for RedisAddress {
 
 fn user_and_password(text: &str) -> Result<(Option<String>, Option<String>), RedisUrlError> {
     let (user, password) = text.split_once(':').map_or((text, ""), |(user, password)| (user, password));
-    let [user, password] = [user, password]
-        .map(|text| if text.is_empty() { Ok(None) } else { unescaped(text).map(Some) });
+    let [user, password] =
+        [user, password].map(|text| if text.is_empty() { Ok(None) } else { unescaped(text).map(Some) });
     Ok((user?, password?))
 }
 

@@ -30,7 +30,9 @@ fn named(pem: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|error| format!("ca is no PEM: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("ca has a certificate that cannot be used: {error}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("ca has a certificate that cannot be used: {error}"))?;
     }
     if roots.is_empty() { Err("ca has no certificate in it".to_owned()) } else { Ok(roots) }
 }
@@ -41,7 +43,9 @@ fn of_the_system() -> Result<RootCertStore, String> {
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let errors = found.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        return Err(format!("this system has no certificates: install them, or name some with ca ({errors})"));
+        return Err(format!(
+            "this system has no certificates: install them, or name some with ca ({errors})"
+        ));
     }
     Ok(roots)
 }
