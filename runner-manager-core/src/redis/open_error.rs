@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use crate::store::StoreError;
+
 /// A Redis cannot be used as a storage. Nothing was changed in it.
 ///
 /// `server` is the address that failed, as `HOST:PORT`.
@@ -145,6 +147,9 @@ pub enum RedisOpenError {
         /// What happened.
         reason: String,
     },
+    /// What is stored there cannot be used.
+    #[error(transparent)]
+    Data(StoreError),
     /// The last try failed a moment ago, and it is not time for the next one.
     #[error("{last} (tried a moment ago)")]
     Waiting {
