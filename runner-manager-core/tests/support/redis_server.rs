@@ -160,7 +160,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-pub(crate) fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
+fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;

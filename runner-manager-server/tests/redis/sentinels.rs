@@ -1,6 +1,7 @@
 //! Sentinels: the master is found by them, and followed when it changes.
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,16 +44,25 @@ impl Sentinels {
         format!("redis+sentinel://{}/main", hosts.join(","))
     }
 
-    /// Asks one sentinel by a short-lived connection.
-    fn ask(&self, at: usize, words: &[&str]) -> String {
-        crate::redis_server::ask(self.ports[at], words).unwrap_or_default()
+    /// What one sentinel knows of the master. A sentinel does not know `QUIT`: the end of what is sent ends
+    /// the conversation.
+    fn told(&self, at: usize) -> String {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.ports[at]))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"SENTINEL MASTER main\r\n")?;
+            stream.shutdown(Shutdown::Write)?;
+            std::io::read_to_string(stream)
+        };
+        // One that is starting does not answer yet.
+        ask().unwrap_or_default()
     }
 
     /// Waits until every sentinel knows the two others and the replica, so that a failover can be.
     fn until_ready(&self) {
         let deadline = Instant::now() + PATIENCE;
         let ready = |at| {
-            let master = self.ask(at, &["SENTINEL", "MASTER", "main"]);
+            let master = self.told(at);
             let words: Vec<_> = master.split_whitespace().collect();
             let number = |key: &str| {
                 words.iter().position(|word| *word == key).and_then(|place| words.get(place + 2)).copied()

@@ -98,14 +98,18 @@ async fn connections_that_are_cut_are_made_anew() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_set_later_is_noticed() {
+async fn a_user_that_is_let_in_no_more_hears_of_it() {
     let Some(redis) = RedisServer::start(&DURABLE) else { return };
-    let mut world = World::start(&redis.url(), "");
+    let user = ["ACL", "SETUSER", "rm", "on", ">secret", "~*", "+@all"];
+    assert_eq!(redis.ask(&user), "+OK");
+    let mut world = World::start(&redis.url().replace("redis://", "redis://rm:secret@"), "");
     world.all_goes_on(1).await;
-    assert_eq!(redis.ask(&["CONFIG", "SET", "requirepass", "set-later"]), "+OK");
-    redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
-    // Those who were let in stay; whoever comes anew is not.
-    world.until_ready_is(503, "put its password into the configuration").await;
+    // Its connections are cut with it.
+    assert_eq!(redis.ask(&["ACL", "DELUSER", "rm"]), ":1");
+    world.until_ready_is(503, "see the user and the password").await;
+    assert_eq!(world.queue_job(2).await, 503);
+    assert_eq!(redis.ask(&user), "+OK");
+    world.all_goes_on(3).await;
 }
 
 #[tokio::test]
