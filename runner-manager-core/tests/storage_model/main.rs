@@ -1,0 +1,69 @@
+//! Random sequences of operations on each storage, held against one reference that is plain enough to be right.
+//!
+//! A sequence that shows a difference is made as short as it can be, and printed. `PROPTEST_CASES` sets the
+//! number of sequences, `PROPTEST_RNG_SEED` which.
+
+#![expect(clippy::unwrap_used, reason = "tests panic where a storage does not work")]
+
+mod budget;
+mod compare;
+mod drive;
+mod model;
+mod names;
+mod operations;
+mod queue;
+mod records;
+mod subject;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use runner_manager_core::clock::SimulatedClock;
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::manager::Storage;
+
+use operations::{Operation, Times};
+use subject::{InAFile, InMemory, Subject};
+
+/// How long sequences are.
+const LENGTH: usize = 60;
+
+/// Does random sequences on fresh subjects.
+fn behaves<S: Subject>(cases: u32, times: Times, fresh: impl Fn() -> S) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 3000, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&operations::sequence(times, LENGTH), |operations| {
+        runtime.block_on(drive::run(&mut fresh(), &operations)).map_err(TestCaseError::fail)
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(difference, operations)) => panic!("{}{difference}", told(&operations)),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+}
+
+fn told(operations: &[Operation]) -> String {
+    let mut told = "the storage and the reference differ:\n".to_owned();
+    for (at, operation) in operations.iter().enumerate() {
+        writeln!(told, "{:3}. {operation:?}", at + 1).unwrap();
+    }
+    told
+}
+
+/// A storage that holds nothing open.
+fn nothing() -> Storage {
+    let clock = Arc::new(SimulatedClock::new(jiff::Timestamp::UNIX_EPOCH));
+    Arc::new(EmbeddedStorage::in_memory(clock)).into()
+}
+
+#[test]
+fn in_memory_behaves_like_the_reference() {
+    behaves(300, Times::Any, InMemory::new);
+}
+
+#[test]
+fn in_a_file_behaves_like_the_reference() {
+    behaves(100, Times::Any, InAFile::new);
+}
