@@ -1,5 +1,6 @@
 //! Does a sequence on a storage and on the reference, and holds each answer against the other.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use runner_manager_core::store::{Change, Expected, Page, StoreError, Version, Wr
 use crate::compare;
 use crate::model::{Held, Model, Refusal, named};
 use crate::names::{Difference, Names, same};
-use crate::operations::{Changes, Expect, Operation, Push, Times};
+use crate::operations::{self, Changes, Expect, Operation, Push, Times};
 use crate::queue::End;
 use crate::records;
 use crate::subject::Subject;
@@ -26,10 +27,48 @@ const FOREIGN: Version = Version(u64::MAX);
 /// How long a lease is that is to run out, and how long that is waited for.
 const SHORT: Duration = Duration::from_millis(20);
 
+/// What sequences came across, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Met(RefCell<BTreeMap<&'static str, u64>>);
+
+impl Met {
+    fn add(&self, what: &'static str, how_often: usize) {
+        *self.0.borrow_mut().entry(what).or_default() += how_often as u64;
+    }
+
+    /// What of these was never met.
+    pub(crate) fn lacks<'w>(&self, all: &[&'w str]) -> Vec<&'w str> {
+        let met = self.0.borrow();
+        all.iter().copied().filter(|what| met.get(what).is_none_or(|count| *count == 0)).collect()
+    }
+}
+
+/// What sequences of any times have to come across.
+pub(crate) const TO_BE_MET: [&str; 17] = [
+    "conflict",
+    "at max",
+    "closed",
+    "lost claim",
+    "write",
+    "write of several changes",
+    "write under a claim",
+    "repeat",
+    "claim",
+    "claim of a key again",
+    "lane at its bound",
+    "hold ended",
+    "dead task",
+    "revived",
+    "call granted",
+    "call that waits for a rate",
+    "call that waits for another",
+];
+
 /// A sequence at work.
 #[derive(Debug)]
 struct Drive<'s> {
     subject: &'s mut dyn Subject,
+    met: &'s Met,
     storage: Storage,
     model: Model,
     names: Names,
@@ -42,7 +81,11 @@ struct Drive<'s> {
 }
 
 /// Does a sequence, and tells the first difference.
-pub(crate) async fn run(subject: &mut dyn Subject, operations: &[Operation]) -> Result<(), Difference> {
+pub(crate) async fn run(
+    subject: &mut dyn Subject,
+    met: &Met,
+    operations: &[Operation],
+) -> Result<(), Difference> {
     let storage = subject.storage();
     let now = storage.store.now().await.unwrap();
     let view = storage.store.deployment().await.unwrap();
@@ -50,6 +93,7 @@ pub(crate) async fn run(subject: &mut dyn Subject, operations: &[Operation]) -> 
     let names = Names::new(subject.times(), view.incarnation);
     let mut drive = Drive {
         subject,
+        met,
         storage,
         model: Model::new(now),
         names,
@@ -60,7 +104,7 @@ pub(crate) async fn run(subject: &mut dyn Subject, operations: &[Operation]) -> 
         versions: BTreeMap::new(),
     };
     for group in 0..2 {
-        let open = Changes::PutGroup { group, max: 3, drains: false, expect: Expect::Absent };
+        let open = Changes::PutGroup { group, max: 2, drains: false, expect: Expect::Absent };
         drive.apply(None, None, false, &[open], &[]).await?;
     }
     for (at, operation) in operations.iter().enumerate() {
@@ -116,11 +160,18 @@ impl Drive<'_> {
                 self.end(*claim, End::Retry(when)).await
             }
             Operation::Revive(task) => {
-                let key = records::task(*task).key();
+                let dead = self.model.held.queue.dead.get(*task).map(|dead| dead.task.key());
+                let key = dead.unwrap_or_else(|| records::task(*task).key());
                 let expected = self.model.held.queue.revive(&key, self.model.now);
+                self.met.add("revived", usize::from(expected));
                 same("whether it was dead", &expected, &self.storage.queue.revive(&key).await.unwrap())
             }
-            Operation::Take { budget, lease } => self.take(*budget, *lease).await,
+            Operation::Take { budget, calls, lease } => {
+                for _ in 0..*calls {
+                    self.take(*budget, *lease).await?;
+                }
+                Ok(())
+            }
             Operation::GiveBack(permit) => self.give_back(*permit).await,
             Operation::Pause { budget, seconds } => {
                 let ((key, _), until) = (self.budget(*budget), self.at(*seconds));
@@ -155,6 +206,7 @@ impl Drive<'_> {
                 let happens = self.subject.reopen().await;
                 self.storage = self.subject.storage();
                 if happens {
+                    self.met.add("opened again", 1);
                     self.model.held.queue.orphan();
                 }
                 happens
@@ -168,6 +220,7 @@ impl Drive<'_> {
             _ => {
                 let happens = self.subject.lose().await;
                 if happens {
+                    self.met.add(if self.noted.is_some() { "lost something" } else { "lost all" }, 1);
                     self.model.lose(self.noted.take().unwrap_or_default());
                     let life = self.storage.store.deployment().await.unwrap().incarnation;
                     if self.names.lives.contains(&life) {
@@ -196,9 +249,14 @@ impl Drive<'_> {
 
     // Claims.
 
-    fn held(&self, claim: usize) -> ClaimToken {
-        let foreign = ClaimToken { key: records::task(0).key(), number: 1 };
-        back(&self.claims, claim).unwrap_or(foreign)
+    fn token(&self, claim: operations::Claim) -> ClaimToken {
+        let foreign = || ClaimToken { key: records::task(0).key(), number: 1 };
+        let is_held = |token: &&ClaimToken| self.model.held.queue.is_held(token);
+        let given = match claim {
+            operations::Claim::Held(back) => self.claims.iter().rev().filter(is_held).nth(back),
+            operations::Claim::Any(back) => self.claims.iter().rev().nth(back),
+        };
+        given.cloned().unwrap_or_else(foreign)
     }
 
     async fn claim(
@@ -221,6 +279,11 @@ impl Drive<'_> {
             })
             .collect();
         same("the claims", &expected, &told)?;
+        self.met.add("claim", expected.len());
+        self.met.add("claim of a key again", expected.iter().filter(|claim| claim.attempt > 1).count());
+        let due = self.model.held.queue.statistics(self.model.now).lanes.into_iter();
+        let is_due = due.filter(|statistics| statistics.lane == *lane).any(|lane| lane.due > 0);
+        self.met.add("lane at its bound", usize::from(is_due && expected.len() < most));
         self.claims.extend(expected.iter().map(|claim| claim.token.clone()));
         let expected = expected.into_iter().map(|claim| claim.token);
         self.names.learn_claims(expected.zip(found.into_iter().map(|claim| claim.token)))
@@ -237,8 +300,8 @@ impl Drive<'_> {
         told
     }
 
-    async fn extend(&mut self, claim: usize, lease: Duration) -> Result<(), Difference> {
-        let token = self.held(claim);
+    async fn extend(&mut self, claim: operations::Claim, lease: Duration) -> Result<(), Difference> {
+        let token = self.token(claim);
         let expected = self.model.held.queue.extend(&token, lease, self.model.now);
         let found = match self.storage.queue.extend(&self.names.token(&token), lease).await {
             Ok(until) => Some(expected.map_or(until, |expected| self.names.time(expected, until))),
@@ -248,9 +311,11 @@ impl Drive<'_> {
         same("how long it is held", &expected, &found)
     }
 
-    async fn end(&mut self, claim: usize, how: End) -> Result<(), Difference> {
-        let token = self.held(claim);
+    async fn end(&mut self, claim: operations::Claim, how: End) -> Result<(), Difference> {
+        let token = self.token(claim);
         let expected = self.model.held.queue.end(&token, how, "why", self.model.now);
+        self.met.add("hold ended", usize::from(expected));
+        self.met.add("dead task", self.model.held.queue.dead.len());
         let (queue, token) = (&self.storage.queue, self.names.token(&token));
         let answer = match how {
             End::Ack => queue.ack(&token).await,
@@ -289,9 +354,12 @@ impl Drive<'_> {
                 }
                 self.names.permits.insert(number, found);
                 self.permits.push(permit);
+                self.met.add("call granted", 1);
                 Ok(())
             }
             (Err(wait), Permission::Wait(until)) => {
+                self.met.add("call that waits for a rate", usize::from(wait.until.is_some()));
+                self.met.add("call that waits for another", usize::from(wait.crowded));
                 let crowded = wait.crowded.then(|| later(self.model.now, CONCURRENCY_PAUSE));
                 let expected = wait.until.max(crowded).unwrap_or(self.model.now);
                 same("when it is worth another try", &expected, &self.names.time(expected, until))
@@ -339,7 +407,7 @@ impl Drive<'_> {
     async fn apply(
         &mut self,
         repeats: Option<usize>,
-        claim: Option<usize>,
+        claim: Option<operations::Claim>,
         on_trust: bool,
         changes: &[Changes],
         tasks: &[Push],
@@ -355,11 +423,17 @@ impl Drive<'_> {
             changes.retain(|change| !matches!(change, Change::ReserveRunner { .. }));
         }
         let tasks = self.tasks(tasks);
-        let write = Write { operation, claim: claim.map(|claim| self.held(claim)), on_trust, changes, tasks };
+        let write =
+            Write { operation, claim: claim.map(|claim| self.token(claim)), on_trust, changes, tasks };
         let asked = self.names.write(&write);
         match (self.model.apply(&write), self.storage.store.apply(asked).await) {
             (Ok((expected, repeated)), Ok(found)) => {
                 same("whether it is a repeat", &repeated, &found.repeated)?;
+                self.met.add(if repeated { "repeat" } else { "write" }, 1);
+                if !repeated {
+                    self.met.add("write of several changes", usize::from(write.changes.len() > 1));
+                    self.met.add("write under a claim", usize::from(write.claim.is_some()));
+                }
                 same("how many versions there are", &expected.len(), &found.versions.len())?;
                 let records = write.changes.iter().map(named).chain(std::iter::repeat("a record".to_owned()));
                 for ((record, expected), found) in records.zip(expected).zip(found.versions) {
@@ -368,7 +442,10 @@ impl Drive<'_> {
                 Ok(())
             }
             (Err(refusals), Err(error)) => match refusal(&error) {
-                Some(found) if refusals.contains(&found) => Ok(()),
+                Some(found) if refusals.contains(&found) => {
+                    self.met.add(found.word(), 1);
+                    Ok(())
+                }
                 _ => {
                     Err(format!("a write\n  should be refused by one of {refusals:?}\n  but is by {error:?}"))
                 }
@@ -416,6 +493,15 @@ impl Drive<'_> {
         }
     }
 
+    /// Mostly a runner that is there, or one that is not, as a change needs it.
+    fn runner(&self, runner: usize, is_there: bool) -> usize {
+        let has = |runner: &usize| {
+            self.model.held.records.runners.contains_key(&records::runner_name(*runner)) == is_there
+        };
+        let fitting: Vec<usize> = (0..records::RUNNERS).filter(has).collect();
+        if runner == 0 || fitting.is_empty() { runner } else { fitting[runner % fitting.len()] }
+    }
+
     fn change(&self, change: &Changes) -> Change {
         let (records, now) = (&self.model.held.records, self.model.now);
         match *change {
@@ -432,13 +518,15 @@ impl Drive<'_> {
                 Change::RemoveGroup { name, expected }
             }
             Changes::Reserve { runner, kind } => {
+                let runner = self.runner(runner, false);
                 Change::ReserveRunner { runner: records::runner(runner, kind, 0, now) }
             }
             Changes::Adopt { runner, kind, phase } => {
+                let runner = self.runner(runner, false);
                 Change::AdoptRunner { runner: records::runner(runner, kind, phase, now) }
             }
             Changes::PutRunner { runner, kind, moves, phase, expect } => {
-                let mut runner = records::runner(runner, kind, phase, now);
+                let mut runner = records::runner(self.runner(runner, true), kind, phase, now);
                 let present = records.runners.get(&runner.name);
                 if let Some((before, _)) = present.filter(|_| !moves) {
                     runner.group = before.group.clone();
@@ -448,7 +536,7 @@ impl Drive<'_> {
                 Change::PutRunner { runner, expected }
             }
             Changes::EndRunner { runner, expect } => {
-                let runner = records::runner(runner, 0, 0, now);
+                let runner = records::runner(self.runner(runner, true), 0, 0, now);
                 let present = records.runners.get(&runner.name).map(|named| named.1);
                 let expected = self.expected_version(&format!("runner {}", runner.name), present, expect);
                 Change::EndRunner { ended: records::ended(&runner, now), expected }

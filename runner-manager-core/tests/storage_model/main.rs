@@ -23,22 +23,30 @@ use runner_manager_core::clock::SimulatedClock;
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::manager::Storage;
 
+use drive::{Met, TO_BE_MET};
 use operations::{Operation, Times};
 use subject::{InAFile, InMemory, Subject};
 
-/// How long sequences are.
-const LENGTH: usize = 60;
+/// How long sequences are at most.
+const LENGTH: usize = 100;
 
-/// Does random sequences on fresh subjects.
-fn behaves<S: Subject>(cases: u32, times: Times, fresh: impl Fn() -> S) {
+/// So many sequences come across everything.
+const ENOUGH: u32 = 30;
+
+/// Does random sequences on fresh subjects. They have to come across all that sequences do, and across this.
+fn behaves<S: Subject>(cases: u32, times: Times, too: &[&str], fresh: impl Fn() -> S) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 3000, ..Config::default() };
+    let met = Met::default();
     let outcome = TestRunner::new(config).run(&operations::sequence(times, LENGTH), |operations| {
-        runtime.block_on(drive::run(&mut fresh(), &operations)).map_err(TestCaseError::fail)
+        runtime.block_on(drive::run(&mut fresh(), &met, &operations)).map_err(TestCaseError::fail)
     });
     match outcome {
-        Ok(()) => {}
+        Ok(()) => {
+            let lacks = [met.lacks(&TO_BE_MET), met.lacks(too)].concat();
+            assert!(lacks.is_empty() || cases < ENOUGH, "no sequence came across {lacks:?}: {met:?}");
+        }
         Err(TestError::Fail(difference, operations)) => panic!("{}{difference}", told(&operations)),
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
@@ -60,10 +68,10 @@ fn nothing() -> Storage {
 
 #[test]
 fn in_memory_behaves_like_the_reference() {
-    behaves(300, Times::Any, InMemory::new);
+    behaves(300, Times::Any, &["lost something", "lost all", "untrusted"], InMemory::new);
 }
 
 #[test]
 fn in_a_file_behaves_like_the_reference() {
-    behaves(100, Times::Any, InAFile::new);
+    behaves(100, Times::Any, &["opened again"], InAFile::new);
 }

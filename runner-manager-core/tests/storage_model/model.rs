@@ -26,6 +26,18 @@ pub(crate) enum Refusal {
     LostClaim,
 }
 
+impl Refusal {
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::AtMax { .. } => "at max",
+            Self::Closed => "closed",
+            Self::Untrusted => "untrusted",
+            Self::LostClaim => "lost claim",
+        }
+    }
+}
+
 /// A record with the name of its version.
 type Named<T> = (T, Version);
 

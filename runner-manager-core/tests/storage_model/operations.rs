@@ -21,6 +21,15 @@ pub(crate) enum Expect {
     Foreign,
 }
 
+/// A claim, by how many came after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Claim {
+    /// Of those that are held.
+    Held(usize),
+    /// Of all there ever were.
+    Any(usize),
+}
+
 /// One change of a write.
 #[derive(Debug, Clone)]
 pub(crate) enum Changes {
@@ -48,7 +57,7 @@ pub(crate) struct Push {
 pub(crate) enum Operation {
     Apply {
         repeats: Option<usize>,
-        claim: Option<usize>,
+        claim: Option<Claim>,
         on_trust: bool,
         changes: Vec<Changes>,
         tasks: Vec<Push>,
@@ -67,19 +76,21 @@ pub(crate) enum Operation {
         bound: usize,
     },
     Extend {
-        claim: usize,
+        claim: Claim,
         lease: Duration,
     },
-    Ack(usize),
-    Release(usize),
+    Ack(Claim),
+    Release(Claim),
     Retry {
-        claim: usize,
+        claim: Claim,
         seconds: i64,
     },
-    Bury(usize),
+    Bury(Claim),
+    /// One of the dead tasks or, where there are not so many, one that may not be dead.
     Revive(usize),
     Take {
         budget: usize,
+        calls: usize,
         lease: Duration,
     },
     GiveBack(usize),
@@ -127,14 +138,16 @@ fn seconds(times: Times) -> impl Strategy<Value = i64> {
 
 fn duration(times: Times) -> impl Strategy<Value = Duration> {
     match times {
-        Times::Any => prop_oneof![Just(1), Just(5), Just(20)].prop_map(Duration::from_secs).boxed(),
+        Times::Any => prop_oneof![1 => Just(1), 1 => Just(5), 3 => Just(20), 2 => Just(60)]
+            .prop_map(Duration::from_secs)
+            .boxed(),
         Times::ClearCut => Just(HOUR).boxed(),
     }
 }
 
 fn expect() -> impl Strategy<Value = Expect> {
     prop_oneof![
-        8 => Just(Expect::Right),
+        24 => Just(Expect::Right),
         1 => Just(Expect::Absent),
         1 => Just(Expect::Stale),
         1 => Just(Expect::Foreign),
@@ -145,21 +158,21 @@ fn change() -> impl Strategy<Value = Changes> {
     let runner = || 0..6_usize;
     let kind = || 0..6_usize;
     prop_oneof![
-        2 => (0..3_usize, 1..4_u32, prop::bool::weighted(0.2), expect())
+        2 => (0..3_usize, 1..3_u32, prop::bool::weighted(0.2), expect())
             .prop_map(|(group, max, drains, expect)| Changes::PutGroup { group, max, drains, expect }),
         1 => (0..3_usize, expect()).prop_map(|(group, expect)| Changes::RemoveGroup { group, expect }),
-        5 => (runner(), kind()).prop_map(|(runner, kind)| Changes::Reserve { runner, kind }),
+        8 => (runner(), kind()).prop_map(|(runner, kind)| Changes::Reserve { runner, kind }),
         1 => (runner(), kind(), 0..6_usize)
             .prop_map(|(runner, kind, phase)| Changes::Adopt { runner, kind, phase }),
         4 => (runner(), kind(), prop::bool::weighted(0.1), 0..6_usize, expect()).prop_map(
             |(runner, kind, moves, phase, expect)| Changes::PutRunner { runner, kind, moves, phase, expect }
         ),
-        3 => (runner(), expect()).prop_map(|(runner, expect)| Changes::EndRunner { runner, expect }),
+        2 => (runner(), expect()).prop_map(|(runner, expect)| Changes::EndRunner { runner, expect }),
         5 => (0..6_usize, 0..8_usize, expect())
             .prop_map(|(job, state, expect)| Changes::PutJob { job, state, expect }),
         1 => (any::<u64>(), expect())
             .prop_map(|(revision, expect)| Changes::PutDeployment { revision, expect }),
-        1 => prop::bool::weighted(0.8).prop_map(|is_right| Changes::Trust { is_right }),
+        2 => prop::bool::weighted(0.8).prop_map(|is_right| Changes::Trust { is_right }),
     ]
 }
 
@@ -169,17 +182,14 @@ fn push(times: Times) -> impl Strategy<Value = Push> {
         3 => Just(Priority::Normal),
         1 => Just(Priority::High),
     ];
-    (0..8_usize, prop::option::of(seconds(times)), priority).prop_map(|(task, seconds, priority)| Push {
-        task,
-        seconds,
-        priority,
-    })
+    (0..8_usize, prop::option::weighted(0.4, seconds(times)), priority)
+        .prop_map(|(task, seconds, priority)| Push { task, seconds, priority })
 }
 
 fn apply(times: Times) -> impl Strategy<Value = Operation> {
     (
         prop::option::weighted(0.15, 0..5_usize),
-        prop::option::weighted(0.2, 0..3_usize),
+        prop::option::weighted(0.3, claim()),
         prop::bool::weighted(0.2),
         prop::collection::vec(change(), 0..4),
         prop::collection::vec(push(times), 0..3),
@@ -193,13 +203,18 @@ fn apply(times: Times) -> impl Strategy<Value = Operation> {
         })
 }
 
+/// Mostly one that is held.
+fn claim() -> impl Strategy<Value = Claim> {
+    prop_oneof![6 => (0..3_usize).prop_map(Claim::Held), 1 => (0..5_usize).prop_map(Claim::Any)]
+}
+
 fn queue(times: Times) -> impl Strategy<Value = Operation> {
-    let claim = || prop_oneof![3 => Just(0_usize), 2 => 1..4_usize];
-    let (lane, most) = (|| 0..3_usize, || 1..4_usize);
-    let bound = || prop_oneof![1 => Just(usize::MAX), 2 => 0..4_usize];
+    let lane = || prop_oneof![4 => Just(0_usize), 2 => Just(1), 1 => Just(2)];
+    let most = || 1..4_usize;
+    let bound = || prop_oneof![3 => Just(usize::MAX), 1 => 0..2_usize, 4 => 2..5_usize];
     prop_oneof![
-        4 => prop::collection::vec(push(times), 1..4).prop_map(Operation::Push),
-        6 => (lane(), most(), bound(), duration(times))
+        6 => prop::collection::vec(push(times), 1..4).prop_map(Operation::Push),
+        10 => (lane(), most(), bound(), duration(times))
             .prop_map(|(lane, most, bound, lease)| Operation::Claim { lane, most, bound, lease }),
         1 => (lane(), most(), bound())
             .prop_map(|(lane, most, bound)| Operation::ClaimAndLose { lane, most, bound }),
@@ -207,14 +222,15 @@ fn queue(times: Times) -> impl Strategy<Value = Operation> {
         3 => claim().prop_map(Operation::Ack),
         1 => claim().prop_map(Operation::Release),
         2 => (claim(), seconds(times)).prop_map(|(claim, seconds)| Operation::Retry { claim, seconds }),
-        2 => claim().prop_map(Operation::Bury),
-        1 => (0..8_usize).prop_map(Operation::Revive),
+        5 => claim().prop_map(Operation::Bury),
+        6 => (0..8_usize).prop_map(Operation::Revive),
     ]
 }
 
 fn budget(times: Times) -> impl Strategy<Value = Operation> {
     prop_oneof![
-        4 => (0..4_usize, duration(times)).prop_map(|(budget, lease)| Operation::Take { budget, lease }),
+        4 => (0..4_usize, 1..4_usize, duration(times))
+            .prop_map(|(budget, calls, lease)| Operation::Take { budget, calls, lease }),
         2 => (0..4_usize).prop_map(Operation::GiveBack),
         1 => (0..4_usize, seconds(times)).prop_map(|(budget, seconds)| Operation::Pause { budget, seconds }),
     ]
@@ -244,15 +260,15 @@ fn trouble() -> impl Strategy<Value = Operation> {
     prop_oneof![Just(Operation::Reopen), Just(Operation::Remember), Just(Operation::Lose)]
 }
 
-/// A sequence of so many operations.
+/// A sequence of at most so many operations.
 pub(crate) fn sequence(times: Times, length: usize) -> impl Strategy<Value = Vec<Operation>> {
     let operation = prop_oneof![
         20 => apply(times),
         20 => queue(times),
-        4 => budget(times),
+        6 => budget(times),
         4 => list(),
-        8 => pass(times),
-        1 => trouble(),
+        5 => pass(times),
+        2 => trouble(),
     ];
     prop::collection::vec(operation, 1..=length)
 }

@@ -84,7 +84,7 @@ pub(crate) fn runner(runner: usize, kind: usize, phase: usize, now: Timestamp) -
     let long_ago = later(Timestamp::UNIX_EPOCH, Duration::from_hours(1));
     Runner {
         name: runner_name(runner),
-        group: group_name(kind % GROUPS),
+        group: group_name([0, 0, 0, 1, 1, 2][kind]),
         scope: scope(kind % 3),
         backend: backend(kind % 2),
         placement: placement().key,
