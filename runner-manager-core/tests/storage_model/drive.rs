@@ -18,9 +18,6 @@ use crate::queue::End;
 use crate::records;
 use crate::subject::Subject;
 
-/// How often everything is compared.
-const OFTEN: usize = 8;
-
 /// A version that no record ever has.
 const FOREIGN: Version = Version(u64::MAX);
 
@@ -80,10 +77,12 @@ struct Drive<'s> {
     versions: BTreeMap<String, Vec<Version>>,
 }
 
-/// Does a sequence, and tells the first difference.
+/// Does a sequence, and tells the first difference. Everything is compared after every so many operations, and
+/// at the end.
 pub(crate) async fn run(
     subject: &mut dyn Subject,
     met: &Met,
+    every: usize,
     operations: &[Operation],
 ) -> Result<(), Difference> {
     let storage = subject.storage();
@@ -110,7 +109,7 @@ pub(crate) async fn run(
     for (at, operation) in operations.iter().enumerate() {
         let told = async {
             drive.step(operation).await?;
-            if at % OFTEN == OFTEN - 1 || at + 1 == operations.len() { drive.compare().await } else { Ok(()) }
+            if (at + 1) % every == 0 || at + 1 == operations.len() { drive.compare().await } else { Ok(()) }
         };
         told.await.map_err(|difference| format!("after operation {}: {difference}", at + 1))?;
     }

@@ -15,6 +15,7 @@ mod queue;
 mod records;
 mod subject;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -38,16 +39,29 @@ fn behaves<S: Subject>(cases: u32, times: Times, too: &[&str], fresh: impl Fn() 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 3000, ..Config::default() };
-    let met = Met::default();
+    let (met, every) = (Met::default(), Cell::new(8));
     let outcome = TestRunner::new(config).run(&operations::sequence(times, LENGTH), |operations| {
-        runtime.block_on(drive::run(&mut fresh(), &met, &operations)).map_err(TestCaseError::fail)
+        let outcome = runtime.block_on(drive::run(&mut fresh(), &met, every.get(), &operations));
+        // One that fails is made shorter, and then it counts after which operation both differ.
+        outcome.map_err(|difference| {
+            every.set(1);
+            TestCaseError::fail(difference)
+        })
     });
     match outcome {
         Ok(()) => {
             let lacks = [met.lacks(&TO_BE_MET), met.lacks(too)].concat();
             assert!(lacks.is_empty() || cases < ENOUGH, "no sequence came across {lacks:?}: {met:?}");
         }
-        Err(TestError::Fail(difference, operations)) => panic!("{}{difference}", told(&operations)),
+        Err(TestError::Fail(reason, operations)) => {
+            // What was made simpler may differ earlier than it did.
+            let begins = (1..=operations.len()).map(|length| &operations[..length]);
+            let differs = |operations: &&[Operation]| {
+                runtime.block_on(drive::run(&mut fresh(), &met, 1, operations)).is_err()
+            };
+            let shortest = begins.clone().find(differs).unwrap_or(&operations);
+            panic!("{}{reason}", told(shortest));
+        }
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
 }
@@ -68,10 +82,10 @@ fn nothing() -> Storage {
 
 #[test]
 fn in_memory_behaves_like_the_reference() {
-    behaves(300, Times::Any, &["lost something", "lost all", "untrusted"], InMemory::new);
+    behaves(200, Times::Any, &["lost something", "lost all", "untrusted"], InMemory::new);
 }
 
 #[test]
 fn in_a_file_behaves_like_the_reference() {
-    behaves(100, Times::Any, &["opened again"], InAFile::new);
+    behaves(60, Times::Any, &["opened again"], InAFile::new);
 }

@@ -232,7 +232,7 @@ fn budget(times: Times) -> impl Strategy<Value = Operation> {
         4 => (0..4_usize, 1..4_usize, duration(times))
             .prop_map(|(budget, calls, lease)| Operation::Take { budget, calls, lease }),
         2 => (0..4_usize).prop_map(Operation::GiveBack),
-        1 => (0..4_usize, seconds(times)).prop_map(|(budget, seconds)| Operation::Pause { budget, seconds }),
+        3 => (0..4_usize, seconds(times)).prop_map(|(budget, seconds)| Operation::Pause { budget, seconds }),
     ]
 }
 
@@ -265,7 +265,7 @@ pub(crate) fn sequence(times: Times, length: usize) -> impl Strategy<Value = Vec
     let operation = prop_oneof![
         20 => apply(times),
         20 => queue(times),
-        6 => budget(times),
+        8 => budget(times),
         4 => list(),
         5 => pass(times),
         2 => trouble(),
