@@ -47,6 +47,24 @@ pub(super) const CALL_TIMEOUT: DurationKey = DurationKey {
     meaning: "How long one call to GitHub or to a backend may take. Less than half of `lease`.",
 };
 
+/// How long connecting to Redis may take.
+pub(super) const CONNECT_TIMEOUT: DurationKey = DurationKey {
+    name: "connect_timeout",
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+    default: Some(Duration::from_secs(3)),
+    meaning: "`redis`: how long connecting may take, signing in included.",
+};
+
+/// How long an answer of Redis may take.
+pub(super) const RESPONSE_TIMEOUT: DurationKey = DurationKey {
+    name: "response_timeout",
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+    default: Some(Duration::from_secs(5)),
+    meaning: "`redis`: how long an answer may take.",
+};
+
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -117,12 +135,12 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
 
 /// Reads [`SWEEP_INTERVAL`].
 pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
-    SWEEP_INTERVAL.of(fields)
+    SWEEP_INTERVAL.read(fields)
 }
 
 /// Reads [`LEASE`] and [`CALL_TIMEOUT`], which have to fit.
 pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, Duration)> {
-    let (lease, call_timeout) = (LEASE.of(fields), CALL_TIMEOUT.of(fields));
+    let (lease, call_timeout) = (LEASE.read(fields), CALL_TIMEOUT.read(fields));
     let (lease, call_timeout) = (lease?, call_timeout?);
     if call_timeout * 2 < lease {
         return Some((lease, call_timeout));
@@ -137,8 +155,8 @@ pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, D
 }
 
 impl DurationKey {
-    /// The key's value, or its default.
-    fn of(&self, fields: &Fields<'_>) -> Option<Duration> {
+    /// Reads a key that has a default.
+    pub(super) fn read(&self, fields: &Fields<'_>) -> Option<Duration> {
         fields.or(self.name, self.default, |at| self.parse(at).map(Some))?
     }
 

@@ -23,6 +23,14 @@ impl Memory {
     pub(super) fn new() -> Self {
         Self(Table::ALL.map(|_| Entries::new()).into())
     }
+
+    /// Takes a value over from other tables, where they have it.
+    #[cfg(feature = "testing")]
+    pub(super) fn take_over(&mut self, table: Table, key: &[u8], other: &Self) {
+        if let Some(value) = other.0[table.place()].get(key) {
+            self.0[table.place()].insert(key.to_vec(), value.clone());
+        }
+    }
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
