@@ -1,17 +1,23 @@
 //! The storages that are held against the reference.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runner_manager_core::clock::SimulatedClock;
+use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock};
+use runner_manager_core::domain::OperationId;
 use runner_manager_core::embedded::{EmbeddedStorage, Snapshot};
 use runner_manager_core::manager::Storage;
+use runner_manager_core::random::SystemRandom;
+use runner_manager_core::redis::{RedisSettings, RedisStorage};
+use runner_manager_core::store::{Change, Store, Write};
 use tempfile::TempDir;
 
 use crate::operations::Times;
+use crate::redis_server::RedisServer;
 
 /// A fresh storage whose word is trusted.
 #[async_trait]
@@ -136,5 +142,63 @@ impl Subject for InAFile {
     async fn reopen(&mut self) -> bool {
         self.open();
         true
+    }
+}
+
+/// On a Redis server, under a prefix of its own.
+#[derive(Debug)]
+pub(crate) struct OnRedis {
+    server: Arc<Mutex<RedisServer>>,
+    storage: Arc<RedisStorage>,
+}
+
+impl OnRedis {
+    pub(crate) async fn new(server: Arc<Mutex<RedisServer>>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let prefix = format!("rm:{{{}}}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let settings = RedisSettings::new(&server.lock().unwrap().url(), &prefix).unwrap();
+        let opened = RedisStorage::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await;
+        let storage = Arc::new(opened.unwrap());
+        let incarnation = storage.deployment().await.unwrap().incarnation;
+        let trust = Write {
+            operation: OperationId::new("trust"),
+            claim: None,
+            on_trust: false,
+            changes: vec![Change::Trust { incarnation }],
+            tasks: Vec::new(),
+        };
+        storage.apply(trust).await.unwrap();
+        Self { server, storage }
+    }
+}
+
+#[async_trait]
+impl Subject for OnRedis {
+    fn storage(&self) -> Storage {
+        self.storage.clone().into()
+    }
+
+    fn times(&self) -> Times {
+        Times::ClearCut
+    }
+
+    async fn pass(&mut self, by: Duration) {
+        SystemClock.sleep(by).await;
+    }
+
+    fn forgets_calls(&self) -> bool {
+        true
+    }
+
+    async fn lose(&mut self) -> bool {
+        const PAUSE: Duration = Duration::from_millis(10);
+        self.server.lock().unwrap().restart_empty();
+        for _ in 0..1000 {
+            if self.storage.now().await.is_ok() {
+                return true;
+            }
+            SystemClock.sleep(PAUSE).await;
+        }
+        panic!("the storage does not work again: {:?}", self.storage.now().await);
     }
 }
