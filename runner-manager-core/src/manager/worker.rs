@@ -122,7 +122,11 @@ impl Manager {
     }
 
     async fn push_sweeps(&self) -> Result<(), StoreError> {
-        let scopes = self.scopes().await?.into_iter().map(|scope| Task::SweepScope { scope });
+        let scopes = self
+            .scopes()
+            .await?
+            .into_iter()
+            .flat_map(|scope| [Task::SweepScope { scope: scope.clone() }, Task::RecoverJobs { scope }]);
         let backends =
             self.parts().backends.keys().map(|backend| Task::SweepBackend { backend: backend.clone() });
         self.queue().push(scopes.chain(backends).map(NewTask::now).collect()).await
@@ -305,7 +309,7 @@ impl Manager {
             Task::Forget { scope, runner } => self.forget(scope, runner).await,
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
-            Task::RecoverJobs { .. } => Ok(Work::Done),
+            Task::RecoverJobs { scope } => self.recover_jobs(scope).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

@@ -15,6 +15,7 @@ use runner_manager_core::domain::{
     Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
@@ -51,6 +52,8 @@ pub(crate) struct World {
     pub(crate) broken_image: bool,
     /// What becomes of a webhook, by its action: true to let it through.
     pub(crate) deliver: fn(&str) -> bool,
+    /// What the next manager reaches GitHub by, where it is not the simulator as it is.
+    pub(crate) github_override: Option<Arc<dyn GitHub>>,
     seed: u64,
 }
 
@@ -121,6 +124,7 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
+            github_override: None,
             seed: 0,
         };
         world.manager.configure(groups).await.unwrap();
@@ -138,7 +142,9 @@ impl World {
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed)
+        let parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        let github = self.github_override.clone().unwrap_or_else(|| parts.github.clone());
+        Parts { github, ..parts }
     }
 
     /// The manager's process dies, in the middle of whatever it does.

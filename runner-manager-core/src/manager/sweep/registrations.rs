@@ -58,7 +58,6 @@ impl Manager {
         if self.within_reason(&scope.to_string(), condemned.len(), after.len() + unrecorded) {
             self.suspect_registrations(scope, condemned).await?;
         }
-        self.ask_for_old_jobs(scope, begun).await?;
         self.see_that_each_is_looked_at(&after).await?;
         self.reconcile_all(scope).await?;
         self.next_sweep().await
