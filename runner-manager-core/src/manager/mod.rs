@@ -11,11 +11,13 @@
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
 //! - `worker` claims tasks, holds their leases, and stops in order.
+//! - `calls` makes all calls to the outside, within what all replicas may ask.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
 
 mod advance;
+mod calls;
 mod catalogue;
 mod intake;
 mod operate;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Manager;
+use super::calls::CallError;
 use super::intake::Taken;
-use super::sweep::LISTING_TIMEOUT;
 use super::worker::{TaskError, Work};
 use crate::domain::{
     Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, WorkflowJob, later,
@@ -153,10 +153,9 @@ impl Manager {
     async fn repositories_to_ask(&self, scope: &Scope) -> Result<Vec<Repository>, TaskError> {
         let listed = match scope {
             Scope::Enterprise(slug) => self.repositories_heard_of(slug).await?,
-            Scope::Organization(_) | Scope::Repository(_) => self
-                .within(LISTING_TIMEOUT, "repositories", self.github().repositories(scope))
-                .await?
-                .map_err(|error| TaskError::outside(&error, error.retry))?,
+            Scope::Organization(_) | Scope::Repository(_) => {
+                self.list_github(scope, "repositories", self.github().repositories(scope)).await?
+            }
         };
         let mut repositories: Vec<Repository> =
             listed.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
@@ -227,18 +226,20 @@ impl Manager {
 
     async fn open_jobs(&self, scope: &Scope, repository: &Repository) -> Result<Answer, TaskError> {
         let call = self.github().open_jobs(repository);
-        let error = match self.within(LISTING_TIMEOUT, "open_jobs", call).await {
-            Ok(Ok(mut jobs)) => {
+        let account = Scope::Repository(repository.clone());
+        let error = match self.list_github(&account, "open_jobs", call).await {
+            Ok(mut jobs) => {
                 if let Scope::Enterprise(slug) = scope {
                     jobs.iter_mut().for_each(|job| job.enterprise = Some(slug.clone()));
                 }
                 return Ok(Answer::Jobs(jobs));
             }
-            Ok(Err(error)) => error,
-            Err(failed) => {
-                tracing::warn!(%repository, %failed, "GitHub did not list its jobs");
+            Err(CallError::Failed(error)) => error,
+            Err(CallError::TimedOut(error)) => {
+                tracing::warn!(%repository, %error, "GitHub did not list its jobs");
                 return Ok(Answer::Unknown);
             }
+            Err(CallError::NotMade(error)) => return Err(error),
         };
         tracing::warn!(%repository, %error, "GitHub did not list its jobs");
         match error.kind {
@@ -334,20 +335,18 @@ impl Manager {
 
     /// What GitHub says of one job that waits by its record; none where it does not say.
     async fn ask_once_more(&self, job: &WorkflowJob) -> Result<Option<JobObservation>, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        let error = match self.within(limit, "job", self.github().job(&job.repository, job.id)).await {
-            Ok(Ok(Some(seen))) => return Ok(Some(seen)),
-            Ok(Ok(None)) => None,
-            Ok(Err(error)) if error.kind == GitHubErrorKind::NotFound => None,
-            Ok(Err(error)) if matches!(error.retry, Retry::After(_)) => {
-                return Err(TaskError::outside(&error, error.retry));
-            }
-            Ok(Err(error)) => Some(TaskError::outside(&error, error.retry)),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error {
-            tracing::warn!(job = %job.reference(), %error, "GitHub did not say how the job fares");
-            return Ok(None);
+        let scope = Scope::Repository(job.repository.clone());
+        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+            Ok(Some(seen)) => return Ok(Some(seen)),
+            Ok(None) => {}
+            Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::NotFound => {}
+            Err(error) => match TaskError::from(error) {
+                TaskError::Outside { reason, retry: Retry::Never | Retry::Backoff } => {
+                    tracing::warn!(job = %job.reference(), reason, "GitHub did not say how the job fares");
+                    return Ok(None);
+                }
+                error => return Err(error),
+            },
         }
         let has_ended = has_surely_ended(job, self.now().await?);
         tracing::warn!(job = %job.reference(), has_ended, "GitHub shows no such job");

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
 
+mod budgets;
 mod recover;
 mod world;
 

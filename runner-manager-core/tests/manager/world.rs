@@ -15,7 +15,6 @@ use runner_manager_core::domain::{
     Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
@@ -52,8 +51,8 @@ pub(crate) struct World {
     pub(crate) broken_image: bool,
     /// What becomes of a webhook, by its action: true to let it through.
     pub(crate) deliver: fn(&str) -> bool,
-    /// What the next manager reaches GitHub by, where it is not the simulator as it is.
-    pub(crate) github_override: Option<Arc<dyn GitHub>>,
+    /// What is changed about the parts of the managers that start.
+    pub(crate) adjust: Box<dyn Fn(&mut Parts)>,
     seed: u64,
 }
 
@@ -124,7 +123,7 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
-            github_override: None,
+            adjust: Box::new(|_| ()),
             seed: 0,
         };
         world.manager.configure(groups).await.unwrap();
@@ -132,7 +131,7 @@ impl World {
         world
     }
 
-    /// A manager that starts on what the last one left.
+    /// A manager that starts on what the last one left, or beside it.
     pub(crate) fn start(&mut self) {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
@@ -142,9 +141,9 @@ impl World {
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        let parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
-        let github = self.github_override.clone().unwrap_or_else(|| parts.github.clone());
-        Parts { github, ..parts }
+        let mut parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        (self.adjust)(&mut parts);
+        parts
     }
 
     /// The manager's process dies, in the middle of whatever it does.
