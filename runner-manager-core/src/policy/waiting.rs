@@ -136,12 +136,12 @@ fn in_group(view: &GroupView, pauses: &Pauses, now: Timestamp) -> WaitReason {
     let group = record.spec.name.clone();
     let starting = counts.creating + counts.booting + counts.requested;
     let all_served = counts.queued <= counts.free();
-    let paused = pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
+    let until = pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
     if record.draining.is_some() {
         WaitReason::Draining(group)
     } else if counts.idle > 0 && all_served {
         WaitReason::Assigning(group)
-    } else if let (Some(until), true) = (paused, starting > 0 && all_served) {
+    } else if let (Some(until), true) = (until, starting > 0 && all_served) {
         WaitReason::Paused { group, until: *until }
     } else if starting > 0 && all_served {
         WaitReason::Starting { group, runners: starting }
@@ -219,7 +219,7 @@ mod tests {
         );
         let requested = GroupView { counts: GroupCounts { queued: 1, requested: 1, ..counts }, ..linux() };
         let waiting = job(&["large"], Some("linux"));
-        assert_eq!(says(&waiting, &[requested.clone()]), "a runner of group linux is starting");
+        assert_eq!(says(&waiting, std::slice::from_ref(&requested)), "a runner of group linux is starting");
         let pauses = [(requested.record.value.spec.scope.clone(), at(60))].into();
         assert_eq!(
             reason(&waiting, &[requested], &pauses, at(0)).unwrap().to_string(),
