@@ -65,6 +65,24 @@ pub(super) const RESPONSE_TIMEOUT: DurationKey = DurationKey {
     meaning: "`redis`: how long an answer may take.",
 };
 
+/// How often GitHub is asked for the jobs that no webhook told of.
+pub(super) const RECOVER_INTERVAL: DurationKey = DurationKey {
+    name: "recover_interval",
+    least: Duration::from_secs(30),
+    most: Duration::from_hours(1),
+    default: Some(Duration::from_mins(5)),
+    meaning: "How often GitHub is asked which jobs wait and run, for those that no webhook told of.",
+};
+
+/// The period of a rate of calls.
+pub(super) const RATE_PERIOD: DurationKey = DurationKey {
+    name: "per",
+    least: Duration::from_secs(1),
+    most: Duration::from_hours(1),
+    default: None,
+    meaning: "In any period of this length.",
+};
+
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -133,11 +151,6 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
     })
 }
 
-/// Reads [`SWEEP_INTERVAL`].
-pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
-    SWEEP_INTERVAL.read(fields)
-}
-
 /// Reads [`LEASE`] and [`CALL_TIMEOUT`], which have to fit.
 pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, Duration)> {
     let (lease, call_timeout) = (LEASE.read(fields), CALL_TIMEOUT.read(fields));
@@ -160,7 +173,7 @@ impl DurationKey {
         fields.or(self.name, self.default, |at| self.parse(at).map(Some))?
     }
 
-    fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
+    pub(super) fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
         let expected = "a duration such as 90s, 10m, 12h or 1h30m";
         let text = at.text_as(expected)?;
         let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {

@@ -54,7 +54,7 @@ pub use self::server::{ApiToken, Role, Server, Webhooks};
 pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError};
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "name",
     "secret_key",
     "server",
@@ -64,6 +64,7 @@ const KEYS: [&str; 11] = [
     "runner_groups",
     "balance",
     "sweep_interval",
+    "recover_interval",
     "lease",
     "call_timeout",
 ];
@@ -95,6 +96,8 @@ pub struct Configuration {
     pub balance: Balance,
     /// How often GitHub and the backends are listed and compared with the records. Default 5 min.
     pub sweep_interval: Duration,
+    /// How often GitHub is asked which jobs wait and run, for those that no webhook told of. Default 5 min.
+    pub recover_interval: Duration,
     /// How long a replica that gives no sign of life holds what it works on. Default 90 s.
     pub lease: Duration,
     /// How long one call to GitHub or to a backend may take. Default 40 s.
@@ -172,7 +175,8 @@ fn document(
     let groups =
         fields.required("runner_groups").and_then(|at| groups::read(at, name.as_ref(), declared.as_ref()));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
-    let sweep_interval = duration::sweep_interval(&fields);
+    let sweep_interval = duration::SWEEP_INTERVAL.read(&fields);
+    let recover_interval = duration::RECOVER_INTERVAL.read(&fields);
     let timing = duration::lease_and_call_timeout(&fields);
     let (name, secret_key, (lease, call_timeout)) = (name?, secret_key?, timing?);
     Some(Configuration {
@@ -186,6 +190,7 @@ fn document(
         groups: groups?,
         balance: balance?,
         sweep_interval: sweep_interval?,
+        recover_interval: recover_interval?,
         lease,
         call_timeout,
     })

@@ -1,17 +1,18 @@
 //! What people see and do: the configuration, the lists with their reasons, drain, resume, retire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
 use crate::domain::{
-    BackendName, EndedRunner, GroupName, JobId, Phase, Runner, RunnerGroup, RunnerName, WorkflowJob,
+    BackendName, EndedRunner, GroupName, JobId, Phase, Runner, RunnerGroup, RunnerName, Scope, WorkflowJob,
 };
 use crate::policy::lifecycle::{Event, is_overdue};
 use crate::policy::placement::{Choice, choose};
-use crate::policy::waiting::{WaitReason, reason};
+use crate::policy::waiting::{Pauses, WaitReason, reason};
 use crate::queue::{DeadTask, NewTask, QueueStatistics, Task};
 use crate::store::{
     Change, Draining, Expected, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter,
@@ -45,7 +46,7 @@ pub struct GroupStatus {
     /// How many of each there are.
     pub counts: GroupCounts,
     /// Until when it can make no runners, where all its placements are set back.
-    pub blocked_until: Option<jiff::Timestamp>,
+    pub blocked_until: Option<Timestamp>,
 }
 
 /// A job as people want to see it.
@@ -115,10 +116,14 @@ impl Manager {
 
     async fn write_group(&self, record: GroupRecord, expected: Expected) -> Result<(), StoreError> {
         let group = record.spec.name.clone();
-        let tasks = vec![
+        let scope = record.spec.scope.clone();
+        let mut tasks = vec![
             NewTask::now(Task::Reconcile { group }),
-            NewTask::now(Task::SweepScope { scope: record.spec.scope.clone() }),
+            NewTask::now(Task::SweepScope { scope: scope.clone() }),
         ];
+        if expected == Expected::Absent {
+            tasks.push(NewTask::now(Task::RecoverJobs { scope }));
+        }
         let changes = vec![Change::PutGroup { record, expected }];
         self.apply(Write { operation: self.operation(), claim: None, on_trust: false, changes, tasks })
             .await
@@ -236,10 +241,11 @@ impl Manager {
     /// [`StoreError`] when the store cannot be read.
     pub async fn jobs(&self, filter: &JobFilter, page: &Page<JobId>) -> Result<Vec<JobStatus>, StoreError> {
         let (now, groups) = (self.now().await?, self.store().groups().await?);
+        let pauses = self.pauses(&groups).await?;
         let jobs = self.store().jobs(filter, page).await?;
         Ok(jobs
             .into_iter()
-            .map(|job| JobStatus { reason: reason(&job.value, &groups, now), job: job.value })
+            .map(|job| JobStatus { reason: reason(&job.value, &groups, &pauses, now), job: job.value })
             .collect())
     }
 
@@ -250,7 +256,19 @@ impl Manager {
     pub async fn job(&self, id: JobId) -> Result<Option<JobStatus>, StoreError> {
         let Some(job) = self.store().job(id).await? else { return Ok(None) };
         let (now, groups) = (self.now().await?, self.store().groups().await?);
-        Ok(Some(JobStatus { reason: reason(&job.value, &groups, now), job: job.value }))
+        let pauses = self.pauses(&groups).await?;
+        Ok(Some(JobStatus { reason: reason(&job.value, &groups, &pauses, now), job: job.value }))
+    }
+
+    async fn pauses(&self, groups: &[GroupView]) -> Result<Pauses, StoreError> {
+        let scopes: BTreeSet<&Scope> = groups.iter().map(|view| &view.record.value.spec.scope).collect();
+        let mut pauses = Pauses::new();
+        for scope in scopes {
+            if let Some(until) = self.paused_until(scope).await? {
+                pauses.insert(scope.clone(), until);
+            }
+        }
+        Ok(pauses)
     }
 
     /// The runners that ended last, newest first.

@@ -1,12 +1,13 @@
 //! Why a job still waits: promise 3, the visible reason.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 
 use super::matching::{Asked, Mismatch, mismatch};
 use super::placement::{Choice, choose};
-use crate::domain::{Failure, GroupName, JobState, Label, Repository, WorkflowJob};
+use crate::domain::{Failure, GroupName, JobState, Label, Repository, Scope, WorkflowJob};
 use crate::store::{Draining, GroupView};
 
 /// Why a job waits.
@@ -40,6 +41,13 @@ pub enum WaitReason {
         /// When the next try is due.
         until: Timestamp,
     },
+    /// GitHub is not asked for anything before a time, so no runner of its group can register.
+    Paused {
+        /// The group.
+        group: GroupName,
+        /// When GitHub is asked again.
+        until: Timestamp,
+    },
     /// Runners of its group are starting.
     Starting {
         /// The group.
@@ -65,6 +73,10 @@ impl fmt::Display for WaitReason {
             Self::Blocked { group, what, last, until } => {
                 write!(f, "group {group} is blocked: {what}: {}; next try at {until:.0}", last.detail)
             }
+            Self::Paused { group, until } => write!(
+                f,
+                "GitHub had too many calls: no runner of group {group} can register before {until:.0}"
+            ),
             Self::Starting { group, runners: 1 } => write!(f, "a runner of group {group} is starting"),
             Self::Starting { group, runners } => write!(f, "{runners} runners of group {group} are starting"),
             Self::Assigning(group) => {
@@ -75,15 +87,23 @@ impl fmt::Display for WaitReason {
     }
 }
 
+/// Until when GitHub is not asked for a scope, where it is not.
+pub type Pauses = BTreeMap<Scope, Timestamp>;
+
 /// Why a job waits; `None` where it does not.
-pub fn reason(job: &WorkflowJob, groups: &[GroupView], now: Timestamp) -> Option<WaitReason> {
+pub fn reason(
+    job: &WorkflowJob,
+    groups: &[GroupView],
+    pauses: &Pauses,
+    now: Timestamp,
+) -> Option<WaitReason> {
     match &job.state {
         JobState::Waiting => Some(WaitReason::Protection),
         JobState::InProgress { .. } | JobState::Completed { .. } => None,
         JobState::Queued { group: None } => Some(unserved(job, groups)),
         JobState::Queued { group: Some(name) } => {
             let view = groups.iter().find(|view| view.record.value.spec.name == *name);
-            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(view, now)))
+            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(view, pauses, now)))
         }
     }
 }
@@ -111,15 +131,18 @@ fn unserved(job: &WorkflowJob, groups: &[GroupView]) -> WaitReason {
     }
 }
 
-fn in_group(view: &GroupView, now: Timestamp) -> WaitReason {
+fn in_group(view: &GroupView, pauses: &Pauses, now: Timestamp) -> WaitReason {
     let (record, counts) = (&view.record.value, &view.counts);
     let group = record.spec.name.clone();
     let starting = counts.creating + counts.booting + counts.requested;
     let all_served = counts.queued <= counts.free();
+    let until = pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
     if record.draining.is_some() {
         WaitReason::Draining(group)
     } else if counts.idle > 0 && all_served {
         WaitReason::Assigning(group)
+    } else if let (Some(until), true) = (until, starting > 0 && all_served) {
+        WaitReason::Paused { group, until: *until }
     } else if starting > 0 && all_served {
         WaitReason::Starting { group, runners: starting }
     } else if counts.alive() >= record.spec.bounds.max() {
@@ -172,7 +195,7 @@ mod tests {
     }
 
     fn says(job: &WorkflowJob, groups: &[GroupView]) -> String {
-        reason(job, groups, at(0)).unwrap().to_string()
+        reason(job, groups, &[].into(), at(0)).unwrap().to_string()
     }
 
     #[test]
@@ -193,6 +216,14 @@ mod tests {
         assert_eq!(
             says(&job(&["large"], Some("linux")), &[GroupView { counts: starting, ..linux() }]),
             "a runner of group linux is starting"
+        );
+        let requested = GroupView { counts: GroupCounts { queued: 1, requested: 1, ..counts }, ..linux() };
+        let waiting = job(&["large"], Some("linux"));
+        assert_eq!(says(&waiting, std::slice::from_ref(&requested)), "a runner of group linux is starting");
+        let pauses = [(requested.record.value.spec.scope.clone(), at(60))].into();
+        assert_eq!(
+            reason(&waiting, &[requested], &pauses, at(0)).unwrap().to_string(),
+            "GitHub had too many calls: no runner of group linux can register before 1970-01-12T13:47:40Z"
         );
         let mut drained = linux();
         drained.record.value.draining = Some(Draining::Operator);

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) broken_image: bool,
     /// What becomes of a webhook, by its action: true to let it through.
     pub(crate) deliver: fn(&str) -> bool,
+    /// What is changed about the parts of the managers that start.
+    pub(crate) adjust: Box<dyn Fn(&mut Parts)>,
     seed: u64,
 }
 
@@ -121,6 +123,7 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
+            adjust: Box::new(|_| ()),
             seed: 0,
         };
         world.manager.configure(groups).await.unwrap();
@@ -128,7 +131,7 @@ impl World {
         world
     }
 
-    /// A manager that starts on what the last one left.
+    /// A manager that starts on what the last one left, or beside it.
     pub(crate) fn start(&mut self) {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
@@ -138,7 +141,9 @@ impl World {
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed)
+        let mut parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        (self.adjust)(&mut parts);
+        parts
     }
 
     /// The manager's process dies, in the middle of whatever it does.

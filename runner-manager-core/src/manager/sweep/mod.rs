@@ -9,7 +9,6 @@ mod jobs;
 mod registrations;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -21,9 +20,6 @@ use crate::policy::lifecycle::Event;
 use crate::policy::orphans::most_condemned;
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{RunnerFilter, StoreError, Versioned, all_runners};
-
-/// How long a listing may take: it has many pages, and holds nobody up.
-const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
 
 type Records = BTreeMap<RunnerName, Versioned<Runner>>;
 
