@@ -75,7 +75,7 @@ impl Manager {
             let change = Change::PutDeployment { record, expected: Expected::Version(version) };
             match self.write_down(Some(claim), vec![change], Vec::new()).await {
                 Ok(()) => {
-                    tracing::info!(?source, "taken in, after the store was started anew");
+                    tracing::info!(%source, "listed and taken in, since the store was started anew");
                     return self.settle_doubt().await;
                 }
                 Err(StoreError::Conflict { .. }) => {}

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
 
+mod doubt;
+mod drift;
 mod world;
 
 use std::time::Duration;

@@ -15,14 +15,14 @@ use runner_manager_core::domain::{
     Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{Configured, ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
 use runner_manager_core::testing::simulator::{self, Conclusion, JobSpec, SessionId, Simulator};
 use runner_manager_core::webhook::{Webhook, parse, verify};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a webhook secret";
@@ -54,6 +54,34 @@ pub(crate) struct World {
     /// What a manager that starts has in its file.
     pub(crate) groups: Vec<RunnerGroup>,
     pub(crate) seed: u64,
+}
+
+/// Another replica beside the world's first one.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) manager: Manager,
+    stop: CancellationToken,
+    task: AbortHandle,
+    pub(crate) configured: Configured,
+}
+
+impl Replica {
+    /// It stops in order.
+    pub(crate) async fn stop(self, world: &mut World) {
+        self.stop.cancel();
+        for _ in 0..10_000 {
+            if self.task.is_finished() {
+                return;
+            }
+            world.step().await;
+        }
+        panic!("the replica does not stop");
+    }
+
+    /// Its process dies.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -145,6 +173,17 @@ impl World {
             manager.configure(groups).await.unwrap();
             manager.run(stop).await;
         });
+    }
+
+    /// Another replica on the same storage, with its own file.
+    pub(crate) async fn replica(&mut self, groups: Vec<RunnerGroup>) -> Replica {
+        self.seed += 1;
+        let manager = Manager::new(self.parts());
+        let configured = manager.configure(groups).await.unwrap();
+        let stop = CancellationToken::new();
+        let (running, until) = (manager.clone(), stop.clone());
+        let task = self.running.spawn(async move { running.run(until).await });
+        Replica { manager, stop, task, configured }
     }
 
     pub(crate) fn parts(&self) -> Parts {
