@@ -138,7 +138,8 @@ fn counters(registry: &mut Registry, statistics: &StatisticsSnapshot) {
 fn deployment(registry: &mut Registry, deployment: &DeploymentStatus) {
     let single = |value: f64| gauge([(Vec::new(), value)]);
     let flag = |set: bool| single(f64::from(u8::from(set)));
-    let help = "1 where the store's word is relied on, 0 while all outside is listed after it was started anew";
+    let help =
+        "1 where the store's word is relied on, 0 while all outside is listed after it was started anew";
     registry.register("store_trusted", help, flag(deployment.trusted));
     let help = "1 where the groups of this replica's file are not the deployment's";
     registry.register("config_drift", help, flag(deployment.config_drift));

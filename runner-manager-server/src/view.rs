@@ -272,7 +272,8 @@ impl Deployment {
         let drift = self.config_drift.then(|| {
             "configuration drift: the groups of this replica's file are not the deployment's".to_owned()
         });
-        let drifting = |replica: &&Replica| replica.lives && replica.config_drift && replica.id != self.replica;
+        let drifting =
+            |replica: &&Replica| replica.lives && replica.config_drift && replica.id != self.replica;
         let others = self.replicas.iter().filter(drifting).count();
         let others =
             (others > 0).then(|| format!("configuration drift: {others} other replicas have other groups"));

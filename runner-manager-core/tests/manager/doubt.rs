@@ -94,9 +94,7 @@ async fn a_create_that_was_under_way_when_all_was_lost_lands_and_is_adopted() {
     let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
     world.cloud().inject(Operation::Create, Some(Fault::Late(Duration::from_secs(55))));
     world.queue(&spec(&["large"]), 1);
-    world
-        .until("the backend is asked", MINUTE, |world| world.books().calls(Operation::Create) == 1)
-        .await;
+    world.until("the backend is asked", MINUTE, |world| world.books().calls(Operation::Create) == 1).await;
     world.storage.lose(None);
     // The job waits, and counts for a group whose only slot is taken by what has yet to appear.
     until_trusted(&mut world).await;
@@ -171,7 +169,8 @@ async fn readings_from_before_the_loss_take_no_runner_away() {
     // The first reading has called it not busy, and the second one is due.
     let mut read = false;
     for _ in 0..10_000 {
-        let runners = world.manager.runners(&RunnerFilter::Backend(backend()), &Page::first(1)).await.unwrap();
+        let runners =
+            world.manager.runners(&RunnerFilter::Backend(backend()), &Page::first(1)).await.unwrap();
         read = matches!(&runners[0].value.state, RunnerState::Idle { leaving: Some(leaving) }
             if leaving.not_busy_at.is_some());
         if read {

@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) deliver: fn(&str) -> bool,
     /// What a manager that starts has in its file.
     pub(crate) groups: Vec<RunnerGroup>,
+    /// What is changed about the parts of the managers that start.
+    pub(crate) adjust: Box<dyn Fn(&mut Parts)>,
     pub(crate) seed: u64,
 }
 
@@ -153,13 +155,14 @@ impl World {
             broken_image: false,
             deliver: |_| true,
             groups,
+            adjust: Box::new(|_| ()),
             seed: 1,
         };
         world.launch(world.manager.clone());
         world
     }
 
-    /// A manager that starts on what the last one left.
+    /// A manager that starts on what the last one left, or beside it.
     pub(crate) fn start(&mut self) {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
@@ -187,7 +190,9 @@ impl World {
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed)
+        let mut parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        (self.adjust)(&mut parts);
+        parts
     }
 
     /// The manager's process dies, in the middle of whatever it does.
