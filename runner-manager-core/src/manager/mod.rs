@@ -11,6 +11,8 @@
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
 //! - `worker` claims tasks, holds their leases, and stops in order.
+//! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
+//! - `doubt` knows what has to be listed before a store that lost something is relied on again.
 //! - `calls` makes all calls to the outside, within what all replicas may ask.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
@@ -19,7 +21,10 @@
 mod advance;
 mod calls;
 mod catalogue;
+mod configuration;
+mod doubt;
 mod intake;
+mod keeper;
 mod operate;
 mod provision;
 mod reconcile;
@@ -35,8 +40,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use configuration::{ConfigureError, Configured};
 pub use intake::Taken;
-pub use operate::{ConfigureError, GroupStatus, JobStatus};
+pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus};
 pub use statistics::{Statistics, StatisticsSnapshot};
 
 use crate::backend::Backend;
@@ -161,6 +167,8 @@ struct Inner {
     parts: Parts,
     /// Which of the replicas this is: another one with every start.
     replica: ReplicaId,
+    /// The configuration of this process.
+    own: configuration::Own,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
     statistics: Statistics,
@@ -174,6 +182,7 @@ impl Manager {
         let inner = Inner {
             parts,
             replica,
+            own: configuration::Own::default(),
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
             statistics: Statistics::default(),

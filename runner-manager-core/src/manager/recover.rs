@@ -14,10 +14,11 @@ use super::calls::CallError;
 use super::intake::Taken;
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, WorkflowJob, later,
+    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, Source, WorkflowJob,
 };
 use crate::github::GitHubErrorKind;
 use crate::policy::recovery::{Found, Known, Listing, found, has_surely_ended, is_in_doubt};
+use crate::queue::ClaimToken;
 use crate::retry::Retry;
 use crate::store::{JobFilter, Page, StoreError};
 
@@ -128,24 +129,26 @@ impl Recovery {
 
 impl Manager {
     /// Lists the open jobs of a scope's repositories and takes in what is new.
-    pub(super) async fn recover_jobs(&self, scope: &Scope) -> Result<Work, TaskError> {
+    pub(super) async fn recover_jobs(&self, claim: &ClaimToken, scope: &Scope) -> Result<Work, TaskError> {
         self.inner.catalogue.forget();
         if !self.scopes().await?.contains(scope) {
             return Ok(Work::Done);
         }
-        let begun = self.now().await?;
+        let begun = self.begin_listing().await?;
+        let source = Source::Jobs(scope.clone());
         let repositories = self.repositories_to_ask(scope).await?;
-        let mut run = Recovery::begin(begun);
+        let mut run = Recovery::begin(begun.at);
         self.list_jobs(scope, repositories, &mut run).await?;
         self.ask_for_the_missing(scope, &mut run).await?;
         run.log(scope);
         if run.is_complete() {
             // All that GitHub said of this scope's jobs since `begun` is on record.
-            tracing::debug!(%scope, %begun, "the jobs at GitHub are known");
+            self.taken_in(claim, &source, &begun).await?;
         }
-        let (now, interval) = (self.now().await?, self.parts().settings.recover_interval);
+        let interval = self.parts().settings.recover_interval;
         let pause = if run.is_complete() { interval } else { interval.min(SOON) };
-        Ok(Work::AgainAt(later(now, pause).max(run.spent_until.unwrap_or(now))))
+        let at = self.list_again_at(&source, pause).await?;
+        Ok(Work::AgainAt(run.spent_until.map_or(at, |until| at.max(until))))
     }
 
     /// The repositories of a scope whose jobs a group could serve, in another order each time, so that one that

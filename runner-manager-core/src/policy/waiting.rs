@@ -5,6 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::doubt::Progress;
 use super::matching::{Asked, Mismatch, mismatch};
 use super::placement::{Choice, choose};
 use crate::domain::{Failure, GroupName, JobState, Label, Repository, Scope, WorkflowJob};
@@ -41,6 +42,15 @@ pub enum WaitReason {
         /// When the next try is due.
         until: Timestamp,
     },
+    /// The store may have lost what it acknowledged: nothing is made until all outside was listed.
+    Doubt {
+        /// How many listings were taken in.
+        taken_in: usize,
+        /// How many are needed.
+        required: usize,
+        /// When the doubt began.
+        since: Timestamp,
+    },
     /// GitHub is not asked for anything before a time, so no runner of its group can register.
     Paused {
         /// The group.
@@ -73,6 +83,10 @@ impl fmt::Display for WaitReason {
             Self::Blocked { group, what, last, until } => {
                 write!(f, "group {group} is blocked: {what}: {}; next try at {until:.0}", last.detail)
             }
+            Self::Doubt { taken_in, required, since } => write!(
+                f,
+                "the store was started anew: {taken_in} of {required} listings taken in since {since:.0}"
+            ),
             Self::Paused { group, until } => write!(
                 f,
                 "GitHub had too many calls: no runner of group {group} can register before {until:.0}"
@@ -87,14 +101,20 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// Until when GitHub is not asked for a scope, where it is not.
-pub type Pauses = BTreeMap<Scope, Timestamp>;
+/// What holds groups up from outside of them.
+#[derive(Debug, Clone, Default)]
+pub struct Hindrances {
+    /// Until when GitHub is not asked for a scope, where it is not.
+    pub pauses: BTreeMap<Scope, Timestamp>,
+    /// How far the listings have come, where the store is not trusted.
+    pub doubt: Option<Progress>,
+}
 
 /// Why a job waits; `None` where it does not.
 pub fn reason(
     job: &WorkflowJob,
     groups: &[GroupView],
-    pauses: &Pauses,
+    hindrances: &Hindrances,
     now: Timestamp,
 ) -> Option<WaitReason> {
     match &job.state {
@@ -103,7 +123,7 @@ pub fn reason(
         JobState::Queued { group: None } => Some(unserved(job, groups)),
         JobState::Queued { group: Some(name) } => {
             let view = groups.iter().find(|view| view.record.value.spec.name == *name);
-            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(view, pauses, now)))
+            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(view, hindrances, now)))
         }
     }
 }
@@ -131,12 +151,14 @@ fn unserved(job: &WorkflowJob, groups: &[GroupView]) -> WaitReason {
     }
 }
 
-fn in_group(view: &GroupView, pauses: &Pauses, now: Timestamp) -> WaitReason {
+fn in_group(view: &GroupView, hindrances: &Hindrances, now: Timestamp) -> WaitReason {
     let (record, counts) = (&view.record.value, &view.counts);
     let group = record.spec.name.clone();
-    let starting = counts.creating + counts.booting + counts.requested;
+    // One that was only requested does not start while the store is doubted.
+    let requested = if hindrances.doubt.is_some() { 0 } else { counts.requested };
+    let starting = counts.creating + counts.booting + requested;
     let all_served = counts.queued <= counts.free();
-    let until = pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
+    let until = hindrances.pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
     if record.draining.is_some() {
         WaitReason::Draining(group)
     } else if counts.idle > 0 && all_served {
@@ -147,6 +169,8 @@ fn in_group(view: &GroupView, pauses: &Pauses, now: Timestamp) -> WaitReason {
         WaitReason::Starting { group, runners: starting }
     } else if counts.alive() >= record.spec.bounds.max() {
         WaitReason::AtMax { group, max: record.spec.bounds.max() }
+    } else if let Some(doubt) = &hindrances.doubt {
+        WaitReason::Doubt { taken_in: doubt.taken_in(), required: doubt.required, since: doubt.since }
     } else {
         match choose(record, now) {
             Choice::Use(_) | Choice::Probe(_) => WaitReason::Requesting(group),
@@ -172,8 +196,11 @@ fn blocked(view: &GroupView, until: Timestamp) -> Option<WaitReason> {
 
 #[cfg(test)]
 mod tests {
-    use super::reason;
-    use crate::domain::{InstanceFailure, JobId, JobState, Labels, RunId, WorkflowJob};
+    use super::{Hindrances, reason};
+    use crate::domain::{
+        BackendName, Doubt, Incarnation, InstanceFailure, JobId, JobState, Labels, RunId, Source, WorkflowJob,
+    };
+    use crate::policy::doubt::{Progress, required};
     use crate::policy::placement::after_failure;
     use crate::policy::samples::{at, group, view};
     use crate::store::{Draining, GroupCounts, GroupView};
@@ -195,7 +222,7 @@ mod tests {
     }
 
     fn says(job: &WorkflowJob, groups: &[GroupView]) -> String {
-        reason(job, groups, &[].into(), at(0)).unwrap().to_string()
+        reason(job, groups, &Hindrances::default(), at(0)).unwrap().to_string()
     }
 
     #[test]
@@ -221,13 +248,37 @@ mod tests {
         let waiting = job(&["large"], Some("linux"));
         assert_eq!(says(&waiting, std::slice::from_ref(&requested)), "a runner of group linux is starting");
         let pauses = [(requested.record.value.spec.scope.clone(), at(60))].into();
+        let hindrances = Hindrances { pauses, ..Hindrances::default() };
         assert_eq!(
-            reason(&waiting, &[requested], &pauses, at(0)).unwrap().to_string(),
+            reason(&waiting, &[requested], &hindrances, at(0)).unwrap().to_string(),
             "GitHub had too many calls: no runner of group linux can register before 1970-01-12T13:47:40Z"
         );
         let mut drained = linux();
         drained.record.value.draining = Some(Draining::Operator);
         assert_eq!(says(&job(&["large"], None), &[drained]), "group linux is draining");
+    }
+
+    #[test]
+    fn while_the_store_is_doubted_that_is_the_reason() {
+        let backend = BackendName::new("cloud").unwrap();
+        let doubt = Doubt {
+            incarnation: Incarnation::new("two"),
+            since: at(0),
+            taken_in: [Source::Instances(backend.clone())].into(),
+        };
+        let spec = group("linux", &["large"], 0, 2);
+        let doubt = Some(Progress::of(&doubt, &required([&backend], [&spec], [])));
+        let hindrances = Hindrances { doubt, ..Hindrances::default() };
+        let says = |counts| {
+            let groups = [view(spec.clone(), counts)];
+            reason(&job(&["large"], Some("linux")), &groups, &hindrances, at(0)).unwrap().to_string()
+        };
+        let expected = "the store was started anew: 1 of 3 listings taken in since 1970-01-12T13:46:40Z";
+        let waits = GroupCounts { queued: 1, ..GroupCounts::default() };
+        assert_eq!(says(waits), expected);
+        assert_eq!(says(GroupCounts { requested: 1, ..waits }), expected, "it does not start");
+        assert_eq!(says(GroupCounts { booting: 1, ..waits }), "a runner of group linux is starting");
+        assert_eq!(says(GroupCounts { busy: 2, ..waits }), "group linux is at max (2 runners)");
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub(super) fn requested(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -85,7 +86,8 @@ pub(super) fn creating(
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -133,6 +135,7 @@ fn sign_of_life(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
