@@ -23,6 +23,13 @@ impl Memory {
     pub(super) fn new() -> Self {
         Self(Table::ALL.map(|_| Entries::new()).into())
     }
+
+    /// Whether some bytes stand in any key or value.
+    #[cfg(feature = "testing")]
+    pub(super) fn contains(&self, bytes: &[u8]) -> bool {
+        let stands_in = |text: &Vec<u8>| text.windows(bytes.len()).any(|part| part == bytes);
+        self.0.iter().flatten().any(|(key, value)| stands_in(key) || stands_in(value))
+    }
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {

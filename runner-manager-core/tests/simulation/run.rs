@@ -1,0 +1,120 @@
+//! One run of a plan from its beginning to its end, and many runs.
+
+use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use super::foreign;
+use super::plan::Plan;
+use super::shared::{Promise, Violation};
+use super::world::World;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<Violation>,
+    pub(crate) hash: u64,
+    pub(crate) events: u64,
+    pub(crate) steps: u64,
+    pub(crate) struck: BTreeMap<String, u64>,
+    pub(crate) honest: BTreeMap<&'static str, u64>,
+    pub(crate) lines: Vec<String>,
+}
+
+/// Runs a plan in a runtime of its own.
+pub(crate) fn run(plan: Plan, with_lines: bool) -> Outcome {
+    within_runtime(async move {
+        let mut world = World::new(plan, with_lines).await;
+        let result = whole(&mut world).await;
+        outcome(&world, result.err())
+    })
+}
+
+/// Runs something in a runtime whose clock moves on only when every task waits.
+pub(crate) fn within_runtime<T>(task: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    let answer = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(task)));
+    drop(runtime);
+    answer.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+}
+
+/// Trouble, then quiet, then the end.
+async fn whole(world: &mut World) -> Result<(), Violation> {
+    world.pass(world.plan.trouble).await?;
+    world.be_quiet();
+    world.until(Promise::EveryJob, "every job has run", 3 * HOUR, all_completed).await?;
+    world.until(Promise::NothingLeft, "nothing is left", 2 * HOUR, |world| world.left().next().is_none()).await?;
+    world.at_the_end().await
+}
+
+fn all_completed(world: &World) -> bool {
+    let jobs = world.shared.github().books().jobs;
+    jobs.completed == jobs.total
+}
+
+fn outcome(world: &World, violation: Option<Violation>) -> Outcome {
+    let mut struck = world.shared.state().struck.clone();
+    for (fault, count) in &world.books().faults {
+        *struck.entry(format!("cloud: {fault}")).or_default() += count;
+    }
+    for (fault, count) in &world.shared.github().books().faults {
+        *struck.entry(format!("github: {fault:?}")).or_default() += count;
+    }
+    let state = world.shared.state();
+    let mut honest = state.honest.clone();
+    honest.insert("a lie that promise 1 does not cover", state.checker.best_effort);
+    Outcome {
+        violation,
+        hash: state.trace.hash(),
+        events: state.trace.events(),
+        steps: world.steps,
+        struck,
+        honest,
+        lines: state.trace.lines().to_vec(),
+    }
+}
+
+impl World {
+    /// What must be true once all is over.
+    async fn at_the_end(&self) -> Result<(), Violation> {
+        use runner_manager_core::queue::TaskQueue;
+        let dead = self.shared.storage.dead(10).await.unwrap();
+        let broken = |promise, what: String| Err(Violation { promise, what });
+        if !dead.is_empty() {
+            return broken(Promise::NothingLost, format!("tasks were given up: {dead:?}"));
+        }
+        let missing = foreign::missing(&self.shared);
+        if !missing.is_empty() {
+            return broken(Promise::NothingLeft, format!("foreign things are gone: {missing:?}"));
+        }
+        let books = self.books();
+        if !books.doubles.is_empty() || !books.repeats.is_empty() {
+            return broken(Promise::OneInstance, format!("{:?} {:?}", books.doubles, books.repeats));
+        }
+        let github = self.shared.github();
+        if let Some((job, runs)) = github.books().runs_by_job.iter().find(|(_, runs)| **runs > 1) {
+            return broken(Promise::EveryJob, format!("job {job} was run {runs} times"));
+        }
+        for job in github.jobs().filter(|job| job.lost) {
+            let runner = job.runner.as_ref().map(|runner| runner.name.as_str()).unwrap_or_default();
+            let life = books.lives.iter().find(|life| life.runner.as_str() == runner);
+            let ended_by_itself = life.is_some_and(|life| life.ended.is_some());
+            if !ended_by_itself && self.shared.state().checker.best_effort == 0 {
+                return broken(Promise::RunningJobs, format!("job {} was lost with {runner}", job.id));
+            }
+        }
+        self.no_secret_is_stored()
+    }
+
+    fn no_secret_is_stored(&self) -> Result<(), Violation> {
+        let snapshot = self.shared.storage.snapshot().expect("the storage is in memory");
+        let state = self.shared.state();
+        match state.checker.secrets().iter().find(|secret| snapshot.contains(secret.as_bytes())) {
+            Some(_) => Err(Violation { promise: Promise::Secrets, what: "the store has a secret in clear".to_owned() }),
+            None => Ok(()),
+        }
+    }
+}

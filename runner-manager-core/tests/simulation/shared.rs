@@ -1,0 +1,129 @@
+//! What the wrappers, the checker and the world of one run share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use jiff::Timestamp;
+use runner_manager_backends::fake::FakeCloud;
+use runner_manager_core::clock::{Clock, SimulatedClock};
+use runner_manager_core::domain::Owner;
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::testing::simulated::SharedSimulator;
+use runner_manager_core::testing::simulator::Simulator;
+
+use super::checker::Checker;
+use super::dice::Dice;
+use super::ledger::Ledger;
+use super::plan::AllChances;
+use super::trace::{Trace, Who};
+
+/// The promises of the product, by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Promise {
+    /// A running job is never killed.
+    RunningJobs = 1,
+    /// `max` is never exceeded.
+    Max,
+    /// Every job gets a runner, or a visible reason.
+    EveryJob,
+    /// Nothing of ours outlives its purpose, and nothing foreign is touched.
+    NothingLeft,
+    /// A runner has at most one instance.
+    OneInstance,
+    /// A crash loses nothing.
+    NothingLost,
+    /// Limits are respected.
+    Limits,
+    /// Secrets stay secret.
+    Secrets,
+}
+
+/// A promise that was broken, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) promise: Promise,
+    pub(crate) what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "promise {} ({:?}) is broken: {}", self.promise as u8, self.promise, self.what)
+    }
+}
+
+/// What changes while a run goes on. No lock of it is held over an `await`.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) trace: Trace,
+    pub(crate) checker: Checker,
+    pub(crate) ledger: Ledger,
+    /// What goes wrong with calls, and until when.
+    pub(crate) chances: AllChances,
+    pub(crate) chaos: Dice,
+    pub(crate) crashes_left: u32,
+    pub(crate) freezes_left: u32,
+    /// Every fault that struck, by its kind.
+    pub(crate) struck: BTreeMap<String, u64>,
+    /// What was seen that is allowed, but should be rare: counted by itself.
+    pub(crate) honest: BTreeMap<&'static str, u64>,
+}
+
+impl State {
+    pub(crate) fn strike(&mut self, kind: impl Into<String>) {
+        *self.struck.entry(kind.into()).or_default() += 1;
+    }
+
+    pub(crate) fn admit(&mut self, what: &'static str) {
+        *self.honest.entry(what).or_default() += 1;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<SimulatedClock>,
+    pub(crate) github: SharedSimulator,
+    pub(crate) cloud: Arc<Mutex<FakeCloud>>,
+    pub(crate) storage: Arc<EmbeddedStorage>,
+    pub(crate) owner: Owner,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        clock: Arc<SimulatedClock>,
+        github: SharedSimulator,
+        cloud: Arc<Mutex<FakeCloud>>,
+        storage: Arc<EmbeddedStorage>,
+        owner: Owner,
+        state: State,
+    ) -> Self {
+        Self { clock, github, cloud, storage, owner, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn github(&self) -> MutexGuard<'_, Simulator> {
+        self.github.lock().unwrap()
+    }
+
+    pub(crate) fn cloud(&self) -> MutexGuard<'_, FakeCloud> {
+        self.cloud.lock().unwrap()
+    }
+
+    pub(crate) fn note(&self, who: Who, what: &str, outcome: &str, detail: impl FnOnce() -> String) {
+        let now = self.now();
+        self.state().trace.note(now, who, what, outcome, detail);
+    }
+
+    /// The first broken promise.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.state().checker.violation().cloned()
+    }
+}
