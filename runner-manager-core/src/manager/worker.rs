@@ -18,6 +18,7 @@ use super::Manager;
 use crate::backend::BackendError;
 use crate::clock::timeout;
 use crate::domain::later;
+use crate::flaws::{Flaw, is_on};
 use crate::github::GitHubError;
 use crate::queue::{Claim, Lane, NewTask, Task};
 use crate::retry::{Backoff, Retry};
@@ -182,6 +183,9 @@ impl Manager {
     /// Works on one task under its lease, and says to the queue how it went.
     async fn work(&self, claim: Claim, abandon: &CancellationToken) {
         let kind = claim.task.kind();
+        if is_on(Flaw::AckBeforeActing) {
+            self.report(&claim, "done", self.queue().ack(&claim.token).await);
+        }
         let outcome = tokio::select! {
             biased;
             outcome = std::panic::AssertUnwindSafe(self.perform(&claim)).catch_unwind() => Some(outcome),

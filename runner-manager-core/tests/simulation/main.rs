@@ -14,6 +14,7 @@ mod agents;
 mod checker;
 mod dice;
 mod faults;
+mod flaws;
 mod foreign;
 mod groups;
 mod happenings;

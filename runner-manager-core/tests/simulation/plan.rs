@@ -346,3 +346,56 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         lost_webhooks: 0,
     }
 }
+
+/// What is to go wrong outside of calls in some seed, by the names that it is counted by.
+pub(crate) fn all_faults() -> Vec<String> {
+    let mut all: Vec<&str> = vec![
+        "agent: never comes up",
+        "webhook: lost",
+        "webhook: not taken",
+        "cancel",
+        "rerun",
+        "machine ends",
+        "drain",
+        "resume",
+        "configure",
+        "retire",
+        "restart",
+        "freeze",
+        "crash",
+        "room",
+        "quota",
+        "cloud: create: late",
+        "cloud: create: lost_reply",
+        "cloud: create: no_answer",
+        "cloud: create: error NoCapacity",
+        "cloud: create: error QuotaExceeded",
+        "cloud: create: error RateLimited",
+        "cloud: create: error Unavailable",
+        "cloud: create: error Unclear",
+        "cloud: get: stale",
+        "cloud: find: stale",
+        "cloud: list: stale",
+        "cloud: list: missing_page",
+        "cloud: get: error Unavailable",
+        "cloud: find: error Unavailable",
+        "cloud: list: error Unavailable",
+        "cloud: delete: error Unavailable",
+        "cloud: delete: lost_reply",
+        "github: WebhookDoubled",
+        "github: WebhookDelayed",
+        "github: WebhookReordered",
+        "github: Delay",
+        "github: Answer403",
+        "github: Answer429",
+        "github: AnswerError",
+        "github: LostReply",
+        "github: SkippedEntry",
+        "github: LyingBusy",
+        "github: LyingBusyRead",
+    ];
+    if STORE_IS_LOST {
+        all.push("store lost");
+    }
+    all.into_iter().map(str::to_owned).collect()
+}

@@ -10,9 +10,10 @@ use super::super::worker::{TaskError, Work};
 use super::{LISTING_TIMEOUT, Records, unchanged};
 use crate::backend::Backend;
 use crate::domain::{
-    BackendName, Instance, InstanceState, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner,
+    BackendName, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner,
     RunnerName, RunnerState,
 };
+use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
 use crate::policy::orphans::{InstanceVerdict, recordless_instance};
 use crate::queue::{ClaimToken, NewTask, Task};
@@ -60,6 +61,7 @@ impl Manager {
                 None => condemned.extend(self.recordless(claim, name, instance, begun).await?),
             }
         }
+        let before = if is_on(Flaw::ListBeforeReading) { after.clone() } else { before };
         let missing = missing_instances(&before, &after, &listing);
         condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
         if self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
@@ -191,7 +193,10 @@ impl Manager {
     ) -> Result<(), TaskError> {
         match condemned {
             Condemned::Missing(record) => {
-                let reading = self.instance_reading(&record.value).await?;
+                let reading = match self.instance_reading(&record.value).await? {
+                    Event::Instance { begun, .. } if is_on(Flaw::ListBeforeReading) => gone(&record.value, begun),
+                    reading => reading,
+                };
                 self.feed_if_new(claim, &record, &reading).await
             }
             Condemned::Instance(runner) => {
@@ -205,6 +210,12 @@ impl Manager {
             }
         }
     }
+}
+
+/// What the listing alone would say of an instance that it lacks.
+fn gone(runner: &Runner, begun: Timestamp) -> Event {
+    let id = runner.instance.clone().unwrap_or_else(|| InstanceId::new(""));
+    Event::Instance { reading: InstanceReading::Present { id, state: InstanceState::Gone }, begun }
 }
 
 const fn has_ended(instance: &Instance) -> bool {

@@ -8,6 +8,7 @@ use super::{Change, Event, InstanceReading, RegistrationReading};
 use crate::domain::{
     InstanceState, JobRef, Leaving, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
+use crate::flaws::{Flaw, is_on};
 
 /// The instance exists; its runner has yet to come online.
 pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Change {
@@ -143,6 +144,9 @@ fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp) -> Change {
             return Change::retire(leaving.reason.clone(), RetireStep::Deregister);
         }
         Some(first) => Some(first),
+        None if begun >= settled && is_on(Flaw::RetireOnOneReading) => {
+            return Change::retire(leaving.reason.clone(), RetireStep::Deregister);
+        }
         None => (begun >= settled).then_some(begun),
     };
     Change::State(RunnerState::Idle {
