@@ -106,3 +106,12 @@ pub(crate) fn without_idle(groups: &[RunnerGroup]) -> Vec<RunnerGroup> {
     }
     bare
 }
+
+/// The groups with room for one runner each.
+pub(crate) fn smallest(groups: &[RunnerGroup]) -> Vec<RunnerGroup> {
+    let mut small = groups.to_vec();
+    for group in &mut small {
+        group.bounds = Bounds::new(0, 1).unwrap();
+    }
+    small
+}

@@ -143,9 +143,9 @@ impl Plan {
     }
 
     fn draw_happenings(&self, dice: &mut Dice) -> Vec<(Duration, Happening)> {
-        let mut all = Vec::new();
+        let mut all: Vec<(Duration, Happening)> = Vec::new();
         let end = u64::try_from(self.trouble.as_millis()).expect("minutes fit");
-        let mut add = |dice: &mut Dice, from: u64, happening: Happening| {
+        let add = |all: &mut Vec<_>, dice: &mut Dice, from: u64, happening: Happening| {
             all.push((dice.millis(from, end), happening));
         };
         let mut jobs = dice.count(10, 40);
@@ -154,46 +154,53 @@ impl Plan {
             jobs -= count;
             let spec = groups::job(dice, &self.groups);
             let matrix = dice.percent(30);
-            add(dice, 0, Happening::Jobs { spec, count, matrix });
+            add(&mut all, dice, 0, Happening::Jobs { spec, count, matrix });
         }
         let some = |dice: &mut Dice, most: usize| if dice.percent(50) { 0 } else { dice.count(1, most) };
         for _ in 0..some(dice, 5) {
-            add(dice, 0, Happening::Cancel);
+            add(&mut all, dice, 0, Happening::Cancel);
         }
         for _ in 0..some(dice, 3) {
-            add(dice, end / 4, Happening::Rerun);
+            add(&mut all, dice, end / 4, Happening::Rerun);
         }
         for _ in 0..some(dice, 3) {
             let how = *dice.pick(&[Ending::Reclaimed, Ending::Vanished, Ending::Failed, Ending::Stopped]);
-            add(dice, 0, Happening::MachineEnds(how));
+            add(&mut all, dice, 0, Happening::MachineEnds(how));
         }
         for _ in 0..some(dice, 3) {
-            add(dice, 0, Happening::Retire);
+            add(&mut all, dice, 0, Happening::Retire);
         }
         for _ in 0..some(dice, 2) {
             let group = dice.count(0, self.groups.len() - 1);
-            add(dice, 0, Happening::Drain(group));
-            add(dice, end / 2, Happening::Resume(group));
+            add(&mut all, dice, 0, Happening::Drain(group));
+            add(&mut all, dice, end / 2, Happening::Resume(group));
         }
         for _ in 0..some(dice, 3) {
             let groups = groups::varied(dice, &self.groups);
-            add(dice, 0, Happening::Configure(groups));
+            add(&mut all, dice, 0, Happening::Configure(groups));
         }
         for _ in 0..some(dice, 2) {
             let replica = dice.count(0, self.replicas() - 1);
-            add(dice, 0, Happening::Restart(replica));
+            add(&mut all, dice, 0, Happening::Restart(replica));
+        }
+        // A group becomes smaller while it is about to make many.
+        for _ in 0..some(dice, 2) {
+            let at = dice.millis(0, end);
+            let spec = groups::job(dice, &self.groups);
+            all.push((at, Happening::Jobs { spec, count: 8, matrix: false }));
+            all.push((at + dice.millis(0, 1_500), Happening::Configure(groups::smallest(&self.groups))));
         }
         for _ in 0..some(dice, 2) {
             let replica = dice.count(0, self.replicas() - 1);
             let pause = self.lease + dice.seconds(1, 60);
-            add(dice, 0, Happening::Freeze(replica, pause));
+            add(&mut all, dice, 0, Happening::Freeze(replica, pause));
             let other = dice.count(0, self.replicas() - 1);
-            add(dice, 0, Happening::Crash(other));
+            add(&mut all, dice, 0, Happening::Crash(other));
         }
         if STORE_IS_LOST {
             for _ in 0..some(dice, 2) {
                 let back = dice.percent(60).then(|| dice.millis(1, 1_000));
-                add(dice, 10_000, Happening::LoseStore(back));
+                add(&mut all, dice, 10_000, Happening::LoseStore(back));
             }
         }
         for _ in 0..some(dice, 2) {
@@ -201,8 +208,8 @@ impl Plan {
             let scarce = if dice.percent(50) { Happening::Room(room) } else { Happening::Quota(room) };
             let again =
                 if matches!(scarce, Happening::Room(_)) { Happening::Room(None) } else { Happening::Quota(None) };
-            add(dice, 0, scarce);
-            add(dice, end / 2, again);
+            add(&mut all, dice, 0, scarce);
+            add(&mut all, dice, end / 2, again);
         }
         all.sort_by_key(|(at, _)| *at);
         all

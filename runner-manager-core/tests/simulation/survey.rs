@@ -28,8 +28,12 @@ impl Survey {
         Self { next: began, requesting: BTreeMap::new() }
     }
 
-    pub(crate) async fn look(&mut self, shared: &Shared, plan: &Plan, is_quiet: bool) {
+    pub(crate) async fn look(&mut self, shared: &Shared, plan: &Plan, is_quiet: bool, somebody_works: bool) {
         let now = shared.now();
+        if !somebody_works {
+            // Where no process runs, nobody can be blamed for what is not done.
+            self.requesting.clear();
+        }
         if now < self.next {
             return;
         }

@@ -232,7 +232,8 @@ impl World {
             state.ledger.end_leases(now);
             state.checker.nothing_is_withheld(&state.ledger, now);
         }
-        self.survey.look(&self.shared, &self.plan, self.is_quiet).await;
+        let somebody_works = self.replicas.iter().any(|replica| replica.manager().is_some());
+        self.survey.look(&self.shared, &self.plan, self.is_quiet, somebody_works).await;
     }
 
     /// Where things stand, for people.
