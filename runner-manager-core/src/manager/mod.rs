@@ -11,13 +11,18 @@
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed.
 //! - `worker` claims tasks, holds their leases, and stops in order.
+//! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
+//! - `doubt` knows what has to be listed before a store that lost something is relied on again.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
 
 mod advance;
 mod catalogue;
+mod configuration;
+mod doubt;
 mod intake;
+mod keeper;
 mod operate;
 mod provision;
 mod reconcile;
@@ -32,8 +37,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use configuration::{ConfigureError, Configured};
 pub use intake::Taken;
-pub use operate::{ConfigureError, GroupStatus, JobStatus};
+pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus};
 pub use statistics::{Statistics, StatisticsSnapshot};
 
 use crate::backend::Backend;
@@ -155,6 +161,8 @@ struct Inner {
     parts: Parts,
     /// Which of the replicas this is: another one with every start.
     replica: ReplicaId,
+    /// The configuration of this process.
+    own: configuration::Own,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
     statistics: Statistics,
@@ -168,6 +176,7 @@ impl Manager {
         let inner = Inner {
             parts,
             replica,
+            own: configuration::Own::default(),
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
             statistics: Statistics::default(),

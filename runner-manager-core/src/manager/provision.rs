@@ -40,7 +40,10 @@ impl Manager {
         let runner = runner.value;
         match &runner.state {
             RunnerState::Requested => self.start(claim, &runner).await,
-            RunnerState::Creating { create: CreateStep::Registering } => self.register(claim, &runner).await,
+            RunnerState::Creating { create: CreateStep::Registering } => {
+                self.rely_on_the_store().await?;
+                self.register(claim, &runner).await
+            }
             RunnerState::Creating { create: CreateStep::Asked { .. } } => {
                 // Whoever asked is not here any more to tell what was answered.
                 match self.feed(Some(claim), name, &Event::CreateUnclear).await? {

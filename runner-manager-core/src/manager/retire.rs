@@ -68,7 +68,10 @@ impl Manager {
                 self.ask_whether_busy(claim, runner, leaving).await.map(Some)
             }
             RunnerState::Retiring { retire, .. } => match retire {
-                RetireStep::Deregister => self.deregister(runner).await.map(Some),
+                RetireStep::Deregister => {
+                    self.rely_on_the_store().await?;
+                    self.deregister(runner).await.map(Some)
+                }
                 RetireStep::Grace { .. } => Ok(Some(Event::Tick)),
                 RetireStep::Delete => self.delete(runner).await.map(Some),
                 RetireStep::Confirm => self.confirm(runner).await,
@@ -188,7 +191,11 @@ impl Manager {
 
     /// Removes a registration that has neither a record nor an instance.
     pub(super) async fn forget(&self, scope: &Scope, name: &RunnerName) -> Result<Work, TaskError> {
-        if self.store().runner(name).await?.is_some() {
+        self.rely_on_the_store().await?;
+        // Where others reach more backends than this replica, one of them may find its instance.
+        let mut elsewhere = self.reached_by_others().await?;
+        elsewhere.retain(|backend| self.backend(backend).is_none());
+        if self.store().runner(name).await?.is_some() || !elsewhere.is_empty() {
             return Ok(Work::Done);
         }
         let limit = self.parts().settings.call_timeout;

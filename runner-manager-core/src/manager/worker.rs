@@ -30,6 +30,10 @@ const TASK_BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), ceiling: D
 /// The pause of a lane whose storage does not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a task waits that rests on the word of a store that is not trusted. It is brought forward as soon
+/// as trust is said.
+const UNTRUSTED_PAUSE: Duration = Duration::from_secs(15);
+
 /// How long one claim waits for a task before it asks anew.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
 
@@ -78,7 +82,10 @@ impl Manager {
     /// [`stop_within`](super::Settings::stop_within) for what is under way, puts back what is not done by
     /// then, and returns.
     pub async fn run(&self, stop: CancellationToken) {
+        self.first_look(&stop).await;
         self.begin_sweeps(&stop).await;
+        let mut keeper = JoinSet::new();
+        keeper.spawn(self.clone().keep(stop.clone()));
         let abandon = CancellationToken::new();
         let mut lanes = JoinSet::new();
         for (lane, concurrency) in self.lanes() {
@@ -93,6 +100,8 @@ impl Manager {
             abandon.cancel();
             while lanes.join_next().await.is_some() {}
         }
+        while keeper.join_next().await.is_some() {}
+        self.leave().await;
         tracing::info!("stopped");
     }
 
@@ -123,10 +132,17 @@ impl Manager {
     }
 
     async fn push_sweeps(&self) -> Result<(), StoreError> {
-        let scopes = self.scopes().await?.into_iter().map(|scope| Task::SweepScope { scope });
+        self.queue().push(self.periodic_tasks().await?).await
+    }
+
+    /// The tasks that are always there: each run queues the next one.
+    pub(super) async fn periodic_tasks(&self) -> Result<Vec<NewTask>, StoreError> {
+        let scopes = self.scopes().await?;
+        let sweeps = scopes.iter().cloned().map(|scope| Task::SweepScope { scope });
+        let jobs = scopes.iter().cloned().map(|scope| Task::RecoverJobs { scope });
         let backends =
             self.parts().backends.keys().map(|backend| Task::SweepBackend { backend: backend.clone() });
-        self.queue().push(scopes.chain(backends).map(NewTask::now).collect()).await
+        Ok(sweeps.chain(jobs).chain(backends).map(NewTask::now).collect())
     }
 
     async fn serve_lane(
@@ -223,6 +239,11 @@ impl Manager {
                 let answer = self.queue().bury(&claim.token, &error.to_string()).await;
                 return self.report(claim, "buried", answer);
             }
+            TaskError::Store(StoreError::Untrusted) => {
+                tracing::info!(task = %claim.task, "task waits until the store is relied on again");
+                let at = later(self.now().await.unwrap_or(now), UNTRUSTED_PAUSE);
+                return self.report(claim, "later", self.again(claim, at).await);
+            }
             // Queued anew rather than put back, so that whatever happens meanwhile can bring it forward.
             TaskError::Outside { retry: Retry::After(pause), .. } => {
                 tracing::warn!(task = %claim.task, ?pause, %error, "task has to wait");
@@ -309,7 +330,12 @@ impl Manager {
             Task::Forget { scope, runner } => self.forget(scope, runner).await,
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
-            Task::RecoverJobs { .. } => Ok(Work::Done),
+            Task::RecoverJobs { scope } => {
+                let begun = self.begin_listing().await?;
+                let source = crate::domain::Source::Jobs(scope.clone());
+                self.taken_in(token, &source, &begun).await?;
+                self.list_again(&source, self.parts().settings.sweep_interval).await
+            }
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

@@ -7,6 +7,8 @@
 //! - [`jobs`]: what follows for a job's record from an observation.
 //! - [`orphans`]: what is to become of things that no record explains.
 //! - [`waiting`]: why a job still waits.
+//! - [`doubt`]: what must be listed before a store that lost something is relied on again.
+//! - [`configuration`]: which replica's configuration holds where they differ.
 //!
 //! Nothing in here waits, reads a clock, draws a random number, logs or fails. Every event has an answer in
 //! every state, and no match has a wildcard arm, so that a new state or event does not compile until every
@@ -14,6 +16,8 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod configuration;
+pub mod doubt;
 pub mod jobs;
 pub mod lifecycle;
 pub mod matching;

@@ -51,7 +51,9 @@ pub(crate) struct World {
     pub(crate) broken_image: bool,
     /// What becomes of a webhook, by its action: true to let it through.
     pub(crate) deliver: fn(&str) -> bool,
-    seed: u64,
+    /// What a manager that starts has in its file.
+    pub(crate) groups: Vec<RunnerGroup>,
+    pub(crate) seed: u64,
 }
 
 impl std::fmt::Debug for World {
@@ -108,7 +110,8 @@ impl World {
         let cloud = Arc::new(Mutex::new(FakeCloud::new(behaviour)));
         let storage = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
         let owner = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("a secret key"));
-        let manager = Manager::new(parts(&clock, &github, &cloud, &storage, &owner, 0));
+        let manager = Manager::new(parts(&clock, &github, &cloud, &storage, &owner, 1));
+        manager.configure(groups.clone()).await.unwrap();
         let mut world = Self {
             clock,
             github,
@@ -121,10 +124,10 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
-            seed: 0,
+            groups,
+            seed: 1,
         };
-        world.manager.configure(groups).await.unwrap();
-        world.start();
+        world.launch(world.manager.clone());
         world
     }
 
@@ -133,8 +136,15 @@ impl World {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
         self.stop = CancellationToken::new();
-        let (manager, stop) = (self.manager.clone(), self.stop.clone());
-        self.running.spawn(async move { manager.run(stop).await });
+        self.launch(self.manager.clone());
+    }
+
+    fn launch(&mut self, manager: Manager) {
+        let (stop, groups) = (self.stop.clone(), self.groups.clone());
+        self.running.spawn(async move {
+            manager.configure(groups).await.unwrap();
+            manager.run(stop).await;
+        });
     }
 
     pub(crate) fn parts(&self) -> Parts {

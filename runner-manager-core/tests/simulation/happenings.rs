@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use runner_manager_backends::fake::Behaviour;
-use runner_manager_core::domain::Owner;
+use runner_manager_core::domain::{Owner, RunnerGroup};
 use runner_manager_core::store::{Page, RunnerFilter, Store};
 use runner_manager_core::testing::simulator::{Job, JobId, JobSpec, JobStatus};
 
@@ -35,7 +35,7 @@ impl World {
             }
             Happening::Configure(groups) => {
                 self.tell("configure", || format!("{} groups", groups.len()));
-                self.operate(move |operator| async move { operator.configure(groups).await.unwrap() });
+                self.reconfigure(groups);
             }
             Happening::Retire => self.retire_some(),
             Happening::Restart(replica) => {
@@ -82,6 +82,17 @@ impl World {
             jobs.push(job);
         }
         jobs
+    }
+
+    /// Somebody changes the file and has one replica read it; the others go on with what they read.
+    fn reconfigure(&mut self, groups: Vec<RunnerGroup>) {
+        self.file.clone_from(&groups);
+        let first = self.dice.count(0, self.replicas.len() - 1);
+        if let Some(manager) = self.replicas[first].manager() {
+            self.replicas[first].spawn(async move {
+                let _ = manager.reconfigure(groups).await;
+            });
+        }
     }
 
     fn some_job(&mut self, which: impl Fn(&Job) -> bool) -> Option<Job> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake::FakeBackend;
-use runner_manager_core::domain::later;
+use runner_manager_core::domain::{RunnerGroup, later};
 use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings, Storage};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
@@ -116,7 +116,13 @@ impl Replica {
     }
 
     /// Lets happen what its time has come for; tells whether anything did, and whether a process ended.
-    pub(crate) async fn tend(&mut self, shared: &Arc<Shared>, plan: &Plan, pause: Duration) -> (bool, bool) {
+    pub(crate) async fn tend(
+        &mut self,
+        shared: &Arc<Shared>,
+        plan: &Plan,
+        file: &[RunnerGroup],
+        pause: Duration,
+    ) -> (bool, bool) {
         let now = shared.now();
         let who = Who::Replica(self.number);
         if let Some(life) = &mut self.life {
@@ -138,13 +144,13 @@ impl Replica {
             }
         }
         if self.starts_at.is_some_and(|at| at <= now) {
-            self.start(shared, plan);
+            self.start(shared, plan, file);
             return (true, false);
         }
         (false, false)
     }
 
-    fn start(&mut self, shared: &Arc<Shared>, plan: &Plan) {
+    fn start(&mut self, shared: &Arc<Shared>, plan: &Plan, file: &[RunnerGroup]) {
         self.starts_at = None;
         self.lives += 1;
         shared.note(Who::Replica(self.number), "process", "started", String::new);
@@ -154,8 +160,12 @@ impl Replica {
         let (stop, stopped) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
         let mut tasks = JoinSet::new();
         let (running, token, done) = (manager.clone(), stop.clone(), stopped.clone());
+        let file = file.to_vec();
         tasks.spawn(async move {
-            running.run(token).await;
+            // A process that cannot take its configuration ends, and whoever looks after it starts it anew.
+            if running.configure(file).await.is_ok() {
+                running.run(token).await;
+            }
             done.store(true, Ordering::Relaxed);
         });
         self.life = Some(Life { process, manager, tasks, stop, stopped });

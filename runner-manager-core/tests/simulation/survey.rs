@@ -43,7 +43,7 @@ impl Survey {
         let mut requesting = BTreeMap::new();
         for job in &jobs {
             let job = &job.value;
-            let why = reason(job, &groups, now);
+            let why = reason(job, &groups, None, now);
             if why.is_none() && matches!(job.state, JobState::Waiting | JobState::Queued { .. }) {
                 let what = format!("job {} waits, and no reason is shown: {:?}", job.id, job.state);
                 shared.state().checker.broken(Promise::EveryJob, what);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake::{Books, FakeCloud};
 use runner_manager_core::clock::{Clock, SimulatedClock};
-use runner_manager_core::domain::{DeploymentName, Owner, Secret, later};
+use runner_manager_core::domain::{DeploymentName, Owner, RunnerGroup, Secret, later};
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::manager::Manager;
 use runner_manager_core::testing::simulator::{self, DEFAULT_TOKEN, Simulator};
@@ -37,6 +37,8 @@ const SECRET_KEY: &str = "the secret key of the deployment";
 pub(crate) struct World {
     pub(crate) shared: Arc<Shared>,
     pub(crate) plan: Plan,
+    /// The groups in the file that a replica reads when it starts.
+    pub(crate) file: Vec<RunnerGroup>,
     pub(crate) replicas: Vec<Replica>,
     /// Whoever configures and drains: the real manager, by a way that does not fail.
     pub(crate) operator: Manager,
@@ -69,6 +71,7 @@ impl World {
             happenings: happenings.map(|(after, what)| (later(began, *after), what.clone())).collect(),
             survey: Survey::new(began),
             shared,
+            file: plan.groups.clone(),
             plan,
             replicas,
             operator,
@@ -79,7 +82,6 @@ impl World {
             steps: 0,
         };
         foreign::put(&world.shared).await;
-        world.operator.configure(world.plan.groups.clone()).await.unwrap();
         world
     }
 
@@ -140,8 +142,11 @@ impl World {
                 operator.resume(&group.name).await.unwrap();
             });
         }
-        let bare = groups::without_idle(&self.plan.groups);
-        self.operate(move |operator| async move { operator.configure(bare).await.unwrap() });
+        self.file = groups::without_idle(&self.plan.groups);
+        let bare = self.file.clone();
+        self.operate(move |operator| async move {
+            operator.reconfigure(bare).await.unwrap();
+        });
     }
 
     /// An operator does something, which may take its time.
@@ -203,7 +208,7 @@ impl World {
         let mut any = false;
         for at in 0..self.replicas.len() {
             let pause = self.dice.seconds(1, 30);
-            let (did, ended) = self.replicas[at].tend(&self.shared, &self.plan, pause).await;
+            let (did, ended) = self.replicas[at].tend(&self.shared, &self.plan, &self.file, pause).await;
             any |= did;
             if ended {
                 self.webhooks.replica_ended(&self.shared, at);

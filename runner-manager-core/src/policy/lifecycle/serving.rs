@@ -43,7 +43,8 @@ pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Time
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -73,6 +74,12 @@ pub(super) fn idle(
             let reason = RetireReason::Operator { force: false };
             Change::State(RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at }) })
         }
+        Event::EvidenceLost => match leaving {
+            Some(Leaving { reason, not_busy_at: Some(_) }) => Change::State(RunnerState::Idle {
+                leaving: Some(Leaving { reason: reason.clone(), not_busy_at: None }),
+            }),
+            Some(_) | None => Change::Nothing,
+        },
         Event::Tick if now >= later(runner.since, limits.max_idle_age) => {
             leave(leaving, RetireReason::TooOld)
         }
@@ -189,7 +196,8 @@ pub(super) fn busy(
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) fn requested(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -87,7 +88,8 @@ pub(super) fn creating(
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -135,6 +137,7 @@ fn sign_of_life(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
