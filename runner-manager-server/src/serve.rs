@@ -69,6 +69,7 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
         settings: Settings {
             balance: configuration.balance,
             sweep_interval: configuration.sweep_interval,
+            recover_interval: configuration.recover_interval,
             ..Settings::default()
         },
     })

@@ -29,6 +29,15 @@ pub(super) const SWEEP_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub and the backends are listed and compared with the records.",
 };
 
+/// How often GitHub is asked for the jobs that no webhook told of.
+pub(super) const RECOVER_INTERVAL: DurationKey = DurationKey {
+    name: "recover_interval",
+    least: Duration::from_secs(30),
+    most: Duration::from_hours(1),
+    default: Some(Duration::from_mins(5)),
+    meaning: "How often GitHub is asked which jobs wait and run, for those that no webhook told of.",
+};
+
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -97,9 +106,8 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
     })
 }
 
-/// Reads [`SWEEP_INTERVAL`].
-pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
-    let key = SWEEP_INTERVAL;
+/// Reads [`SWEEP_INTERVAL`] or [`RECOVER_INTERVAL`].
+pub(super) fn interval(fields: &Fields<'_>, key: DurationKey) -> Option<Duration> {
     fields.or(key.name, key.default, |at| key.parse(at).map(Some))?
 }
 

@@ -52,7 +52,7 @@ pub use self::server::{ApiToken, Role, Server, Webhooks};
 pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError};
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "name",
     "secret_key",
     "server",
@@ -62,6 +62,7 @@ const KEYS: [&str; 9] = [
     "runner_groups",
     "balance",
     "sweep_interval",
+    "recover_interval",
 ];
 const BALANCES: [(&str, Balance); 2] = [("pack", Balance::Pack), ("spread", Balance::Spread)];
 /// The least length of the secrets that a user makes up, in characters: 128 bits in the densest usual
@@ -91,6 +92,8 @@ pub struct Configuration {
     pub balance: Balance,
     /// How often GitHub and the backends are listed and compared with the records. Default 5 min.
     pub sweep_interval: Duration,
+    /// How often GitHub is asked which jobs wait and run, for those that no webhook told of. Default 5 min.
+    pub recover_interval: Duration,
 }
 
 /// Why a configuration file cannot be used.
@@ -163,7 +166,8 @@ fn document(
     let groups =
         fields.required("runner_groups").and_then(|at| groups::read(at, name.as_ref(), declared.as_ref()));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
-    let sweep_interval = duration::sweep_interval(&fields);
+    let sweep_interval = duration::interval(&fields, duration::SWEEP_INTERVAL);
+    let recover_interval = duration::interval(&fields, duration::RECOVER_INTERVAL);
     let (name, secret_key) = (name?, secret_key?);
     Some(Configuration {
         owner: Owner::new(name.clone(), &secret_key),
@@ -176,5 +180,6 @@ fn document(
         groups: groups?,
         balance: balance?,
         sweep_interval: sweep_interval?,
+        recover_interval: recover_interval?,
     })
 }

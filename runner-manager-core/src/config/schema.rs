@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::duration::{DurationKey, SWEEP_INTERVAL, friendly, limit_keys};
+use super::duration::{DurationKey, RECOVER_INTERVAL, SWEEP_INTERVAL, friendly, limit_keys};
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
 use super::server::ROLES;
 use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY};
@@ -60,6 +60,7 @@ pub fn schema(registry: &BackendRegistry) -> Value {
                 ),
             ),
             ("sweep_interval", duration(&SWEEP_INTERVAL)),
+            ("recover_interval", duration(&RECOVER_INTERVAL)),
         ],
     );
     root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();

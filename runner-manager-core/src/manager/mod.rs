@@ -9,7 +9,7 @@
 //! - [`intake`](self) takes in what is said of jobs, whoever says it.
 //! - `reconcile` is the one path that makes runners; `provision` brings each one up.
 //! - `retire` is the one path that takes them away.
-//! - `sweep` finds what events missed.
+//! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
 //! - `doubt` knows what has to be listed before a store that lost something is relied on again.
@@ -26,6 +26,7 @@ mod keeper;
 mod operate;
 mod provision;
 mod reconcile;
+mod recover;
 mod retire;
 mod statistics;
 mod sweep;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub balance: Balance,
     /// How often each backend and each scope is listed. Default 5 min.
     pub sweep_interval: Duration,
+    /// How often each scope's open jobs are listed, for those that no webhook told of. Default 5 min.
+    pub recover_interval: Duration,
     /// How long a worker holds a task before it must say again that it lives. Default 90 s.
     pub lease: Duration,
     /// How long a call to GitHub or to a backend may take. Less than half of `lease`, so that no call
@@ -100,6 +103,7 @@ impl Default for Settings {
         Self {
             balance: Balance::default(),
             sweep_interval: Duration::from_mins(5),
+            recover_interval: Duration::from_mins(5),
             lease: Duration::from_secs(90),
             call_timeout: Duration::from_secs(40),
             stop_within: Duration::from_secs(20),

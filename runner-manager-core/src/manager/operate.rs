@@ -109,10 +109,14 @@ impl Manager {
 
     async fn write_group(&self, record: GroupRecord, expected: Expected) -> Result<(), StoreError> {
         let group = record.spec.name.clone();
-        let tasks = vec![
+        let scope = record.spec.scope.clone();
+        let mut tasks = vec![
             NewTask::now(Task::Reconcile { group }),
-            NewTask::now(Task::SweepScope { scope: record.spec.scope.clone() }),
+            NewTask::now(Task::SweepScope { scope: scope.clone() }),
         ];
+        if expected == Expected::Absent {
+            tasks.push(NewTask::now(Task::RecoverJobs { scope }));
+        }
         let changes = vec![Change::PutGroup { record, expected }];
         self.apply(Write { operation: self.operation(), claim: None, on_trust: false, changes, tasks })
             .await

@@ -330,12 +330,7 @@ impl Manager {
             Task::Forget { scope, runner } => self.forget(scope, runner).await,
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
-            Task::RecoverJobs { scope } => {
-                let begun = self.begin_listing().await?;
-                let source = crate::domain::Source::Jobs(scope.clone());
-                self.taken_in(token, &source, &begun).await?;
-                self.list_again(&source, self.parts().settings.sweep_interval).await
-            }
+            Task::RecoverJobs { scope } => self.recover_jobs(token, scope).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

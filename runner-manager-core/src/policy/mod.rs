@@ -5,6 +5,7 @@
 //! - [`placement`]: where the next one is made; back-off and breakers.
 //! - [`lifecycle`]: what follows for a runner from an event.
 //! - [`jobs`]: what follows for a job's record from an observation.
+//! - [`recovery`]: what follows for a job that GitHub lists, or lists no more.
 //! - [`orphans`]: what is to become of things that no record explains.
 //! - [`waiting`]: why a job still waits.
 //! - [`doubt`]: what must be listed before a store that lost something is relied on again.
@@ -23,6 +24,7 @@ pub mod lifecycle;
 pub mod matching;
 pub mod orphans;
 pub mod placement;
+pub mod recovery;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod scaling;

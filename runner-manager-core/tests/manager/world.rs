@@ -15,6 +15,7 @@ use runner_manager_core::domain::{
     Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
@@ -54,6 +55,8 @@ pub(crate) struct World {
     /// What a manager that starts has in its file.
     pub(crate) groups: Vec<RunnerGroup>,
     pub(crate) seed: u64,
+    /// What the next manager reaches GitHub by, where it is not the simulator as it is.
+    pub(crate) github_override: Option<Arc<dyn GitHub>>,
 }
 
 impl std::fmt::Debug for World {
@@ -124,6 +127,7 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
+            github_override: None,
             groups,
             seed: 1,
         };
@@ -148,7 +152,9 @@ impl World {
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed)
+        let parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        let github = self.github_override.clone().unwrap_or_else(|| parts.github.clone());
+        Parts { github, ..parts }
     }
 
     /// The manager's process dies, in the middle of whatever it does.

@@ -1,6 +1,5 @@
 //! What happens by itself: work that comes and goes, machines that end, and what operators do.
 
-use jiff::Timestamp;
 use runner_manager_backends::fake::Behaviour;
 use runner_manager_core::domain::{Owner, RunnerGroup};
 use runner_manager_core::store::{Page, RunnerFilter, Store};
@@ -50,7 +49,12 @@ impl World {
                 self.tell("crash", || replica.to_string());
                 self.replicas[replica].kill();
             }
-            Happening::LoseStore(back) => self.lose_store(back),
+            Happening::KeepStore => self.kept = Some(self.shared.keep_store()),
+            Happening::LoseStore { everything } => {
+                let kept = self.kept.take().filter(|_| !everything);
+                self.tell(if everything { "store emptied" } else { "store rolled back" }, String::new);
+                self.shared.lose_store(kept);
+            }
             Happening::Room(room) => {
                 self.tell("room", || format!("{room:?}"));
                 self.change_cloud(|cloud| cloud.zones.values_mut().for_each(|zone| *zone = room));
@@ -147,10 +151,5 @@ impl World {
         let mut behaviour = self.shared.cloud().behaviour().clone();
         change(&mut behaviour);
         self.shared.cloud().set_behaviour(behaviour);
-    }
-
-    fn lose_store(&mut self, back: Option<std::time::Duration>) {
-        let _: Timestamp = self.now();
-        self.tell("store lost", || format!("{back:?}"));
     }
 }

@@ -13,10 +13,10 @@ use super::dice::Dice;
 use super::groups::{self, group};
 
 /// Whether the store may be rolled back or emptied.
-pub(crate) const STORE_IS_LOST: bool = false;
+pub(crate) const STORE_IS_LOST: bool = true;
 
 /// Whether the webhook of a job that waits may be lost for good.
-pub(crate) const QUEUED_IS_LOST: bool = false;
+pub(crate) const QUEUED_IS_LOST: bool = true;
 
 /// What goes wrong with the calls of one side, each in parts of a million.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,8 +54,10 @@ pub(crate) enum Happening {
     /// A replica that is to be frozen or to crash although no call of its is under way.
     Freeze(usize, Duration),
     Crash(usize),
-    /// The store forgets what came after a moment so long ago; everything where none is given.
-    LoseStore(Option<Duration>),
+    /// What the store holds is kept, for it to be lost.
+    KeepStore,
+    /// The store forgets what came after the moment that was kept; everything where none was.
+    LoseStore { everything: bool },
     /// The cloud has no room, or has it again.
     Room(Option<u32>),
     /// The quota is this small, or none.
@@ -199,8 +201,12 @@ impl Plan {
         }
         if STORE_IS_LOST {
             for _ in 0..some(dice, 2) {
-                let back = dice.percent(60).then(|| dice.millis(1, 1_000));
-                add(&mut all, dice, 10_000, Happening::LoseStore(back));
+                let at = dice.millis(10_000, end);
+                let everything = dice.percent(40);
+                if !everything {
+                    all.push((at - dice.millis(1, 1_000), Happening::KeepStore));
+                }
+                all.push((at, Happening::LoseStore { everything }));
             }
         }
         for _ in 0..some(dice, 2) {
@@ -402,7 +408,7 @@ pub(crate) fn all_faults() -> Vec<String> {
         "github: LyingBusyRead",
     ];
     if STORE_IS_LOST {
-        all.push("store lost");
+        all.extend(["store rolled back", "store emptied"]);
     }
     all.into_iter().map(str::to_owned).collect()
 }

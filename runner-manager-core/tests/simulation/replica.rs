@@ -45,6 +45,7 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
         random: Arc::new(SeededRandom::new(seed)),
         settings: Settings {
             sweep_interval: plan.sweep_interval,
+            recover_interval: plan.sweep_interval * 2,
             lease: plan.lease,
             call_timeout: plan.call_timeout,
             stop_within: Duration::from_secs(15),

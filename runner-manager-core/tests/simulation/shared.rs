@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use runner_manager_backends::fake::FakeCloud;
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::Owner;
-use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::embedded::{EmbeddedStorage, Snapshot};
+use runner_manager_core::store::Store;
 use runner_manager_core::testing::simulated::SharedSimulator;
 use runner_manager_core::testing::simulator::Simulator;
 
@@ -63,6 +65,8 @@ pub(crate) struct State {
     pub(crate) chaos: Dice,
     pub(crate) crashes_left: u32,
     pub(crate) freezes_left: u32,
+    /// When the store last lost something.
+    pub(crate) lost_at: Option<Timestamp>,
     /// Every fault that struck, by its kind.
     pub(crate) struck: BTreeMap<String, u64>,
     /// What was seen that is allowed, but should be rare: counted by itself.
@@ -77,6 +81,13 @@ impl State {
     pub(crate) fn admit(&mut self, what: &'static str) {
         *self.honest.entry(what).or_default() += 1;
     }
+}
+
+/// What the store held at a moment, with what is known of its queue.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    snapshot: Snapshot,
+    ledger: Ledger,
 }
 
 #[derive(Debug)]
@@ -120,6 +131,29 @@ impl Shared {
     pub(crate) fn note(&self, who: Who, what: &str, outcome: &str, detail: impl FnOnce() -> String) {
         let now = self.now();
         self.state().trace.note(now, who, what, outcome, detail);
+    }
+
+    pub(crate) fn keep_store(&self) -> Kept {
+        let snapshot = self.storage.snapshot().expect("the storage is in memory");
+        Kept { snapshot, ledger: self.state().ledger.clone() }
+    }
+
+    /// Has the store lose what came after what was kept, or all. What has no record for that is nobody's fault.
+    pub(crate) fn lose_store(&self, kept: Option<Kept>) {
+        let now = self.now();
+        let (snapshot, ledger) = kept.map(|kept| (kept.snapshot, kept.ledger)).unzip();
+        self.storage.lose(snapshot);
+        let lives = self.cloud().books(now).lives.clone();
+        let mut state = self.state();
+        state.ledger = ledger.unwrap_or_default();
+        state.lost_at = Some(now);
+        state.checker.forget_acknowledged();
+        for life in lives.iter().filter(|life| life.owner == self.owner && life.gone_at.is_none()) {
+            let found = self.storage.runner(&life.runner).now_or_never();
+            if found.expect("a storage in memory answers at once").unwrap().is_none() {
+                state.checker.excuse(&life.runner);
+            }
+        }
     }
 
     /// The first broken promise.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{JobId, JobState, Runner, WorkflowJob, later};
-use runner_manager_core::policy::waiting::{WaitReason, reason};
-use runner_manager_core::store::{JobFilter, Page, RunnerFilter, Store, all_runners};
+use runner_manager_core::manager::{JobStatus, Manager};
+use runner_manager_core::policy::waiting::WaitReason;
+use runner_manager_core::store::{JobFilter, Page, RunnerFilter, all_runners};
 
 use super::checker::{is_over, patience};
 use super::plan::Plan;
@@ -28,7 +29,14 @@ impl Survey {
         Self { next: began, requesting: BTreeMap::new() }
     }
 
-    pub(crate) async fn look(&mut self, shared: &Shared, plan: &Plan, is_quiet: bool, somebody_works: bool) {
+    pub(crate) async fn look(
+        &mut self,
+        shared: &Shared,
+        operator: &Manager,
+        plan: &Plan,
+        is_quiet: bool,
+        somebody_works: bool,
+    ) {
         let now = shared.now();
         if !somebody_works {
             // Where no process runs, nobody can be blamed for what is not done.
@@ -38,12 +46,9 @@ impl Survey {
             return;
         }
         self.next = later(now, INTERVAL);
-        let groups = shared.storage.groups().await.unwrap();
-        let jobs = shared.storage.jobs(&JobFilter::All, &Page::first(1_000)).await.unwrap();
+        let jobs = operator.jobs(&JobFilter::All, &Page::first(1_000)).await.unwrap();
         let mut requesting = BTreeMap::new();
-        for job in &jobs {
-            let job = &job.value;
-            let why = reason(job, &groups, None, now);
+        for JobStatus { job, reason: why } in &jobs {
             if why.is_none() && matches!(job.state, JobState::Waiting | JobState::Queued { .. }) {
                 let what = format!("job {} waits, and no reason is shown: {:?}", job.id, job.state);
                 shared.state().checker.broken(Promise::EveryJob, what);
@@ -58,7 +63,7 @@ impl Survey {
             }
         }
         self.requesting = requesting;
-        self.nothing_is_forgotten(shared, jobs.iter().map(|job| &job.value));
+        self.nothing_is_forgotten(shared, jobs.iter().map(|status| &status.job));
     }
 
     fn nothing_is_forgotten<'j>(&self, shared: &Shared, jobs: impl Iterator<Item = &'j WorkflowJob>) {

@@ -25,7 +25,7 @@ use super::groups;
 use super::ledger::Ledger;
 use super::plan::{AllChances, Calm, Happening, Plan};
 use super::replica::{Replica, parts};
-use super::shared::{Promise, Shared, State, Violation};
+use super::shared::{Kept, Promise, Shared, State, Violation};
 use super::survey::Survey;
 use super::trace::{Trace, Who};
 use super::webhooks::{SECRET, Webhooks};
@@ -48,6 +48,8 @@ pub(crate) struct World {
     operations: JoinSet<()>,
     happenings: VecDeque<(Timestamp, Happening)>,
     survey: Survey,
+    /// The store as it was at a moment.
+    pub(crate) kept: Option<Kept>,
     pub(crate) began: Timestamp,
     pub(crate) is_quiet: bool,
     pub(crate) steps: u64,
@@ -70,6 +72,7 @@ impl World {
             webhooks: Webhooks::new(dice.fork("webhooks"), plan.lost_webhooks),
             happenings: happenings.map(|(after, what)| (later(began, *after), what.clone())).collect(),
             survey: Survey::new(began),
+            kept: None,
             shared,
             file: plan.groups.clone(),
             plan,
@@ -238,7 +241,7 @@ impl World {
             state.checker.nothing_is_withheld(&state.ledger, now);
         }
         let somebody_works = self.replicas.iter().any(|replica| replica.manager().is_some());
-        self.survey.look(&self.shared, &self.plan, self.is_quiet, somebody_works).await;
+        self.survey.look(&self.shared, &self.operator, &self.plan, self.is_quiet, somebody_works).await;
     }
 
     /// Where things stand, for people.
@@ -294,6 +297,7 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
         chaos: Dice::new(plan.seed).fork("chaos"),
         crashes_left: plan.most_crashes,
         freezes_left: plan.most_freezes,
+        lost_at: None,
         struck: [].into(),
         honest: [].into(),
     };

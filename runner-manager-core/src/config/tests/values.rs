@@ -53,6 +53,7 @@ fn defaults() {
     assert_eq!(read.github.api_url.as_str(), "https://api.github.com");
     assert_eq!(read.balance, Balance::Pack);
     assert_eq!(read.sweep_interval, Duration::from_mins(5));
+    assert_eq!(read.recover_interval, Duration::from_mins(5));
     let group = &read.groups[1];
     assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
     assert_eq!((group.os, group.priority), (Os::Linux, 0));
@@ -73,10 +74,11 @@ fn what_a_user_may_choose() {
 
     let read = good(
         "github:\n",
-        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\ngithub:\n",
+        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\nrecover_interval: 10m\ngithub:\n",
     );
     assert_eq!(read.store, StoreSettings::Embedded { path: PathBuf::from("/var/rm.redb") });
     assert_eq!((read.balance, read.sweep_interval), (Balance::Spread, Duration::from_secs(90)));
+    assert_eq!(read.recover_interval, Duration::from_mins(10));
 
     let group = "\
 arch: arm

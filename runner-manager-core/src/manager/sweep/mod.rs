@@ -24,7 +24,7 @@ use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{RunnerFilter, StoreError, Versioned, all_runners};
 
 /// How long a listing may take: it has many pages, and holds nobody up.
-const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
+pub(super) const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
 
 type Records = BTreeMap<RunnerName, Versioned<Runner>>;
 

@@ -63,7 +63,6 @@ impl Manager {
         {
             self.suspect_registrations(scope, condemned).await?;
         }
-        self.ask_for_old_jobs(scope, begun).await?;
         self.see_that_each_is_looked_at(&after).await?;
         self.reconcile_all(scope).await?;
         self.swept(claim, &Source::Runners(scope.clone()), &listing_begun).await

@@ -12,6 +12,9 @@ use runner_manager_core::domain::{Instance, InstanceId, Owner, Placement, Runner
 use super::{Call, Failure, Process, Side};
 use crate::trace::Who;
 
+/// How long a call may be on its way to the wrapper.
+const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+
 /// A replica's way to a backend.
 #[derive(Debug)]
 pub(crate) struct FaultyBackend {
@@ -52,10 +55,16 @@ impl FaultyBackend {
         let mut state = shared.state();
         let state = &mut *state;
         let held = state.ledger.holds(self.process.replica, &format!("provision:{}", runner.runner), now);
-        let excused = self.process.thawed_since(now - jiff::SignedDuration::from_secs(60));
-        if !held && excused {
+        // Between its last look at its hold and the call no process can know that the hold is gone.
+        let lately = now - LATELY;
+        let thawed = self.process.thawed_since(lately);
+        let lost = state.lost_at.is_some_and(|at| at >= lately);
+        if !held && thawed {
             state.admit("a create that a process sent when it was thawed");
+        } else if !held && lost {
+            state.admit("a create that was under way when the store lost its hold");
         }
+        let excused = thawed || lost;
         state.checker.create(runner, held, excused, cloud.books(now));
     }
 

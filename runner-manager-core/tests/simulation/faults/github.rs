@@ -155,8 +155,8 @@ impl GitHub for FaultyGitHub {
         self.call("runner_groups", self.inner.runner_groups(scope)).await
     }
 
-    async fn queued_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
-        self.call("queued_jobs", self.inner.queued_jobs(repository)).await
+    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
+        self.call("open_jobs", self.inner.open_jobs(repository)).await
     }
 
     async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {
