@@ -96,7 +96,7 @@ impl Plan {
         let mut shape = dice.fork("shape");
         let lease = shape.seconds(30, 90);
         let groups = groups::drawn(&mut shape);
-        let trouble = shape.seconds(8 * 60, 25 * 60);
+        let trouble = shape.seconds(5 * 60, 15 * 60);
         let replicas = shape.count(1, 4);
         let skew = |shape: &mut Dice| {
             if shape.percent(30) { 0 } else { shape.between(0, 600_000).cast_signed() - 300_000 }
@@ -150,7 +150,7 @@ impl Plan {
         let add = |all: &mut Vec<_>, dice: &mut Dice, from: u64, happening: Happening| {
             all.push((dice.millis(from, end), happening));
         };
-        let mut jobs = dice.count(10, 40);
+        let mut jobs = dice.count(8, 32);
         while jobs > 0 {
             let count = if dice.percent(50) { 1 } else { dice.count(1, jobs.min(12)) };
             jobs -= count;

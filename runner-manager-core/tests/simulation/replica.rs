@@ -49,6 +49,7 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
             lease: plan.lease,
             call_timeout: plan.call_timeout,
             stop_within: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(15),
             ..Settings::default()
         },
     }

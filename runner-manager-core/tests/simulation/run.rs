@@ -1,7 +1,9 @@
 //! One run of a plan from its beginning to its end, and many runs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
+use std::sync::Once;
 use std::time::Duration;
 
 use super::foreign;
@@ -26,8 +28,12 @@ pub(crate) struct Outcome {
 /// Runs a plan in a runtime of its own.
 pub(crate) fn run(plan: Plan, with_lines: bool) -> Outcome {
     within_runtime(async move {
+        let before = panics();
         let mut world = World::new(plan, with_lines).await;
-        let result = whole(&mut world).await;
+        let mut result = whole(&mut world).await;
+        if panics() > before {
+            result = Err(Violation { promise: Promise::NothingLost, what: "something panicked: see above".into() });
+        }
         outcome(&world, result.err())
     })
 }
@@ -36,9 +42,25 @@ pub(crate) fn run(plan: Plan, with_lines: bool) -> Outcome {
 pub(crate) fn within_runtime<T>(task: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().unwrap();
-    let answer = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(task)));
-    drop(runtime);
-    answer.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    runtime.block_on(task)
+}
+
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has panicked: a worker that does is caught by the manager itself, and must not go
+/// unseen.
+fn panics() -> u64 {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |what| {
+            PANICS.set(PANICS.get() + 1);
+            usual(what);
+        }));
+    });
+    PANICS.get()
 }
 
 /// Trouble, then quiet, then the end.
