@@ -56,8 +56,8 @@ pub(crate) async fn put(shared: &Shared) {
     shared.github().set_faults(faults);
 }
 
-/// What is missing of them.
-pub(crate) fn missing(shared: &Shared) -> Vec<&'static str> {
+/// What is missing of them. Registrations that nobody uses are removed by GitHub itself after a time.
+pub(crate) fn missing(shared: &Shared, registrations_stay: bool) -> Vec<&'static str> {
     let now = shared.now();
     let mut cloud = shared.cloud();
     let lives = &cloud.books(now).lives;
@@ -65,5 +65,5 @@ pub(crate) fn missing(shared: &Shared) -> Vec<&'static str> {
     let github = shared.github();
     let is_registered = |name: &str| github.runners().any(|runner| runner.name == name);
     let instances = INSTANCES.into_iter().filter(|name| !is_there(name));
-    instances.chain(REGISTRATIONS.into_iter().filter(|name| !is_registered(name))).collect()
+    instances.chain(REGISTRATIONS.into_iter().filter(|name| registrations_stay && !is_registered(name))).collect()
 }

@@ -23,6 +23,7 @@ mod limits;
 mod plan;
 mod replica;
 mod run;
+mod scenarios;
 mod seeds;
 mod shared;
 mod survey;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation, Rule};
 use runner_manager_core::backend::BackendErrorKind;
 use runner_manager_core::domain::{Limits, RunnerGroup};
@@ -83,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) most_freezes: u32,
     pub(crate) cloud: Behaviour,
     pub(crate) github: Faults,
+    /// How long GitHub keeps a registration without an agent, where it is not the usual time.
+    pub(crate) unused_registration: Option<SignedDuration>,
     /// How many in a hundred agents never come up.
     pub(crate) broken_agents: u32,
     /// How many in a hundred webhooks never arrive.
@@ -115,6 +118,7 @@ impl Plan {
             most_freezes: 8,
             cloud: cloud(&mut dice.fork("cloud")),
             github: github(&mut dice.fork("github")),
+            unused_registration: None,
             broken_agents: *shape.pick(&[0, 0, 0, 5, 15]),
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
             groups,
@@ -296,8 +300,8 @@ fn github(dice: &mut Dice) -> Faults {
         doubled: share(dice),
         delayed: share(dice),
         delay: DurationRange {
-            min: jiff::SignedDuration::from_secs(1),
-            max: jiff::SignedDuration::from_secs(dice.between(5, 120).cast_signed()),
+            min: SignedDuration::from_secs(1),
+            max: SignedDuration::from_secs(dice.between(5, 120).cast_signed()),
         },
         reordered: share(dice),
         ..WebhookFaults::default()
@@ -316,11 +320,11 @@ fn github(dice: &mut Dice) -> Faults {
     fault(dice, RequestFault::always(Effect::LoseReply));
     fault(dice, RequestFault::always(Effect::SkipEntries).on("GET", "/orgs/*/actions/runners"));
     let delay = DurationRange {
-        min: jiff::SignedDuration::from_millis(50),
-        max: jiff::SignedDuration::from_millis(dice.between(100, 10_000).cast_signed()),
+        min: SignedDuration::from_millis(50),
+        max: SignedDuration::from_millis(dice.between(100, 10_000).cast_signed()),
     };
     fault(dice, RequestFault::always(Effect::Delay(delay)));
-    let lasts = jiff::SignedDuration::from_secs(dice.between(25, 170).cast_signed());
+    let lasts = SignedDuration::from_secs(dice.between(25, 170).cast_signed());
     let lying_busy = dice.percent(40).then(|| LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts });
     Faults { webhooks, requests, jit_limit: None, hourly_budget: None, lying_busy }
 }
@@ -355,6 +359,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         most_freezes: 0,
         cloud: Behaviour::default(),
         github: Faults::default(),
+        unused_registration: None,
         broken_agents: 0,
         lost_webhooks: 0,
     }

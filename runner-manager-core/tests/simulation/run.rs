@@ -51,7 +51,7 @@ thread_local! {
 
 /// How often this thread has panicked: a worker that does is caught by the manager itself, and must not go
 /// unseen.
-fn panics() -> u64 {
+pub(crate) fn panics() -> u64 {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();
@@ -67,9 +67,7 @@ fn panics() -> u64 {
 async fn whole(world: &mut World) -> Result<(), Violation> {
     world.pass(world.plan.trouble).await?;
     world.be_quiet();
-    world.until(Promise::EveryJob, "every job has run", 3 * HOUR, all_completed).await?;
-    world.until(Promise::NothingLeft, "nothing is left", 2 * HOUR, |world| world.left().next().is_none()).await?;
-    world.at_the_end().await
+    world.come_to_the_end().await
 }
 
 fn all_completed(world: &World) -> bool {
@@ -100,6 +98,14 @@ fn outcome(world: &World, violation: Option<Violation>) -> Outcome {
 }
 
 impl World {
+    /// Nothing goes wrong any more: every job runs, all of ours goes, and the books are right.
+    pub(crate) async fn come_to_the_end(&mut self) -> Result<(), Violation> {
+        self.until(Promise::EveryJob, "every job has run", 3 * HOUR, all_completed).await?;
+        let is_clean = |world: &Self| world.left().next().is_none();
+        self.until(Promise::NothingLeft, "nothing is left", 2 * HOUR, is_clean).await?;
+        self.at_the_end().await
+    }
+
     /// What must be true once all is over.
     async fn at_the_end(&self) -> Result<(), Violation> {
         use runner_manager_core::queue::TaskQueue;
@@ -108,7 +114,7 @@ impl World {
         if !dead.is_empty() {
             return broken(Promise::NothingLost, format!("tasks were given up: {dead:?}"));
         }
-        let missing = foreign::missing(&self.shared);
+        let missing = foreign::missing(&self.shared, self.plan.unused_registration.is_none());
         if !missing.is_empty() {
             return broken(Promise::NothingLeft, format!("foreign things are gone: {missing:?}"));
         }

@@ -270,6 +270,19 @@ impl World {
     }
 }
 
+/// A story that fails shows what came before.
+impl Drop for World {
+    fn drop(&mut self) {
+        const MOST: usize = 60;
+        if std::thread::panicking() {
+            let state = self.shared.state();
+            let lines = state.trace.lines();
+            let wanted = std::env::var("SIM_LINES").ok().and_then(|most| most.parse().ok()).unwrap_or(MOST);
+            println!("{}", lines[lines.len().saturating_sub(wanted)..].join("\n"));
+        }
+    }
+}
+
 /// Returns once nobody has anything left to do at this moment.
 ///
 /// The runtime's own clock is paused: it moves on, and ends this sleep, only when every task waits.
@@ -280,8 +293,11 @@ async fn settle() {
 
 fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
     let clock = Arc::new(SimulatedClock::new(began));
-    let settings =
+    let mut settings =
         simulator::Settings { seed: plan.seed, faults: plan.github.clone(), ..simulator::Settings::default() };
+    if let Some(time) = plan.unused_registration {
+        settings.timings.unused_registration = time;
+    }
     let mut github = Simulator::new(settings);
     for scope in [
         simulator::Scope::Organization("acme".into()),
