@@ -351,6 +351,13 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// When GitHub could not be asked at all.
     async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError>;
 
+    /// The word for the account that GitHub counts the calls for a scope for: scopes whose calls are made with
+    /// the same credentials have the same. Default `github`, for all.
+    fn account(&self, scope: &Scope) -> String {
+        let _ = scope;
+        "github".to_owned()
+    }
+
     /// What GitHub last said of the calls that are left, for the credentials of a scope; `None` before the
     /// first answer.
     fn budget(&self, scope: &Scope) -> Option<Budget>;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use runner_manager_core::budget::Quota;
 use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::config::{self, Configuration, Webhooks};
 use runner_manager_core::manager::{Manager, Parts, Settings};
@@ -70,6 +71,7 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
             balance: configuration.balance,
             sweep_interval: configuration.sweep_interval,
             recover_interval: configuration.recover_interval,
+            github_quota: Quota { concurrent: Some(configuration.github.concurrency.into()), rate: None },
             ..Settings::default()
         },
     })

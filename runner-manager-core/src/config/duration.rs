@@ -38,6 +38,15 @@ pub(super) const RECOVER_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub is asked which jobs wait and run, for those that no webhook told of.",
 };
 
+/// The period of a rate of calls.
+pub(super) const RATE_PERIOD: DurationKey = DurationKey {
+    name: "per",
+    least: Duration::from_secs(1),
+    most: Duration::from_hours(1),
+    default: None,
+    meaning: "In any period of this length.",
+};
+
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -112,7 +121,7 @@ pub(super) fn interval(fields: &Fields<'_>, key: DurationKey) -> Option<Duration
 }
 
 impl DurationKey {
-    fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
+    pub(super) fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
         let expected = "a duration such as 90s, 10m, 12h or 1h30m";
         let text = at.text_as(expected)?;
         let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {

@@ -2,6 +2,7 @@
 //! word may be relied on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -89,4 +90,14 @@ pub enum Source {
     Runners(Scope),
     /// The jobs of a scope that wait or run.
     Jobs(Scope),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instances(backend) => write!(f, "instances of backend {backend}"),
+            Self::Runners(scope) => write!(f, "runners of {scope}"),
+            Self::Jobs(scope) => write!(f, "jobs of {scope}"),
+        }
+    }
 }

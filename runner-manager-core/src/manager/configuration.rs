@@ -127,7 +127,9 @@ impl Manager {
         self.all_backends_are_there().await?;
         let digest = Deployment::fingerprint(&groups);
         let (outcome, incarnation) = self.offer(&groups, &digest, offer).await?;
-        let undecided_until = later(self.now().await?, self.patience());
+        // One look more than it takes for who died just before to be known for dead.
+        let undecided = self.patience() + 2 * self.parts().settings.heartbeat;
+        let undecided_until = later(self.now().await?, undecided);
         let drift = self.inner.own.get().is_some_and(|own| own.drift);
         self.inner.own.set(Offered {
             groups: groups.into(),

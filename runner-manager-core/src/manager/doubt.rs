@@ -12,7 +12,6 @@ use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
-use super::worker::{TaskError, Work};
 use crate::domain::{Deployment, Doubt, Incarnation, Runner, RunnerGroup, Source, later};
 use crate::policy::configuration::lives;
 use crate::policy::doubt::{Progress, counts_from, has_evidence, required};
@@ -75,7 +74,7 @@ impl Manager {
             let change = Change::PutDeployment { record, expected: Expected::Version(version) };
             match self.write_down(Some(claim), vec![change], Vec::new()).await {
                 Ok(()) => {
-                    tracing::info!(?source, "taken in, after the store was started anew");
+                    tracing::info!(%source, "listed and taken in, since the store was started anew");
                     return self.settle_doubt().await;
                 }
                 Err(StoreError::Conflict { .. }) => {}
@@ -87,15 +86,19 @@ impl Manager {
 
     /// When a listing is to be made again: after the usual interval, or as soon as it counts where it has yet to
     /// be taken in.
-    pub(super) async fn list_again(&self, source: &Source, interval: Duration) -> Result<Work, TaskError> {
+    pub(super) async fn list_again_at(
+        &self,
+        source: &Source,
+        interval: Duration,
+    ) -> Result<Timestamp, StoreError> {
         let now = self.now().await?;
         let usual = later(now, interval);
-        Ok(Work::AgainAt(match self.doubted().await? {
+        Ok(match self.doubted().await? {
             Some(Doubted { doubt, .. }) if !doubt.taken_in.contains(source) => {
                 self.counts_from(&doubt, source).max(later(now, UNDONE_PAUSE)).min(usual)
             }
             Some(_) | None => usual,
-        }))
+        })
     }
 
     fn counts_from(&self, doubt: &Doubt, source: &Source) -> Timestamp {

@@ -111,7 +111,7 @@ impl Manager {
     }
 
     /// Says that this replica runs no more, so that nobody waits for it. If that fails it is found out later.
-    pub(super) async fn leave(&self) {
+    pub(super) async fn leave_the_deployment(&self) {
         let leaving = timeout(&*self.parts().clock, LEAVE_WITHIN, self.forget_this_replica());
         match leaving.await {
             Ok(Ok(())) => {}

@@ -13,11 +13,13 @@
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
 //! - `doubt` knows what has to be listed before a store that lost something is relied on again.
+//! - `calls` makes all calls to the outside, within what all replicas may ask.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
 
 mod advance;
+mod calls;
 mod catalogue;
 mod configuration;
 mod doubt;

@@ -8,18 +8,18 @@ use serde::Serialize;
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
 use crate::domain::{
-    BackendName, Digest, EndedRunner, GroupName, JobId, Phase, Replica, ReplicaId, Runner, RunnerName,
+    BackendName, Digest, EndedRunner, GroupName, JobId, Phase, Replica, ReplicaId, Runner, RunnerName, Scope,
     WorkflowJob,
 };
 use crate::policy::configuration::lives;
 use crate::policy::doubt::Progress;
 use crate::policy::lifecycle::{Event, is_overdue};
 use crate::policy::placement::{Choice, choose};
-use crate::policy::waiting::{WaitReason, reason};
+use crate::policy::waiting::{Hindrances, WaitReason, reason};
 use crate::queue::{DeadTask, NewTask, QueueStatistics, Task};
 use crate::store::{
-    Change, Draining, Expected, GroupCounts, GroupRecord, JobFilter, Page, RunnerFilter, StoreError,
-    Versioned, Write,
+    Change, Draining, Expected, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter,
+    StoreError, Versioned, Write,
 };
 
 /// A group as people want to see it.
@@ -30,7 +30,7 @@ pub struct GroupStatus {
     /// How many of each there are.
     pub counts: GroupCounts,
     /// Until when it can make no runners, where all its placements are set back.
-    pub blocked_until: Option<jiff::Timestamp>,
+    pub blocked_until: Option<Timestamp>,
 }
 
 /// A job as people want to see it.
@@ -226,10 +226,10 @@ impl Manager {
     /// [`StoreError`] when the store cannot be read.
     pub async fn jobs(&self, filter: &JobFilter, page: &Page<JobId>) -> Result<Vec<JobStatus>, StoreError> {
         let (now, groups) = (self.now().await?, self.store().groups().await?);
-        let doubt = self.doubt_progress().await?;
+        let hindrances = self.hindrances(&groups).await?;
         let jobs = self.store().jobs(filter, page).await?;
         let status = |job: Versioned<WorkflowJob>| {
-            let reason = reason(&job.value, &groups, doubt.as_ref(), now);
+            let reason = reason(&job.value, &groups, &hindrances, now);
             JobStatus { job: job.value, reason }
         };
         Ok(jobs.into_iter().map(status).collect())
@@ -242,8 +242,19 @@ impl Manager {
     pub async fn job(&self, id: JobId) -> Result<Option<JobStatus>, StoreError> {
         let Some(job) = self.store().job(id).await? else { return Ok(None) };
         let (now, groups) = (self.now().await?, self.store().groups().await?);
-        let doubt = self.doubt_progress().await?;
-        Ok(Some(JobStatus { reason: reason(&job.value, &groups, doubt.as_ref(), now), job: job.value }))
+        let hindrances = self.hindrances(&groups).await?;
+        Ok(Some(JobStatus { reason: reason(&job.value, &groups, &hindrances, now), job: job.value }))
+    }
+
+    async fn hindrances(&self, groups: &[GroupView]) -> Result<Hindrances, StoreError> {
+        let scopes: BTreeSet<&Scope> = groups.iter().map(|view| &view.record.value.spec.scope).collect();
+        let mut hindrances = Hindrances { doubt: self.doubt_progress().await?, ..Hindrances::default() };
+        for scope in scopes {
+            if let Some(until) = self.paused_until(scope).await? {
+                hindrances.pauses.insert(scope.clone(), until);
+            }
+        }
+        Ok(hindrances)
     }
 
     /// The runners that ended last, newest first.

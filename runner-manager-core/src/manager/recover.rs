@@ -10,11 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Manager;
+use super::calls::CallError;
 use super::intake::Taken;
-use super::sweep::LISTING_TIMEOUT;
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, Source, WorkflowJob, later,
+    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, Source, WorkflowJob,
 };
 use crate::github::GitHubErrorKind;
 use crate::policy::recovery::{Found, Known, Listing, found, has_surely_ended, is_in_doubt};
@@ -135,19 +135,20 @@ impl Manager {
             return Ok(Work::Done);
         }
         let begun = self.begin_listing().await?;
+        let source = Source::Jobs(scope.clone());
         let repositories = self.repositories_to_ask(scope).await?;
         let mut run = Recovery::begin(begun.at);
         self.list_jobs(scope, repositories, &mut run).await?;
         self.ask_for_the_missing(scope, &mut run).await?;
         run.log(scope);
         if run.is_complete() {
-            // All that GitHub said of this scope's jobs since it was begun is on record.
-            let source = Source::Jobs(scope.clone());
+            // All that GitHub said of this scope's jobs since `begun` is on record.
             self.taken_in(claim, &source, &begun).await?;
-            return self.list_again(&source, self.parts().settings.recover_interval).await;
         }
-        let (now, interval) = (self.now().await?, self.parts().settings.recover_interval);
-        Ok(Work::AgainAt(later(now, interval.min(SOON)).max(run.spent_until.unwrap_or(now))))
+        let interval = self.parts().settings.recover_interval;
+        let pause = if run.is_complete() { interval } else { interval.min(SOON) };
+        let at = self.list_again_at(&source, pause).await?;
+        Ok(Work::AgainAt(run.spent_until.map_or(at, |until| at.max(until))))
     }
 
     /// The repositories of a scope whose jobs a group could serve, in another order each time, so that one that
@@ -155,10 +156,9 @@ impl Manager {
     async fn repositories_to_ask(&self, scope: &Scope) -> Result<Vec<Repository>, TaskError> {
         let listed = match scope {
             Scope::Enterprise(slug) => self.repositories_heard_of(slug).await?,
-            Scope::Organization(_) | Scope::Repository(_) => self
-                .within(LISTING_TIMEOUT, "repositories", self.github().repositories(scope))
-                .await?
-                .map_err(|error| TaskError::outside(&error, error.retry))?,
+            Scope::Organization(_) | Scope::Repository(_) => {
+                self.list_github(scope, "repositories", self.github().repositories(scope)).await?
+            }
         };
         let mut repositories: Vec<Repository> =
             listed.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
@@ -229,18 +229,20 @@ impl Manager {
 
     async fn open_jobs(&self, scope: &Scope, repository: &Repository) -> Result<Answer, TaskError> {
         let call = self.github().open_jobs(repository);
-        let error = match self.within(LISTING_TIMEOUT, "open_jobs", call).await {
-            Ok(Ok(mut jobs)) => {
+        let account = Scope::Repository(repository.clone());
+        let error = match self.list_github(&account, "open_jobs", call).await {
+            Ok(mut jobs) => {
                 if let Scope::Enterprise(slug) = scope {
                     jobs.iter_mut().for_each(|job| job.enterprise = Some(slug.clone()));
                 }
                 return Ok(Answer::Jobs(jobs));
             }
-            Ok(Err(error)) => error,
-            Err(failed) => {
-                tracing::warn!(%repository, %failed, "GitHub did not list its jobs");
+            Err(CallError::Failed(error)) => error,
+            Err(CallError::TimedOut(error)) => {
+                tracing::warn!(%repository, %error, "GitHub did not list its jobs");
                 return Ok(Answer::Unknown);
             }
+            Err(CallError::NotMade(error)) => return Err(error),
         };
         tracing::warn!(%repository, %error, "GitHub did not list its jobs");
         match error.kind {
@@ -336,20 +338,18 @@ impl Manager {
 
     /// What GitHub says of one job that waits by its record; none where it does not say.
     async fn ask_once_more(&self, job: &WorkflowJob) -> Result<Option<JobObservation>, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        let error = match self.within(limit, "job", self.github().job(&job.repository, job.id)).await {
-            Ok(Ok(Some(seen))) => return Ok(Some(seen)),
-            Ok(Ok(None)) => None,
-            Ok(Err(error)) if error.kind == GitHubErrorKind::NotFound => None,
-            Ok(Err(error)) if matches!(error.retry, Retry::After(_)) => {
-                return Err(TaskError::outside(&error, error.retry));
-            }
-            Ok(Err(error)) => Some(TaskError::outside(&error, error.retry)),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error {
-            tracing::warn!(job = %job.reference(), %error, "GitHub did not say how the job fares");
-            return Ok(None);
+        let scope = Scope::Repository(job.repository.clone());
+        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+            Ok(Some(seen)) => return Ok(Some(seen)),
+            Ok(None) => {}
+            Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::NotFound => {}
+            Err(error) => match TaskError::from(error) {
+                TaskError::Outside { reason, retry: Retry::Never | Retry::Backoff } => {
+                    tracing::warn!(job = %job.reference(), reason, "GitHub did not say how the job fares");
+                    return Ok(None);
+                }
+                error => return Err(error),
+            },
         }
         let has_ended = has_surely_ended(job, self.now().await?);
         tracing::warn!(job = %job.reference(), has_ended, "GitHub shows no such job");

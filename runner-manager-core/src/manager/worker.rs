@@ -15,11 +15,9 @@ use tokio_util::sync::CancellationToken;
 use jiff::Timestamp;
 
 use super::Manager;
-use crate::backend::BackendError;
 use crate::clock::timeout;
 use crate::domain::later;
 use crate::flaws::{Flaw, is_on};
-use crate::github::GitHubError;
 use crate::queue::{Claim, Lane, NewTask, Task};
 use crate::retry::{Backoff, Retry};
 use crate::store::StoreError;
@@ -88,8 +86,8 @@ impl Manager {
         keeper.spawn(self.clone().keep(stop.clone()));
         let abandon = CancellationToken::new();
         let mut lanes = JoinSet::new();
-        for (lane, concurrency) in self.lanes() {
-            lanes.spawn(self.clone().serve_lane(lane, concurrency, stop.clone(), abandon.clone()));
+        for (lane, concurrency, bound) in self.lanes() {
+            lanes.spawn(self.clone().serve_lane(lane, concurrency, bound, stop.clone(), abandon.clone()));
         }
         stop.cancelled().await;
         tracing::info!("stopping: no more tasks are claimed");
@@ -101,17 +99,19 @@ impl Manager {
             while lanes.join_next().await.is_some() {}
         }
         while keeper.join_next().await.is_some() {}
-        self.leave().await;
+        self.leave_the_deployment().await;
         tracing::info!("stopped");
     }
 
-    fn lanes(&self) -> Vec<(Lane, usize)> {
-        let backends = &self.parts().backends;
-        let own =
-            backends.iter().map(|(name, connected)| (Lane::backend(name), connected.concurrency.max(1)));
+    /// The lanes: how many tasks of each are worked on at a time here, and how many by all replicas together.
+    fn lanes(&self) -> Vec<(Lane, usize, usize)> {
+        let own = self.parts().backends.iter().map(|(name, connected)| {
+            let concurrency = connected.concurrency.max(1);
+            (Lane::backend(name), concurrency, concurrency)
+        });
         [
-            (Lane::control(), self.parts().settings.control_concurrency.max(1)),
-            (Lane::sweeps(), SWEEP_CONCURRENCY),
+            (Lane::control(), self.parts().settings.control_concurrency.max(1), usize::MAX),
+            (Lane::sweeps(), SWEEP_CONCURRENCY, usize::MAX),
         ]
         .into_iter()
         .chain(own)
@@ -149,6 +149,7 @@ impl Manager {
         self,
         lane: Lane,
         concurrency: usize,
+        bound: usize,
         stop: CancellationToken,
         abandon: CancellationToken,
     ) {
@@ -158,7 +159,7 @@ impl Manager {
             let Some(free) = free_slots(&slots, &stop).await else { break };
             let most = free.min(CLAIM_BATCH);
             let lease = self.parts().settings.lease;
-            let mut claiming = self.queue().claim(&lane, most, usize::MAX, lease, CLAIM_WAIT);
+            let mut claiming = self.queue().claim(&lane, most, bound, lease, CLAIM_WAIT);
             let claims = tokio::select! {
                 biased;
                 claims = &mut claiming => claims,
@@ -246,7 +247,7 @@ impl Manager {
             }
             // Queued anew rather than put back, so that whatever happens meanwhile can bring it forward.
             TaskError::Outside { retry: Retry::After(pause), .. } => {
-                tracing::warn!(task = %claim.task, ?pause, %error, "task has to wait");
+                tracing::debug!(task = %claim.task, ?pause, %error, "task has to wait");
                 let at =
                     later(self.now().await.unwrap_or(now), *pause + TASK_BACKOFF.pause(1, self.entropy()));
                 return self.report(claim, "failed", self.again(claim, at).await);
@@ -272,38 +273,6 @@ impl Manager {
                 return;
             }
         }
-    }
-
-    /// Waits for a backend's answer, but not for longer than a call may take.
-    pub(super) async fn ask_backend<T>(
-        &self,
-        what: &str,
-        call: impl Future<Output = Result<T, BackendError>> + Send,
-    ) -> Result<T, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        self.within(limit, what, call).await?.map_err(|error| TaskError::outside(&error, error.retry))
-    }
-
-    /// Waits for GitHub's answer, but not for longer than a call may take.
-    pub(super) async fn ask_github<T>(
-        &self,
-        what: &str,
-        call: impl Future<Output = Result<T, GitHubError>> + Send,
-    ) -> Result<T, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        self.within(limit, what, call).await?.map_err(|error| TaskError::outside(&error, error.retry))
-    }
-
-    /// Waits for an answer of the outside, but not for longer than `limit`.
-    pub(super) async fn within<T>(
-        &self,
-        limit: Duration,
-        what: &str,
-        call: impl Future<Output = T> + Send,
-    ) -> Result<T, TaskError> {
-        timeout(&*self.parts().clock, limit, call)
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("{what}: {timed_out}"), Retry::Backoff))
     }
 
     fn report(&self, claim: &Claim, outcome: &'static str, answer: Result<(), StoreError>) {

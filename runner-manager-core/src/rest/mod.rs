@@ -348,6 +348,10 @@ impl GitHub for RestGitHub {
         self.what_is_missing(scope).await
     }
 
+    fn account(&self, scope: &Scope) -> String {
+        self.transport.account(scope)
+    }
+
     fn budget(&self, scope: &Scope) -> Option<Budget> {
         self.books.budget(&self.transport.account(scope), self.clock.now())
     }

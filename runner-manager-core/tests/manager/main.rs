@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
 
+mod budgets;
+mod doubt;
+mod drift;
 mod recover;
 mod world;
 

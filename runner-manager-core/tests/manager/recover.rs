@@ -155,7 +155,7 @@ async fn a_stale_listing_brings_no_job_back() {
         answers: Mutex::default(),
     });
     let github = Arc::new(RestGitHub::new(stale.clone(), world.clock.clone()));
-    world.github_override = Some(github);
+    world.adjust = Box::new(move |parts| parts.github = github.clone());
     world.deliver = |action| action != "queued";
     world.queue(&spec(&["large"]), 5);
     world.start();

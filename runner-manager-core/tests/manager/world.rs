@@ -15,15 +15,14 @@ use runner_manager_core::domain::{
     Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::github::GitHub;
-use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{Configured, ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
 use runner_manager_core::testing::simulator::{self, Conclusion, JobSpec, SessionId, Simulator};
 use runner_manager_core::webhook::{Webhook, parse, verify};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a webhook secret";
@@ -54,9 +53,37 @@ pub(crate) struct World {
     pub(crate) deliver: fn(&str) -> bool,
     /// What a manager that starts has in its file.
     pub(crate) groups: Vec<RunnerGroup>,
+    /// What is changed about the parts of the managers that start.
+    pub(crate) adjust: Box<dyn Fn(&mut Parts)>,
     pub(crate) seed: u64,
-    /// What the next manager reaches GitHub by, where it is not the simulator as it is.
-    pub(crate) github_override: Option<Arc<dyn GitHub>>,
+}
+
+/// Another replica beside the world's first one.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) manager: Manager,
+    stop: CancellationToken,
+    task: AbortHandle,
+    pub(crate) configured: Configured,
+}
+
+impl Replica {
+    /// It stops in order.
+    pub(crate) async fn stop(self, world: &mut World) {
+        self.stop.cancel();
+        for _ in 0..10_000 {
+            if self.task.is_finished() {
+                return;
+            }
+            world.step().await;
+        }
+        panic!("the replica does not stop");
+    }
+
+    /// Its process dies.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -127,15 +154,15 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
-            github_override: None,
             groups,
+            adjust: Box::new(|_| ()),
             seed: 1,
         };
         world.launch(world.manager.clone());
         world
     }
 
-    /// A manager that starts on what the last one left.
+    /// A manager that starts on what the last one left, or beside it.
     pub(crate) fn start(&mut self) {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
@@ -151,10 +178,21 @@ impl World {
         });
     }
 
+    /// Another replica on the same storage, with its own file.
+    pub(crate) async fn replica(&mut self, groups: Vec<RunnerGroup>) -> Replica {
+        self.seed += 1;
+        let manager = Manager::new(self.parts());
+        let configured = manager.configure(groups).await.unwrap();
+        let stop = CancellationToken::new();
+        let (running, until) = (manager.clone(), stop.clone());
+        let task = self.running.spawn(async move { running.run(until).await });
+        Replica { manager, stop, task, configured }
+    }
+
     pub(crate) fn parts(&self) -> Parts {
-        let parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
-        let github = self.github_override.clone().unwrap_or_else(|| parts.github.clone());
-        Parts { github, ..parts }
+        let mut parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        (self.adjust)(&mut parts);
+        parts
     }
 
     /// The manager's process dies, in the middle of whatever it does.

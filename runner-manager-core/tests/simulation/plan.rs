@@ -5,9 +5,10 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation, Rule};
 use runner_manager_core::backend::BackendErrorKind;
+use runner_manager_core::budget::{Quota, Rate};
 use runner_manager_core::domain::{Limits, RunnerGroup};
 use runner_manager_core::testing::simulator::{
-    DurationRange, Effect, Faults, JobSpec, LyingBusy, RequestFault, WebhookFaults,
+    DurationRange, Effect, Faults, JitLimit, JobSpec, LyingBusy, RequestFault, WebhookFaults,
 };
 
 use super::dice::Dice;
@@ -75,6 +76,8 @@ pub(crate) struct Plan {
     pub(crate) sweep_interval: Duration,
     pub(crate) lease: Duration,
     pub(crate) call_timeout: Duration,
+    pub(crate) github_quota: Quota,
+    pub(crate) cloud_quota: Quota,
     /// What happens, in order, by the time since the beginning.
     pub(crate) happenings: Vec<(Duration, Happening)>,
     /// Until when things go wrong.
@@ -111,6 +114,8 @@ impl Plan {
             sweep_interval: shape.seconds(60, 180),
             lease,
             call_timeout: lease * 4 / 10,
+            github_quota: quota(&mut shape, &[2, 6, 60]),
+            cloud_quota: quota(&mut shape, &[1, 4, 30]),
             happenings: Vec::new(),
             trouble,
             chances: chances(&mut dice.fork("chances")),
@@ -242,6 +247,12 @@ fn chances(dice: &mut Dice) -> AllChances {
     })
 }
 
+fn quota(dice: &mut Dice, concurrent: &[u32]) -> Quota {
+    let calls = u32::try_from(dice.between(60, 200)).expect("it is small");
+    let rate = dice.percent(50).then_some(Rate { calls, per: Duration::from_mins(1) });
+    Quota { concurrent: dice.percent(70).then(|| *dice.pick(concurrent)), rate }
+}
+
 fn cloud(dice: &mut Dice) -> Behaviour {
     let settle = dice.seconds(30, 60);
     let half = u64::try_from(settle.as_millis() / 2).expect("seconds fit") - 1;
@@ -326,7 +337,10 @@ fn github(dice: &mut Dice) -> Faults {
     fault(dice, RequestFault::always(Effect::Delay(delay)));
     let lasts = SignedDuration::from_secs(dice.between(25, 170).cast_signed());
     let lying_busy = dice.percent(40).then(|| LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts });
-    Faults { webhooks, requests, jit_limit: None, hourly_budget: None, lying_busy }
+    let per_minute = u32::try_from(dice.between(3, 12)).expect("it is small");
+    let jit_limit = dice.percent(20).then_some(JitLimit { per_minute, announced: dice.percent(50) });
+    let hourly_budget = dice.percent(10).then_some(per_minute * 20);
+    Faults { webhooks, requests, jit_limit, hourly_budget, lying_busy }
 }
 
 /// How a cloud behaves in which nothing goes wrong any more.
@@ -352,6 +366,8 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         sweep_interval: Duration::from_mins(2),
         lease: Duration::from_secs(60),
         call_timeout: Duration::from_secs(24),
+        github_quota: Quota { concurrent: Some(60), rate: None },
+        cloud_quota: Quota::default(),
         happenings: Vec::new(),
         trouble: Duration::ZERO,
         chances: AllChances::default(),
@@ -409,6 +425,8 @@ pub(crate) fn all_faults() -> Vec<String> {
         "github: AnswerError",
         "github: LostReply",
         "github: SkippedEntry",
+        "github: JitLimit",
+        "github: HourlyBudget",
         "github: LyingBusy",
         "github: LyingBusyRead",
     ];

@@ -40,7 +40,11 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
             budgets: Arc::new(FaultyBudgets(process.clone())),
         },
         github: Arc::new(FaultyGitHub { process: process.clone(), inner: github }),
-        backends: [(groups::backend(), ConnectedBackend::new(backend, 8))].into(),
+        backends: [(
+            groups::backend(),
+            ConnectedBackend { quota: plan.cloud_quota, ..ConnectedBackend::new(backend, 8) },
+        )]
+        .into(),
         clock,
         random: Arc::new(SeededRandom::new(seed)),
         settings: Settings {
@@ -50,6 +54,7 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
             call_timeout: plan.call_timeout,
             stop_within: Duration::from_secs(15),
             heartbeat: Duration::from_secs(15),
+            github_quota: plan.github_quota,
             ..Settings::default()
         },
     }

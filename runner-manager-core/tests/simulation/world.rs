@@ -23,6 +23,7 @@ use super::faults::Process;
 use super::foreign;
 use super::groups;
 use super::ledger::Ledger;
+use super::limits::Asked;
 use super::plan::{AllChances, Calm, Happening, Plan};
 use super::replica::{Replica, parts};
 use super::shared::{Kept, Promise, Shared, State, Violation};
@@ -317,6 +318,10 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
         struck: [].into(),
         honest: [].into(),
     };
+    let quotas = [(Asked::GitHub, plan.github_quota), (Asked::Backend, plan.cloud_quota)];
+    let mut state = state;
+    state.checker.limits.most =
+        quotas.into_iter().filter_map(|(asked, quota)| Some((asked, quota.concurrent?))).collect();
     let owner = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new(SECRET_KEY));
     Arc::new(Shared::new(
         clock.clone(),

@@ -274,6 +274,18 @@ fn placements() {
             "concurrency: 0",
             "11:36: backends.here.concurrency: expected a whole number from 1 to 1024, found 0",
         ),
+        ("region: r1", "rate: {calls: 10}", "11:29: backends.here.rate.per: is required, but missing"),
+        (
+            "region: r1",
+            "rate: {calls: 0, per: 1ms}",
+            "11:37: backends.here.rate.calls: expected a whole number from 1 to 20000, found 0",
+        ),
+        (
+            "region: r1",
+            "rate: {calls: 9, per: 1ms}",
+            "11:45: backends.here.rate.per: expected a duration from 1s to 1h, found `1ms`",
+        ),
+        ("region: r1", "rate: {call: 10, per: 1s}", "11:30: backends.here.rate.call: unknown key `call`"),
     ]);
 }
 

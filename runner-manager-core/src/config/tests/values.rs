@@ -9,6 +9,7 @@ use super::super::{
     load, read,
 };
 use super::{GOOD, good, registry, try_read};
+use crate::budget::Rate;
 use crate::domain::{Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope};
 
 #[test]
@@ -23,9 +24,10 @@ fn the_good_file() {
     assert!(
         matches!(&read.github.credentials, GitHubCredentials::Token(token) if token.expose() == "ghp_hidden")
     );
+    assert_eq!(read.github.concurrency, 60);
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     let settings = serde_json::json!({"region": "r1"});
-    assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, settings });
+    assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, rate: None, settings });
 }
 
 #[test]
@@ -112,6 +114,11 @@ arch: arm
     let read = good("region: r1", "concurrency: 4");
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     assert_eq!((backend.concurrency, &backend.settings), (4, &serde_json::json!({})));
+    let read = good("region: r1", "rate: {calls: 10, per: 1m}");
+    let backend = &read.backends[&BackendName::new("here").unwrap()];
+    assert_eq!(backend.rate, Some(Rate { calls: 10, per: Duration::from_mins(1) }));
+    assert_eq!(backend.settings, serde_json::json!({}));
+    assert_eq!(good("github:\n", "github:\n  concurrency: 7\n").github.concurrency, 7);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::super::Manager;
 use super::super::advance::wake_task;
 use super::super::doubt::Begun;
 use super::super::worker::{TaskError, Work};
-use super::{LISTING_TIMEOUT, Records, unchanged};
+use super::{Records, unchanged};
 use crate::backend::Backend;
 use crate::domain::{
     BackendName, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason,
@@ -53,10 +53,7 @@ impl Manager {
         let before = self.records(&filter).await?;
         let begun = self.begin_listing().await?;
         let owner = &self.parts().owner;
-        let listing = self
-            .within(LISTING_TIMEOUT, "list", backend.list(owner))
-            .await?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let listing = self.list_backend(name, "list", backend.list(owner)).await?;
         let after = self.records(&filter).await?;
 
         let ended = listing.iter().filter(|instance| has_ended(instance));
@@ -84,7 +81,7 @@ impl Manager {
         if begun.trusted && self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
             for one in condemned {
                 // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
-                match self.condemn(claim, &*backend, one).await {
+                match self.condemn(claim, name, &*backend, one).await {
                     Err(TaskError::Outside { reason, .. }) => {
                         tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
                     }
@@ -100,7 +97,7 @@ impl Manager {
                 unknown,
                 "instances without a record that could not be judged"
             );
-            return self.list_again(&source, self.parts().settings.sweep_interval).await;
+            return self.sweep_again(&source).await;
         }
         self.swept(claim, &source, &begun).await
     }
@@ -222,6 +219,7 @@ impl Manager {
     async fn condemn(
         &self,
         claim: &ClaimToken,
+        name: &BackendName,
         backend: &dyn Backend,
         condemned: Condemned,
     ) -> Result<(), TaskError> {
@@ -241,7 +239,7 @@ impl Manager {
             }
             Condemned::Double(instance) => {
                 tracing::warn!(runner = instance.runner.as_str(), id = %instance.id, "a second instance is deleted");
-                self.ask_backend("delete", backend.delete(&instance.id)).await
+                Ok(self.ask_backend(name, "delete", backend.delete(&instance.id)).await?)
             }
         }
     }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use super::super::Manager;
 use super::super::intake::Taken;
 use super::super::worker::TaskError;
-use crate::clock::timeout;
-use crate::domain::{GroupName, JobRef, OperationId, Runner, RunnerState};
+use crate::domain::{GroupName, JobRef, OperationId, Runner, RunnerState, Scope};
 use crate::store::{JobFilter, Page};
 
 /// How many of a group's jobs one sweep asks for, beside one for each runner whose job is not known.
@@ -38,18 +37,15 @@ impl Manager {
 
     /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells whether it was news.
     pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<bool, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        match timeout(&*self.parts().clock, limit, self.github().job(&job.repository, job.id)).await {
-            Ok(Ok(Some(seen))) => {
+        let scope = Scope::Repository(job.repository.clone());
+        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+            Ok(Some(seen)) => {
                 let operation = OperationId::new(format!("{}:swept", self.operation()));
                 Ok(self.take_in(&operation, &seen).await? == Taken::Recorded)
             }
-            Ok(Ok(None)) => Ok(false),
-            Ok(Err(error)) => {
-                tracing::warn!(%job, %error, "GitHub did not say how the job fares");
-                Ok(false)
-            }
+            Ok(None) => Ok(false),
             Err(error) => {
+                let error = TaskError::from(error);
                 tracing::warn!(%job, %error, "GitHub did not say how the job fares");
                 Ok(false)
             }

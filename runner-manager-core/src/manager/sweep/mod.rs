@@ -9,7 +9,6 @@ mod jobs;
 mod registrations;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -23,9 +22,6 @@ use crate::policy::orphans::most_condemned;
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{RunnerFilter, StoreError, Versioned, all_runners};
 
-/// How long a listing may take: it has many pages, and holds nobody up.
-pub(super) const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
-
 type Records = BTreeMap<RunnerName, Versioned<Runner>>;
 
 impl Manager {
@@ -37,7 +33,11 @@ impl Manager {
     /// The listing was compared with the records: it is taken in, and made again later.
     async fn swept(&self, claim: &ClaimToken, source: &Source, begun: &Begun) -> Result<Work, TaskError> {
         self.taken_in(claim, source, begun).await?;
-        self.list_again(source, self.parts().settings.sweep_interval).await
+        self.sweep_again(source).await
+    }
+
+    async fn sweep_again(&self, source: &Source) -> Result<Work, TaskError> {
+        Ok(Work::AgainAt(self.list_again_at(source, self.parts().settings.sweep_interval).await?))
     }
 
     /// Whether a sweep may do what it would, and a word to the operator where not.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::Manager;
 use super::super::provision::read_registration;
 use super::super::worker::{TaskError, Work};
-use super::{LISTING_TIMEOUT, unchanged};
+use super::unchanged;
 use crate::domain::{Label, Limits, Runner, RunnerName, RunnerState, Scope, Source, later};
 use crate::github::RegisteredRunner;
 use crate::policy::lifecycle::{Event, RegistrationReading};
@@ -28,10 +28,7 @@ impl Manager {
         }
         let listing_begun = self.begin_listing().await?;
         let begun = listing_begun.at;
-        let listing = self
-            .within(LISTING_TIMEOUT, "runners", self.github().runners(scope))
-            .await?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let listing = self.list_github(scope, "runners", self.github().runners(scope)).await?;
         let after = self.records(&filter).await?;
 
         let ours: Vec<(RunnerName, &RegisteredRunner)> =

@@ -9,11 +9,9 @@ use runner_manager_core::backend::{
 };
 use runner_manager_core::domain::{Instance, InstanceId, Owner, Placement, RunnerName};
 
-use super::{Call, Failure, Process, Side};
+use super::{Call, Failure, LATELY, Process, Side};
+use crate::limits::Asked;
 use crate::trace::Who;
-
-/// How long a call may be on its way to the wrapper.
-const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
 /// A replica's way to a backend.
 #[derive(Debug)]
@@ -39,6 +37,7 @@ impl FaultyBackend {
         name: &'static str,
         made: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, BackendError> {
+        let made = self.process.within_limits(Asked::Backend, made);
         self.process.call(Call { side: Side::Backend, name }, failed(name), made).await
     }
 

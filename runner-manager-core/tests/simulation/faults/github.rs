@@ -18,6 +18,7 @@ use runner_manager_core::testing::simulator::{Removal, RunnerId};
 
 use super::{Call, Failure, Process, Side};
 use crate::checker::Removed;
+use crate::limits::Asked;
 use crate::trace::Who;
 
 /// A replica's way to GitHub.
@@ -44,14 +45,7 @@ impl FaultyGitHub {
         name: &'static str,
         made: impl Future<Output = Result<T, GitHubError>> + Send,
     ) -> Result<T, GitHubError> {
-        let made = async {
-            let shared = &self.process.shared;
-            let now = shared.now();
-            shared.state().checker.limits.begins(self.process.replica, now);
-            let answer = made.await;
-            shared.state().checker.limits.ends(self.process.replica);
-            answer
-        };
+        let made = self.process.within_limits(Asked::GitHub, made);
         self.process.call(Call { side: Side::GitHub, name }, failed(name), made).await
     }
 
@@ -177,6 +171,10 @@ impl GitHub for FaultyGitHub {
 
     async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
         self.call("check", self.inner.check(scope)).await
+    }
+
+    fn account(&self, scope: &Scope) -> String {
+        self.inner.account(scope)
     }
 
     fn budget(&self, scope: &Scope) -> Option<Budget> {

@@ -19,8 +19,12 @@ use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::later;
 use tokio::sync::Notify;
 
-use super::shared::Shared;
+use super::limits::Asked;
+use super::shared::{Promise, Shared};
 use super::trace::Who;
+
+/// How long a call may be on its way from a process that was thawed, or whose hold was lost.
+pub(crate) const LATELY: SignedDuration = SignedDuration::from_secs(30);
 
 /// What a replica talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +235,19 @@ impl Process {
         answer
     }
 
+    /// Makes a call to the outside, and holds it against what all replicas may ask.
+    pub(crate) async fn within_limits<T>(&self, asked: Asked, made: impl Future<Output = T> + Send) -> T {
+        let is_late = self.thawed_since(self.shared.now() - LATELY);
+        {
+            let mut state = self.shared.state();
+            if let Some(wrong) = state.checker.limits.begins(self.replica, asked, is_late) {
+                state.checker.broken(Promise::Limits, wrong);
+            }
+        }
+        let _under_way = UnderWay(self, asked);
+        made.await
+    }
+
     async fn trouble(&self, call: Call, moment: Moment) -> Option<Failure> {
         let drawn = if self.is_troubled { self.draw(call, moment) } else { None };
         if let Some((trouble, _)) = drawn {
@@ -294,6 +311,15 @@ impl Process {
             return Some((trouble, pause));
         }
         None
+    }
+}
+
+/// A call that is under way until it is answered or given up.
+struct UnderWay<'p>(&'p Process, Asked);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.shared.state().checker.limits.ends(self.0.replica, self.1);
     }
 }
 

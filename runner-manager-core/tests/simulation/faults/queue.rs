@@ -11,6 +11,7 @@ use runner_manager_core::store::StoreError;
 
 use super::store::failed;
 use super::{Call, Process, Side};
+use crate::shared::Promise;
 use crate::trace::Who;
 
 /// A replica's way to the queue.
@@ -176,7 +177,11 @@ impl Budgets for FaultyBudgets {
         let made = async {
             let permission = self.0.shared.storage.take(key, quota, lease).await?;
             let now = self.0.shared.now();
-            self.0.shared.state().checker.limits.taken(self.0.replica, key, quota, &permission, now);
+            let mut state = self.0.shared.state();
+            let wrong = state.checker.limits.taken(self.0.replica, key, quota, &permission, now);
+            if let Some(wrong) = wrong {
+                state.checker.broken(Promise::Limits, wrong);
+            }
             Ok(permission)
         };
         self.0.call(Self::call("take"), failed("take"), made).await
