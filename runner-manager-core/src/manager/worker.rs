@@ -232,7 +232,11 @@ impl Manager {
     }
 
     async fn failed(&self, claim: &Claim, error: &TaskError) {
-        let now = self.parts().clock.now();
+        // By the store's time: this process' own may be minutes ahead, and what is put back waits that long.
+        let Ok(now) = self.now().await else {
+            tracing::warn!(task = %claim.task, %error, "task failed, and so does the store: its lease runs out");
+            return self.count(claim.task.kind(), "lost");
+        };
         let pause = match error {
             TaskError::Store(StoreError::LostClaim) => return self.count(claim.task.kind(), "lost"),
             TaskError::Store(StoreError::Corrupt(..)) => {
@@ -242,14 +246,13 @@ impl Manager {
             }
             TaskError::Store(StoreError::Untrusted) => {
                 tracing::info!(task = %claim.task, "task waits until the store is relied on again");
-                let at = later(self.now().await.unwrap_or(now), UNTRUSTED_PAUSE);
+                let at = later(now, UNTRUSTED_PAUSE);
                 return self.report(claim, "later", self.again(claim, at).await);
             }
             // Queued anew rather than put back, so that whatever happens meanwhile can bring it forward.
             TaskError::Outside { retry: Retry::After(pause), .. } => {
                 tracing::debug!(task = %claim.task, ?pause, %error, "task has to wait");
-                let at =
-                    later(self.now().await.unwrap_or(now), *pause + TASK_BACKOFF.pause(1, self.entropy()));
+                let at = later(now, *pause + TASK_BACKOFF.pause(1, self.entropy()));
                 return self.report(claim, "failed", self.again(claim, at).await);
             }
             TaskError::Outside { .. } | TaskError::Store(_) => {
@@ -257,7 +260,6 @@ impl Manager {
             }
         };
         tracing::warn!(task = %claim.task, attempt = claim.attempt, ?pause, %error, "task failed");
-        let now = self.now().await.unwrap_or(now);
         let answer = self.queue().retry(&claim.token, later(now, pause), &error.to_string()).await;
         self.report(claim, "failed", answer);
     }

@@ -131,7 +131,8 @@ impl World {
         Ok(())
     }
 
-    /// Nothing goes wrong from here on, and all groups are as they were at first, without idle runners.
+    /// Nothing goes wrong from here on: all groups are as they were at first, without idle runners, and every
+    /// replica is started anew with them.
     pub(crate) fn be_quiet(&mut self) {
         self.is_quiet = true;
         self.happenings.clear();
@@ -146,11 +147,9 @@ impl World {
                 operator.resume(&group.name).await.unwrap();
             });
         }
+        // Somebody changes the file for good and has every replica start anew.
         self.file = groups::without_idle(&self.plan.groups);
-        let bare = self.file.clone();
-        self.operate(move |operator| async move {
-            operator.reconfigure(bare).await.unwrap();
-        });
+        self.replicas.iter().for_each(Replica::stop);
     }
 
     /// An operator does something, which may take its time.

@@ -59,7 +59,7 @@ pub(super) fn idle(
     match event {
         Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
         Event::JobCompleted { job } => completed(job),
-        Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun),
+        Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun, now),
         Event::Instance { reading, begun } => instance(runner, reading, *begun),
         Event::Unneeded => leave(leaving, RetireReason::Surplus),
         Event::Needed => match leaving {
@@ -114,6 +114,7 @@ fn idle_reading(
     leaving: Option<&Leaving>,
     reading: RegistrationReading,
     begun: Timestamp,
+    now: Timestamp,
 ) -> Change {
     match (reading, leaving) {
         (RegistrationReading::Present { busy: true, .. }, _) => {
@@ -131,20 +132,21 @@ fn idle_reading(
             Some(Leaving { reason: RetireReason::Offline | RetireReason::RegistrationGone, .. }),
         ) => stay(),
         (RegistrationReading::Present { online: false, busy: false }, None) => {
-            not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun)
+            not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun, now)
         }
         (RegistrationReading::Absent, None) => {
-            not_busy(runner, &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None }, begun)
+            not_busy(runner, &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None }, begun, now)
         }
         (RegistrationReading::Present { busy: false, .. } | RegistrationReading::Absent, Some(leaving)) => {
-            not_busy(runner, leaving, begun)
+            not_busy(runner, leaving, begun, now)
         }
     }
 }
 
 /// Counts a complete reading that called the runner not busy: the first counts no earlier than 2 min after
-/// it came online, the second at least 60 s after the first.
-fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp) -> Change {
+/// it came online, the second at least 60 s after the first. What GitHub said, it said at some time between
+/// the begin and the end of a reading, so the gap is from the first one's end to the second one's begin.
+fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp, now: Timestamp) -> Change {
     let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
     let not_busy_at = match leaving.not_busy_at {
         Some(first) if begun >= later(first, Limits::READING_GAP) => {
@@ -154,7 +156,7 @@ fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp) -> Change {
         None if begun >= settled && is_on(Flaw::RetireOnOneReading) => {
             return Change::retire(leaving.reason.clone(), RetireStep::Deregister);
         }
-        None => (begun >= settled).then_some(begun),
+        None => (begun >= settled).then_some(now),
     };
     Change::State(RunnerState::Idle {
         leaving: Some(Leaving { reason: leaving.reason.clone(), not_busy_at }),
