@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Manager;
 use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
+use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, relies_on_the_store, step, wake};
 use crate::policy::placement::learn;
 use crate::queue::{ClaimToken, NewTask, Priority, Task};
@@ -170,7 +171,10 @@ impl Manager {
     }
 
     /// Writes, and asks again under the same operation where the answer was lost.
-    pub(super) async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+    pub(super) async fn apply(&self, mut write: Write) -> Result<Applied, StoreError> {
+        if is_on(Flaw::AckBeforeActing) {
+            write.claim = None;
+        }
         match self.store().apply(write.clone()).await {
             Err(StoreError::Unclear(..)) => self.store().apply(write).await,
             answer => answer,

@@ -16,6 +16,7 @@ use crate::domain::{
     CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, Runner, RunnerName,
     RunnerState, Scope, Secret, later,
 };
+use crate::flaws::{Flaw, is_on};
 use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
 use crate::policy::placement::Availability;
@@ -182,7 +183,7 @@ impl Manager {
             let detail = format!("group {} has this placement no more", runner.group);
             return self.create_failed(claim, runner, InstanceFailure::Other, &detail, Retry::Backoff).await;
         };
-        let spec = InstanceSpec {
+        let mut spec = InstanceSpec {
             runner: runner.name.clone(),
             group: runner.group.clone(),
             owner: self.parts().owner.clone(),
@@ -197,6 +198,13 @@ impl Manager {
             Err(_) => BackendErrorKind::Unclear.as_str(),
         };
         self.inner.statistics.count(|counters| *counters.creates.entry(word).or_default() += 1);
+        let answer = match answer {
+            Ok(Err(error)) if error.kind == BackendErrorKind::Unclear && is_on(Flaw::FallOverWhenUnclear) => {
+                spec.placement = group.record.value.spec.placements.last().unwrap_or(placement).clone();
+                Ok(backend.create(&spec).await)
+            }
+            answer => answer,
+        };
         match answer {
             Ok(Ok(instance)) => self.created(claim, runner, backend, instance).await,
             Ok(Err(error)) if error.kind != BackendErrorKind::Unclear => {

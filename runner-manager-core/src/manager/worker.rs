@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use super::Manager;
 use crate::clock::timeout;
 use crate::domain::later;
+use crate::flaws::{Flaw, is_on};
 use crate::queue::{Claim, Lane, NewTask, Task};
 use crate::retry::{Backoff, Retry};
 use crate::store::StoreError;
@@ -199,6 +200,9 @@ impl Manager {
     /// Works on one task under its lease, and says to the queue how it went.
     async fn work(&self, claim: Claim, abandon: &CancellationToken) {
         let kind = claim.task.kind();
+        if is_on(Flaw::AckBeforeActing) {
+            self.report(&claim, "done", self.queue().ack(&claim.token).await);
+        }
         let outcome = tokio::select! {
             biased;
             outcome = std::panic::AssertUnwindSafe(self.perform(&claim)).catch_unwind() => Some(outcome),
@@ -228,7 +232,11 @@ impl Manager {
     }
 
     async fn failed(&self, claim: &Claim, error: &TaskError) {
-        let now = self.parts().clock.now();
+        // By the store's time: this process' own may be minutes ahead, and what is put back waits that long.
+        let Ok(now) = self.now().await else {
+            tracing::warn!(task = %claim.task, %error, "task failed, and so does the store: its lease runs out");
+            return self.count(claim.task.kind(), "lost");
+        };
         let pause = match error {
             TaskError::Store(StoreError::LostClaim) => return self.count(claim.task.kind(), "lost"),
             TaskError::Store(StoreError::Corrupt(..)) => {
@@ -238,14 +246,13 @@ impl Manager {
             }
             TaskError::Store(StoreError::Untrusted) => {
                 tracing::info!(task = %claim.task, "task waits until the store is relied on again");
-                let at = later(self.now().await.unwrap_or(now), UNTRUSTED_PAUSE);
+                let at = later(now, UNTRUSTED_PAUSE);
                 return self.report(claim, "later", self.again(claim, at).await);
             }
             // Queued anew rather than put back, so that whatever happens meanwhile can bring it forward.
             TaskError::Outside { retry: Retry::After(pause), .. } => {
                 tracing::debug!(task = %claim.task, ?pause, %error, "task has to wait");
-                let at =
-                    later(self.now().await.unwrap_or(now), *pause + TASK_BACKOFF.pause(1, self.entropy()));
+                let at = later(now, *pause + TASK_BACKOFF.pause(1, self.entropy()));
                 return self.report(claim, "failed", self.again(claim, at).await);
             }
             TaskError::Outside { .. } | TaskError::Store(_) => {
@@ -253,7 +260,6 @@ impl Manager {
             }
         };
         tracing::warn!(task = %claim.task, attempt = claim.attempt, ?pause, %error, "task failed");
-        let now = self.now().await.unwrap_or(now);
         let answer = self.queue().retry(&claim.token, later(now, pause), &error.to_string()).await;
         self.report(claim, "failed", answer);
     }

@@ -11,9 +11,10 @@ use super::super::worker::{TaskError, Work};
 use super::{Records, unchanged};
 use crate::backend::Backend;
 use crate::domain::{
-    BackendName, Instance, InstanceState, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner,
-    RunnerName, RunnerState, Source, later,
+    BackendName, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason,
+    RetireStep, Runner, RunnerName, RunnerState, Source, later,
 };
+use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
 use crate::policy::orphans::{InstanceVerdict, recordless_instance};
 use crate::queue::{ClaimToken, NewTask, Task};
@@ -73,6 +74,7 @@ impl Manager {
                 },
             }
         }
+        let before = if is_on(Flaw::ListBeforeReading) { after.clone() } else { before };
         let missing = missing_instances(&before, &after, &listing);
         condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
         // While the store is doubted nothing is condemned: its records may be older than the truth.
@@ -224,7 +226,10 @@ impl Manager {
         match condemned {
             Condemned::Missing(_) | Condemned::Double(_) if !self.begin_listing().await?.trusted => Ok(()),
             Condemned::Missing(record) => {
-                let reading = self.instance_reading(&record.value).await?;
+                let reading = match self.instance_reading(&record.value).await? {
+                    Event::Instance { begun, .. } if is_on(Flaw::ListBeforeReading) => gone(&record.value, begun),
+                    reading => reading,
+                };
                 self.feed_if_new(claim, &record, &reading).await
             }
             Condemned::Instance(runner) => {
@@ -238,6 +243,12 @@ impl Manager {
             }
         }
     }
+}
+
+/// What the listing alone would say of an instance that it lacks.
+fn gone(runner: &Runner, begun: Timestamp) -> Event {
+    let id = runner.instance.clone().unwrap_or_else(|| InstanceId::new(""));
+    Event::Instance { reading: InstanceReading::Present { id, state: InstanceState::Gone }, begun }
 }
 
 const fn has_ended(instance: &Instance) -> bool {

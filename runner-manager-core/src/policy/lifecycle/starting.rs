@@ -6,6 +6,7 @@ use super::{Change, Event, InstanceReading, RegistrationReading};
 use crate::domain::{
     CreateStep, InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
+use crate::flaws::{Flaw, is_on};
 
 /// Nothing has been made, so it can go at once.
 pub(super) fn requested(event: &Event) -> Change {
@@ -60,6 +61,7 @@ pub(super) fn creating(
         Event::CreateFailed { kind, detail, .. } => {
             Change::End(RetireReason::CreateFailed { kind: *kind, detail: detail.clone() })
         }
+        Event::CreateUnclear if is_on(Flaw::FreeTheSlotOnTimeOut) => Change::End(RetireReason::NeverCreated),
         Event::CreateUnclear => match create {
             CreateStep::Asked { at, unclear_since: None } => Change::State(RunnerState::Creating {
                 create: CreateStep::Asked { at, unclear_since: Some(now) },
