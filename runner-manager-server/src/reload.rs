@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use runner_manager_core::config::{self, Configuration, GitHubCredentials, LoadError, Webhooks};
-use runner_manager_core::domain::BackendName;
+use runner_manager_core::config::{
+    self, Configuration, GitHubCredentials, LoadError, StoreSettings, Webhooks,
+};
+use runner_manager_core::domain::{BackendName, Secret};
 use runner_manager_core::manager::Manager;
 use tokio_util::sync::CancellationToken;
 
@@ -85,12 +87,14 @@ fn changed(before: &Configuration, after: &Configuration) -> Vec<&'static str> {
         ("name", before.name != after.name),
         ("secret_key", before.secret_key.expose() != after.secret_key.expose()),
         ("server", server(before) != server(after)),
-        ("store", before.store != after.store),
+        ("store", store(before) != store(after)),
         ("github", github(before) != github(after)),
         ("backends", before.backends != after.backends),
         ("balance", before.balance != after.balance),
         ("sweep_interval", before.sweep_interval != after.sweep_interval),
         ("recover_interval", before.recover_interval != after.recover_interval),
+        ("lease", before.lease != after.lease),
+        ("call_timeout", before.call_timeout != after.call_timeout),
     ];
     sections.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
 }
@@ -103,6 +107,14 @@ fn server(configuration: &Configuration) -> (String, Vec<&str>) {
         secrets.push(secret.expose());
     }
     (format!("{server:?}"), secrets)
+}
+
+fn store(configuration: &Configuration) -> (String, Option<&str>) {
+    let password = match &configuration.store {
+        StoreSettings::Redis(redis) => redis.password.as_ref().map(Secret::expose),
+        _ => None,
+    };
+    (format!("{:?}", configuration.store), password)
 }
 
 fn github(configuration: &Configuration) -> (String, &str) {

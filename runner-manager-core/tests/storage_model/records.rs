@@ -1,6 +1,6 @@
 //! The records that sequences write, each by a small number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -136,7 +136,7 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
 }
 
 pub(crate) fn deployment(revision: u64, now: Timestamp) -> Deployment {
-    let replica = Replica { configuration: Digest::new("digest"), seen_at: now };
+    let replica = Replica { configuration: Digest::new("digest"), seen_at: now, backends: BTreeSet::new() };
     let doubt = Doubt {
         incarnation: Incarnation::new("a life"),
         since: now,
