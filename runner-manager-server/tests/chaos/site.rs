@@ -226,7 +226,7 @@ fn behaviour() -> Value {
         "faults": [
             rule(0.02, json!("lost_reply")),
             rule(0.02, json!({"late": "2s"})),
-            rule(0.01, json!({"error": {"kind": "no_capacity"}})),
+            rule(0.01, json!({"error": {"kind": "NoCapacity"}})),
         ],
     })
 }
