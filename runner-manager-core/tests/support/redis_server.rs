@@ -166,7 +166,7 @@ fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut question = format!("*{}\r\n", words.len());
     for word in words {
-        question.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        question.extend(["$", &word.len().to_string(), "\r\n", word, "\r\n"]);
     }
     // Nothing follows the answer to QUIT, so all that comes is read.
     question.push_str("*1\r\n$4\r\nQUIT\r\n");

@@ -31,7 +31,7 @@ pub(super) async fn alive() -> Json<Health> {
 /// 200 where webhooks can be taken in (the store takes writes); 503 where not, with the names of what is in the way.
 pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let store = match timeout(state.clock(), STORE_WITHIN, state.manager().ready()).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(late) => Err(late.to_string()),
     };
