@@ -17,7 +17,8 @@ fn key(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
-/// The text of an error that says that data cannot be read; it names what and says what to do.
+/// Checks that data cannot be read, and that the error names what and says what to do.
+#[expect(clippy::needless_pass_by_value, reason = "an answer is looked at once")]
 fn corrupt<T: std::fmt::Debug>(answer: Result<T, StoreError>, names: &[&str]) {
     let Err(StoreError::Corrupt(text, _)) = &answer else { panic!("{answer:?}") };
     for name in names {

@@ -3,6 +3,7 @@
 //! Other crates take this file in by its path: it needs the standard library and `tempfile` alone.
 
 #![allow(dead_code, reason = "each test that takes this file in uses a part of it")]
+#![allow(clippy::print_stderr, reason = "a person is told that a test had nothing to do")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
