@@ -123,7 +123,7 @@ impl RedisExamination {
         match self.max_memory {
             Some(0) => remarks.push("no maxmemory: nothing but the machine bounds its memory".to_owned()),
             Some(bytes) => {
-                remarks.push(format!("maxmemory is {} MiB: beyond it nothing is written", bytes >> 20))
+                remarks.push(format!("maxmemory is {} MiB: beyond it nothing is written", bytes >> 20));
             }
             None => {}
         }
