@@ -57,7 +57,7 @@ async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow:
 }
 
 async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
-    let storage = connect::storage(&configuration.store, clock.clone())?;
+    let storage = connect::storage(&configuration.store, clock.clone()).await?;
     let registry = runner_manager_backends::registry();
     Ok(Parts {
         owner: configuration.owner.clone(),

@@ -29,6 +29,24 @@ pub(super) const SWEEP_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub and the backends are listed and compared with the records.",
 };
 
+/// How long connecting to Redis may take.
+pub(super) const CONNECT_TIMEOUT: DurationKey = DurationKey {
+    name: "connect_timeout",
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+    default: Some(Duration::from_secs(3)),
+    meaning: "`redis`: how long connecting may take, signing in included.",
+};
+
+/// How long an answer of Redis may take.
+pub(super) const RESPONSE_TIMEOUT: DurationKey = DurationKey {
+    name: "response_timeout",
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+    default: Some(Duration::from_secs(5)),
+    meaning: "`redis`: how long an answer may take.",
+};
+
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -99,11 +117,15 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
 
 /// Reads [`SWEEP_INTERVAL`].
 pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
-    let key = SWEEP_INTERVAL;
-    fields.or(key.name, key.default, |at| key.parse(at).map(Some))?
+    SWEEP_INTERVAL.read(fields)
 }
 
 impl DurationKey {
+    /// Reads a key that has a default.
+    pub(super) fn read(&self, fields: &Fields<'_>) -> Option<Duration> {
+        fields.or(self.name, self.default, |at| self.parse(at).map(Some))?
+    }
+
     fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
         let expected = "a duration such as 90s, 10m, 12h or 1h30m";
         let text = at.text_as(expected)?;

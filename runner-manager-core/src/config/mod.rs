@@ -27,6 +27,8 @@ mod environment;
 mod fault;
 mod groups;
 mod node;
+#[cfg(feature = "redis")]
+mod redis;
 mod schema;
 mod server;
 mod services;
@@ -155,8 +157,9 @@ fn document(
     let secret_key =
         fields.required("secret_key").and_then(|at| environment::secret(at, environment, MIN_SECRET_LENGTH));
     let server = fields.required("server").and_then(|at| server::read(at, environment));
-    let store =
-        fields.or("store", services::default_store(environment), |at| services::store(at, environment));
+    let store = fields.or("store", services::default_store(environment), |at| {
+        services::store(at, environment, name.as_ref())
+    });
     let github = fields.required("github").and_then(|at| services::github(at, environment));
     let (declared, backends) =
         fields.required("backends").and_then(|at| services::backends(at, registry)).unzip();

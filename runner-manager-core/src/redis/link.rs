@@ -17,7 +17,7 @@ use redis::{Cmd, Value};
 use super::connection::{AskError, Connection, Dialer, said};
 use super::open_error::RedisOpenError;
 use super::settings::RedisSettings;
-use super::{refusal, sentinel};
+use super::{examine, refusal, sentinel};
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::retry::Backoff;
@@ -126,6 +126,7 @@ impl Link {
             failures: Mutex::default(),
         }));
         link.connected().await?;
+        examine::check_version(&link).await?;
         Ok(link)
     }
 
@@ -154,6 +155,15 @@ impl Link {
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
         self.call(script, keys, args).await.map_err(|error| error.told(script, StoreError::Unavailable))
+    }
+
+    /// Whether scripts that write are taken now: writes a mark of no meaning to `key`, which goes by itself.
+    ///
+    /// # Errors
+    /// As those of [`run`](Self::run).
+    pub(super) async fn probe(&self, key: &str) -> Result<(), StoreError> {
+        let script = Script::new("probe", &["redis.call('SET', KEYS[1], '1', 'PX', 60000)"]);
+        self.run(&script, &[key], &[]).await.map(drop)
     }
 
     /// Waits until something is pushed to a list, and takes it; false when the time is over.
@@ -189,22 +199,25 @@ impl Link {
     }
 
     /// Asks something that only reads, of the server itself. A refusal is answered in its own words.
-    pub(super) async fn ask(&self, question: &Cmd) -> Result<Result<Value, String>, StoreError> {
-        let connection = self.connected().await.map_err(unavailable)?;
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(super) async fn ask(&self, question: &Cmd) -> Result<Result<Value, String>, RedisOpenError> {
+        let connection = self.connected().await?;
         match self.asked(&connection, question).await {
             Ok(answer) => Ok(Ok(answer)),
             Err(AskError::Refused(error)) => Ok(Err(said(&error))),
-            Err(AskError::Lost(reason, source)) => {
-                let text = format!("redis {}: {reason}", connection.address);
+            Err(AskError::Lost(reason, _)) => {
                 self.give_up(&connection).await;
-                Err(StoreError::Unavailable(text, source.map(Into::into)))
+                Err(RedisOpenError::Lost { server: connection.address.to_string(), reason })
             }
         }
     }
 
-    /// Where the server is that was last connected to.
+    /// Where the server is that scripts are sent to; none while there is no connection.
     pub(super) async fn address(&self) -> Option<String> {
-        self.0.shared.lock().await.as_ref().map(|connection| connection.address.to_string())
+        let shared = self.0.shared.lock().await;
+        shared.as_ref().filter(|connection| connection.is_open()).map(|open| open.address.to_string())
     }
 
     async fn call(&self, script: &Script, keys: &[&str], args: &[&[u8]]) -> Result<Value, CallError> {

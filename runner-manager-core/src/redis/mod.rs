@@ -15,6 +15,7 @@ mod args;
 mod budgets;
 mod connection;
 mod data;
+mod examine;
 mod link;
 mod open_error;
 mod queue;
@@ -24,10 +25,13 @@ mod scripts;
 mod sentinel;
 mod settings;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod wake;
 mod write;
 
+pub use examine::{RedisExamination, examine};
 pub use open_error::RedisOpenError;
 pub use settings::{RedisAddress, RedisServers, RedisSettings, RedisUrlError};
 pub use storage::RedisStorage;

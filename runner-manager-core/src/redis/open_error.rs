@@ -139,6 +139,14 @@ pub enum RedisOpenError {
         /// What it answered.
         answer: String,
     },
+    /// It did not answer a question.
+    #[error("redis {server}: a question was not answered ({reason}): see that it works, and its log")]
+    Lost {
+        /// Which server.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
     /// What is stored there cannot be used.
     #[error(transparent)]
     Data(StoreError),

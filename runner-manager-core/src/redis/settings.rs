@@ -128,7 +128,7 @@ impl RedisSettings {
     /// # Errors
     /// When the URL or the prefix cannot be used.
     pub fn new(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
-        let settings = Self::without_sign_in_check(url, prefix)?;
+        let settings = Self::with_password_elsewhere(url, prefix)?;
         if settings.user.is_some() && settings.password.is_none() {
             return Err(RedisUrlError::NoPassword);
         }
@@ -136,7 +136,7 @@ impl RedisSettings {
     }
 
     /// As [`new`](Self::new), for a URL whose password may stand elsewhere.
-    pub(crate) fn without_sign_in_check(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
+    pub(crate) fn with_password_elsewhere(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
         let url = url.trim();
         let scheme = SCHEMES
             .iter()

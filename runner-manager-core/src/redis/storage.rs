@@ -189,6 +189,10 @@ impl Store for RedisStorage {
         self.read(Args::of("now")).await?.time()
     }
 
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.data.link.probe(&self.data.key("probe")).await
+    }
+
     async fn deployment(&self) -> Result<DeploymentView, StoreError> {
         let mut reply = self.read(Args::of("deployment")).await?;
         let record = reply.bytes()?;

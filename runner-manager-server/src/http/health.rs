@@ -28,9 +28,9 @@ pub(super) async fn alive() -> Json<Health> {
     Json(Health { ok: true, checks: BTreeMap::new() })
 }
 
-/// 200 where webhooks can be taken in; 503 where not, with the names of what is in the way.
+/// 200 where webhooks can be taken in (the store takes writes); 503 where not, with the names of what is in the way.
 pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let store = match timeout(state.clock(), STORE_WITHIN, state.manager().groups()).await {
+    let store = match timeout(state.clock(), STORE_WITHIN, state.manager().ready()).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(late) => Err(late.to_string()),

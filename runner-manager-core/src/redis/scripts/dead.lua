@@ -5,7 +5,7 @@
 
 return answer(function()
   local reply = { 'ok' }
-  for _, key in ipairs(ask('ZREVRANGE', P .. 'dt', 0, number_arg() - 1)) do
+  for _, key in ipairs(newest(P .. 'dt', number_arg())) do
     reply[#reply + 1] = key
     reply[#reply + 1] = ask('HGET', P .. 'd', key) or refuse('index', P .. 'dt', key)
   end

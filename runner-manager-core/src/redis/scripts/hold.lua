@@ -17,6 +17,9 @@ local function bury(entry)
     stage('ZADD', P .. 'dt', int(NOW), key)
   end
   finish(entry, nil)
+  -- What is forgotten afterwards is checked with the rest: a refusal must not come when this is done.
+  expect('hash', P .. 'd')
+  expect('zset', P .. 'dt')
   commit_and_wake()
   local beyond = ask('ZCARD', P .. 'dt') - keep
   if beyond > 0 then

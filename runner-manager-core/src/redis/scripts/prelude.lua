@@ -46,6 +46,14 @@ local function ask(command, key, ...)
   return answer
 end
 
+-- The last members of a sorted set, the very last first, so many at most.
+local function newest(set, limit)
+  if limit == 0 then
+    return {}
+  end
+  return ask('ZREVRANGE', set, 0, int(limit - 1))
+end
+
 -- Writes wait here until everything was checked, because Redis takes nothing back.
 local staged, kinds = {}, {}
 local KIND = {
