@@ -194,7 +194,9 @@ impl GitHubError {
 /// - `lists_are_complete`: `runners` follows all pages; where one is missing it is an error.
 /// - `get_absent_is_none`, `find_absent_is_none`: what is not registered is `None`, not an error.
 /// - `groups_are_listed`: `runner_groups` has `Default`.
-/// - `queued_jobs_are_listed`, `a_job_is_told`, `an_absent_job_is_none`.
+/// - `open_jobs_are_listed`: the jobs that wait and those that run, whatever run they are part of, and none
+///   that has ended.
+/// - `a_job_is_told`, `an_absent_job_is_none`.
 /// - `a_delivery_is_logged_and_repeated`: a delivery stands in the log, and `redeliver` sends it again under
 ///   the same name.
 /// - `a_refusal_is_unknown`: 403, 429 and 5xx are errors of their kinds, never an empty answer.
@@ -311,16 +313,17 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// When any page could not be had.
     async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError>;
 
-    /// Lists the jobs of a repository that wait for a runner.
+    /// Lists the jobs of a repository that have not ended: those that wait, and those that a runner has.
     ///
     /// # Errors
     /// When any page could not be had.
-    async fn queued_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError>;
+    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError>;
 
-    /// Lists the repositories of a scope that the credentials can see.
+    /// Lists the repositories of a scope that the credentials can see, without those that are archived or
+    /// disabled: they have no jobs.
     ///
     /// # Errors
-    /// When any page could not be had.
+    /// When any page could not be had. `Invalid` for an enterprise: GitHub does not list its repositories.
     async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError>;
 
     /// Tells of one job; `None` where it does not exist.
@@ -347,6 +350,13 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// # Errors
     /// When GitHub could not be asked at all.
     async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError>;
+
+    /// The word for the account that GitHub counts the calls for a scope for: scopes whose calls are made with
+    /// the same credentials have the same. Default `github`, for all.
+    fn account(&self, scope: &Scope) -> String {
+        let _ = scope;
+        "github".to_owned()
+    }
 
     /// What GitHub last said of the calls that are left, for the credentials of a scope; `None` before the
     /// first answer.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use runner_manager_core::backend::{Backend, BackendRegistry, ConnectContext};
+use runner_manager_core::budget::Quota;
 use runner_manager_core::clock::Clock;
 use runner_manager_core::config::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 use runner_manager_core::domain::BackendName;
@@ -80,7 +81,8 @@ pub(crate) async fn backends(
     for (name, settings) in settings {
         let backend = backend(name, settings, registry, clock.clone()).await?;
         let concurrency = usize::from(settings.concurrency);
-        connected.insert(name.clone(), ConnectedBackend::new(backend, concurrency));
+        let quota = Quota { concurrent: None, rate: settings.rate };
+        connected.insert(name.clone(), ConnectedBackend { backend, concurrency, quota });
     }
     Ok(connected)
 }

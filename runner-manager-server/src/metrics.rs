@@ -19,7 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use runner_manager_core::domain::{Phase, Scope};
 use runner_manager_core::github::Budget;
-use runner_manager_core::manager::{GroupStatus, StatisticsSnapshot};
+use runner_manager_core::manager::{DeploymentStatus, GroupStatus, StatisticsSnapshot};
 use runner_manager_core::queue::QueueStatistics;
 
 use crate::http::AppState;
@@ -56,6 +56,7 @@ impl Metrics {
 /// What a scrape tells, read at one moment.
 #[derive(Debug)]
 struct Reading {
+    deployment: DeploymentStatus,
     groups: Vec<GroupStatus>,
     queue: QueueStatistics,
     statistics: StatisticsSnapshot,
@@ -84,6 +85,7 @@ async fn read(state: &AppState) -> Result<Reading, crate::http::Refusal> {
     };
     Ok(Reading {
         budgets: groups.iter().filter_map(budget).collect(),
+        deployment: state.manager().deployment().await?,
         groups,
         queue: state.manager().queue_statistics().await?,
         statistics: state.manager().statistics().snapshot(),
@@ -103,6 +105,7 @@ fn registry(metrics: &Metrics, reading: &Reading) -> Registry {
     let help = "How long webhooks took to be answered";
     registry.register_with_unit("webhook", help, Unit::Seconds, metrics.webhook_seconds.clone());
     counters(&mut registry, &reading.statistics);
+    deployment(&mut registry, &reading.deployment);
     groups(&mut registry, &reading.groups);
     queue(&mut registry, &reading.queue, reading.now);
     budgets(&mut registry, &reading.budgets);
@@ -130,6 +133,20 @@ fn counters(registry: &mut Registry, statistics: &StatisticsSnapshot) {
         "Instances found without a record and adopted",
         single(statistics.adopted),
     );
+}
+
+fn deployment(registry: &mut Registry, deployment: &DeploymentStatus) {
+    let single = |value: f64| gauge([(Vec::new(), value)]);
+    let flag = |set: bool| single(f64::from(u8::from(set)));
+    let help =
+        "1 where the store's word is relied on, 0 while all outside is listed after it was started anew";
+    registry.register("store_trusted", help, flag(deployment.trusted));
+    let help = "1 where the groups of this replica's file are not the deployment's";
+    registry.register("config_drift", help, flag(deployment.config_drift));
+    let help = "How often a configuration of groups was applied";
+    registry.register("config_revision", help, single(number(deployment.revision)));
+    let living = deployment.replicas.iter().filter(|replica| replica.lives).count();
+    registry.register("replicas", "Replicas that run", single(number(living as u64)));
 }
 
 fn groups(registry: &mut Registry, groups: &[GroupStatus]) {

@@ -2,13 +2,14 @@
 //!
 //! The order at the start: the configuration, the port, the storage, GitHub, the backends, the groups. What is
 //! wrong with one of them ends the start before anything was done. At the stop the port closes first, and the
-//! manager finishes or puts back what it holds.
+//! manager finishes or puts back what it holds. In between, SIGHUP has the groups read anew.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use runner_manager_core::budget::Quota;
 use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::config::{self, Configuration, Webhooks};
 use runner_manager_core::manager::{Manager, Parts, Settings};
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::auth::Access;
 use crate::http::{AppParts, AppState, router, server};
+use crate::reload::Reloads;
+use crate::signals::ReloadSignal;
 use crate::{connect, output};
 
 /// Serves until `stop` is cancelled.
@@ -25,12 +28,18 @@ use crate::{connect, output};
 /// # Errors
 /// When it cannot start.
 pub(crate) async fn run(file: &Path, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let reload = ReloadSignal::listen().context("cannot listen for SIGHUP")?;
     let configuration = config::load(file, &runner_manager_backends::registry())?;
-    serve(configuration, stop).await?;
+    serve(file, configuration, reload, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    file: &Path,
+    configuration: Configuration,
+    reload: ReloadSignal,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let listen = configuration.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -41,7 +50,10 @@ async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow:
     let parts = parts(&configuration, clock.clone()).await?;
     let github = parts.github.clone();
     let manager = Manager::new(parts);
-    manager.configure(configuration.groups).await.context("the groups cannot be written to the store")?;
+    manager
+        .configure(configuration.groups.clone())
+        .await
+        .context("the groups cannot be written to the store")?;
     let state = AppState::new(AppParts {
         manager: manager.clone(),
         github,
@@ -52,7 +64,12 @@ async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow:
     });
     tracing::info!(%address, deployment = %configuration.name, version = env!("CARGO_PKG_VERSION"), "listening");
     output::line(&format!("listening on http://{address}"))?;
-    tokio::join!(server::serve(listener, router(state), clock, stop.clone()), manager.run(stop));
+    let reloads = Reloads { file, started_with: configuration, manager: &manager };
+    tokio::join!(
+        server::serve(listener, router(state), clock, stop.clone()),
+        reloads.serve(reload, &stop),
+        manager.run(stop.clone())
+    );
     Ok(())
 }
 
@@ -69,6 +86,11 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
         settings: Settings {
             balance: configuration.balance,
             sweep_interval: configuration.sweep_interval,
+            lease: configuration.lease,
+            call_timeout: configuration.call_timeout,
+            heartbeat: configuration.lease / 18,
+            recover_interval: configuration.recover_interval,
+            github_quota: Quota { concurrent: Some(configuration.github.concurrency.into()), rate: None },
             ..Settings::default()
         },
     })

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
-use runner_manager_core::manager::{GroupStatus, JobStatus, Manager};
+use runner_manager_core::manager::{DeploymentStatus, GroupStatus, JobStatus, Manager, ReplicaStatus};
+use runner_manager_core::policy::doubt::Progress;
 use runner_manager_core::policy::placement::Health;
 use runner_manager_core::queue::{LaneStatistics, QueueStatistics};
 use runner_manager_core::store::{Draining, GroupCounts, StoreError};
@@ -179,6 +180,105 @@ pub(crate) struct Lane {
     pub(crate) claimed: u64,
     /// When the oldest task that is due became due.
     pub(crate) oldest_due: Option<Timestamp>,
+}
+
+/// What the replicas share.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Deployment {
+    /// The replica that answers.
+    pub(crate) replica: String,
+    /// Which groups are configured: a fingerprint; null before anything was.
+    pub(crate) configuration: Option<String>,
+    /// How often a configuration was applied.
+    pub(crate) revision: u64,
+    /// Whether the replica that answers has another configuration than the deployment.
+    pub(crate) config_drift: bool,
+    /// Whether the store's word is relied on.
+    pub(crate) store_trusted: bool,
+    /// How far the listings have come where it is not; null where it is.
+    pub(crate) doubt: Option<Doubt>,
+    /// The replicas that were heard of in the last minutes.
+    pub(crate) replicas: Vec<Replica>,
+}
+
+/// The store was started anew: nothing is made or taken away on its word until all outside was listed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Doubt {
+    /// When that was found.
+    pub(crate) since: Timestamp,
+    /// How many listings were taken in.
+    pub(crate) taken_in: usize,
+    /// How many are needed.
+    pub(crate) required: usize,
+    /// What has yet to be listed, in words.
+    pub(crate) missing: Vec<String>,
+}
+
+/// A replica: one manager process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Replica {
+    /// Its name: another one with every start.
+    pub(crate) id: String,
+    /// The fingerprint of the groups in its own file.
+    pub(crate) configuration: String,
+    /// Whether these are not the deployment's.
+    pub(crate) config_drift: bool,
+    /// When it last said that it runs.
+    pub(crate) seen_at: Timestamp,
+    /// Whether that is so lately that it is taken to run.
+    pub(crate) lives: bool,
+    /// The backends that it can reach.
+    pub(crate) backends: Vec<String>,
+}
+
+impl From<DeploymentStatus> for Deployment {
+    fn from(status: DeploymentStatus) -> Self {
+        let replica = |replica: ReplicaStatus| Replica {
+            id: replica.id.to_string(),
+            configuration: replica.configuration.to_string(),
+            config_drift: replica.config_drift,
+            seen_at: replica.seen_at,
+            lives: replica.lives,
+            backends: replica.backends.iter().map(ToString::to_string).collect(),
+        };
+        let doubt = |progress: Progress| Doubt {
+            since: progress.since,
+            taken_in: progress.taken_in(),
+            required: progress.required,
+            missing: progress.missing.iter().map(ToString::to_string).collect(),
+        };
+        Self {
+            replica: status.replica.to_string(),
+            configuration: status.configuration.map(|digest| digest.to_string()),
+            revision: status.revision,
+            config_drift: status.config_drift,
+            store_trusted: status.trusted,
+            doubt: status.doubt.map(doubt),
+            replicas: status.replicas.into_iter().map(replica).collect(),
+        }
+    }
+}
+
+impl Deployment {
+    /// What people should know about it, though all goes on.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let untrusted = (!self.store_trusted).then(|| {
+            let progress = self.doubt.as_ref().map_or_else(String::new, |doubt| {
+                let Doubt { since, taken_in, required, .. } = doubt;
+                format!(": {taken_in} of {required} listings taken in since {since:.0}")
+            });
+            format!("the store was started anew, nothing is made or taken away on its word{progress}")
+        });
+        let drift = self.config_drift.then(|| {
+            "configuration drift: the groups of this replica's file are not the deployment's".to_owned()
+        });
+        let drifting =
+            |replica: &&Replica| replica.lives && replica.config_drift && replica.id != self.replica;
+        let others = self.replicas.iter().filter(drifting).count();
+        let others =
+            (others > 0).then(|| format!("configuration drift: {others} other replicas have other groups"));
+        [untrusted, drift, others].into_iter().flatten().collect()
+    }
 }
 
 impl From<&GroupStatus> for Group {

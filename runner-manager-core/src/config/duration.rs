@@ -29,6 +29,24 @@ pub(super) const SWEEP_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub and the backends are listed and compared with the records.",
 };
 
+/// How long a task is held without a sign of life.
+pub(super) const LEASE: DurationKey = DurationKey {
+    name: "lease",
+    least: Duration::from_secs(3),
+    most: Duration::from_mins(15),
+    default: Some(Duration::from_secs(90)),
+    meaning: "How long a replica that gives no sign of life holds what it works on, before another one goes on with it.",
+};
+
+/// How long a call may take.
+pub(super) const CALL_TIMEOUT: DurationKey = DurationKey {
+    name: "call_timeout",
+    least: Duration::from_secs(1),
+    most: Duration::from_mins(7),
+    default: Some(Duration::from_secs(40)),
+    meaning: "How long one call to GitHub or to a backend may take. Less than half of `lease`.",
+};
+
 /// How long connecting to Redis may take.
 pub(super) const CONNECT_TIMEOUT: DurationKey = DurationKey {
     name: "connect_timeout",
@@ -45,6 +63,24 @@ pub(super) const RESPONSE_TIMEOUT: DurationKey = DurationKey {
     most: Duration::from_secs(30),
     default: Some(Duration::from_secs(5)),
     meaning: "`redis`: how long an answer may take.",
+};
+
+/// How often GitHub is asked for the jobs that no webhook told of.
+pub(super) const RECOVER_INTERVAL: DurationKey = DurationKey {
+    name: "recover_interval",
+    least: Duration::from_secs(30),
+    most: Duration::from_hours(1),
+    default: Some(Duration::from_mins(5)),
+    meaning: "How often GitHub is asked which jobs wait and run, for those that no webhook told of.",
+};
+
+/// The period of a rate of calls.
+pub(super) const RATE_PERIOD: DurationKey = DurationKey {
+    name: "per",
+    least: Duration::from_secs(1),
+    most: Duration::from_hours(1),
+    default: None,
+    meaning: "In any period of this length.",
 };
 
 const WEEK: Duration = Duration::from_hours(7 * 24);
@@ -115,9 +151,20 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
     })
 }
 
-/// Reads [`SWEEP_INTERVAL`].
-pub(super) fn sweep_interval(fields: &Fields<'_>) -> Option<Duration> {
-    SWEEP_INTERVAL.read(fields)
+/// Reads [`LEASE`] and [`CALL_TIMEOUT`], which have to fit.
+pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, Duration)> {
+    let (lease, call_timeout) = (LEASE.read(fields), CALL_TIMEOUT.read(fields));
+    let (lease, call_timeout) = (lease?, call_timeout?);
+    if call_timeout * 2 < lease {
+        return Some((lease, call_timeout));
+    }
+    let (shown, most) = (friendly(call_timeout), friendly(lease / 2));
+    if let Some(at) = fields.optional(CALL_TIMEOUT.name).or_else(|| fields.optional(LEASE.name)) {
+        at.fault(format!(
+            "a call_timeout of {shown} outlives the lease: it must be less than half of it, {most}"
+        ));
+    }
+    None
 }
 
 impl DurationKey {
@@ -126,7 +173,7 @@ impl DurationKey {
         fields.or(self.name, self.default, |at| self.parse(at).map(Some))?
     }
 
-    fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
+    pub(super) fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
         let expected = "a duration such as 90s, 10m, 12h or 1h30m";
         let text = at.text_as(expected)?;
         let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {

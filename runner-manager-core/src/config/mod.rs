@@ -54,7 +54,7 @@ pub use self::server::{ApiToken, Role, Server, Webhooks};
 pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError};
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 12] = [
     "name",
     "secret_key",
     "server",
@@ -64,6 +64,9 @@ const KEYS: [&str; 9] = [
     "runner_groups",
     "balance",
     "sweep_interval",
+    "recover_interval",
+    "lease",
+    "call_timeout",
 ];
 const BALANCES: [(&str, Balance); 2] = [("pack", Balance::Pack), ("spread", Balance::Spread)];
 /// The least length of the secrets that a user makes up, in characters: 128 bits in the densest usual
@@ -93,6 +96,12 @@ pub struct Configuration {
     pub balance: Balance,
     /// How often GitHub and the backends are listed and compared with the records. Default 5 min.
     pub sweep_interval: Duration,
+    /// How often GitHub is asked which jobs wait and run, for those that no webhook told of. Default 5 min.
+    pub recover_interval: Duration,
+    /// How long a replica that gives no sign of life holds what it works on. Default 90 s.
+    pub lease: Duration,
+    /// How long one call to GitHub or to a backend may take. Default 40 s.
+    pub call_timeout: Duration,
 }
 
 /// Why a configuration file cannot be used.
@@ -166,8 +175,10 @@ fn document(
     let groups =
         fields.required("runner_groups").and_then(|at| groups::read(at, name.as_ref(), declared.as_ref()));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
-    let sweep_interval = duration::sweep_interval(&fields);
-    let (name, secret_key) = (name?, secret_key?);
+    let sweep_interval = duration::SWEEP_INTERVAL.read(&fields);
+    let recover_interval = duration::RECOVER_INTERVAL.read(&fields);
+    let timing = duration::lease_and_call_timeout(&fields);
+    let (name, secret_key, (lease, call_timeout)) = (name?, secret_key?, timing?);
     Some(Configuration {
         owner: Owner::new(name.clone(), &secret_key),
         name,
@@ -179,5 +190,8 @@ fn document(
         groups: groups?,
         balance: balance?,
         sweep_interval: sweep_interval?,
+        recover_interval: recover_interval?,
+        lease,
+        call_timeout,
     })
 }

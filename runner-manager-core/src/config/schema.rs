@@ -5,12 +5,16 @@
 
 use serde_json::{Map, Value, json};
 
-use super::duration::{CONNECT_TIMEOUT, DurationKey, RESPONSE_TIMEOUT, SWEEP_INTERVAL, friendly, limit_keys};
+use super::duration::{
+    CALL_TIMEOUT, CONNECT_TIMEOUT, DurationKey, LEASE, RATE_PERIOD, RECOVER_INTERVAL, RESPONSE_TIMEOUT,
+    SWEEP_INTERVAL, friendly, limit_keys,
+};
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
 use super::server::ROLES;
 use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
-use super::{BALANCES, BackendSettings, MIN_SECRET_LENGTH, Server};
+use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server};
 use crate::backend::BackendRegistry;
+use crate::budget::Rate;
 use crate::domain::{BackendName, Bounds, DeploymentName, GroupName, Label};
 
 const NAME_PATTERN: &str = "^[a-z]([a-z0-9-]*[a-z0-9])?$";
@@ -60,6 +64,9 @@ pub fn schema(registry: &BackendRegistry) -> Value {
                 ),
             ),
             ("sweep_interval", duration(&SWEEP_INTERVAL)),
+            ("recover_interval", duration(&RECOVER_INTERVAL)),
+            ("lease", duration(&LEASE)),
+            ("call_timeout", duration(&CALL_TIMEOUT)),
         ],
     );
     root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
@@ -218,6 +225,14 @@ fn github() -> Value {
             ),
             ("app", app),
             ("token", secret("The personal access token to act with.")),
+            (
+                "concurrency",
+                concurrency(
+                    "How many calls with these credentials may be under way at once, over all replicas. GitHub \
+                     allows 100, whoever makes them.",
+                    GitHubSettings::DEFAULT_CONCURRENCY,
+                ),
+            ),
         ],
     );
     github["oneOf"] = json!([{"required": ["app"]}, {"required": ["token"]}]);
@@ -226,13 +241,9 @@ fn github() -> Value {
 
 fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value {
     let common = || {
-        with_default(
-            json!({
-                "description": "How many calls may be under way at once.",
-                "type": "integer",
-                "minimum": 1,
-                "maximum": MAX_CONCURRENCY,
-            }),
+        concurrency(
+            "How many of its runners are worked on at once, over all replicas, and so how many calls may be under \
+             way.",
             BackendSettings::DEFAULT_CONCURRENCY,
         )
     };
@@ -241,6 +252,7 @@ fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value 
         let mut part = embed(kind.backend_schema().into(), &format!("{word}-backend"), defs);
         add(&mut part, "kind", json!({"description": "What hosts the instances.", "const": word}), true);
         add(&mut part, "concurrency", common(), false);
+        add(&mut part, "rate", rate(), false);
         part
     });
     json!({
@@ -249,6 +261,24 @@ fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value 
         "propertyNames": {"pattern": NAME_PATTERN, "maxLength": BackendName::MAX_LENGTH},
         "additionalProperties": any_of(&kinds.collect::<Vec<_>>()),
     })
+}
+
+fn concurrency(description: &str, default: u16) -> Value {
+    let whole = json!({
+        "description": description, "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY,
+    });
+    with_default(whole, default)
+}
+
+fn rate() -> Value {
+    let calls = json!({
+        "description": "How many calls.", "type": "integer", "minimum": 1, "maximum": Rate::MOST_CALLS,
+    });
+    object(
+        "How many calls may be begun in a period, over all replicas. Without it, as many as come.",
+        &["calls", "per"],
+        vec![("calls", calls), ("per", duration(&RATE_PERIOD))],
+    )
 }
 
 fn placement(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value {

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Fields, hint};
+use super::duration::RATE_PERIOD;
 use super::environment::{Environment, secret};
 use super::url::BaseUrl;
 use crate::backend::{BackendKind, BackendRegistry};
+use crate::budget::Rate;
 use crate::domain::{BackendName, DeploymentName, Secret};
 #[cfg(feature = "redis")]
 use crate::redis::RedisSettings;
 
-pub(super) const GITHUB_KEYS: [&str; 3] = ["api_url", "app", "token"];
+pub(super) const GITHUB_KEYS: [&str; 4] = ["api_url", "app", "token", "concurrency"];
 pub(super) const APP_KEYS: [&str; 3] = ["id", "private_key", "installation"];
 pub(super) const EMBEDDED_KEYS: [&str; 2] = ["kind", "path"];
 /// The keys of a Redis store.
@@ -23,11 +25,12 @@ pub(super) const REDIS_KEYS: [&str; 8] =
 /// The kinds of stores, whether or not this program was built with them.
 pub(super) const STORES: [&str; 2] = ["embedded", "redis"];
 /// The keys of a backend that are ours, not its kind's.
-pub(super) const BACKEND_KEYS: [&str; 2] = ["kind", "concurrency"];
+pub(super) const BACKEND_KEYS: [&str; 3] = ["kind", "concurrency", "rate"];
+pub(super) const RATE_KEYS: [&str; 2] = ["calls", "per"];
 /// Where the embedded store keeps its file by default, beside the configuration.
 pub(super) const DEFAULT_STORE_PATH: &str = "runner-manager.redb";
 pub(super) const DEFAULT_API_URL: &str = "https://api.github.com";
-/// The most calls under way at one backend.
+/// The most calls under way at one backend, and at GitHub.
 pub(super) const MAX_CONCURRENCY: u16 = 1024;
 
 /// Where state lives.
@@ -51,6 +54,15 @@ pub struct GitHubSettings {
     pub api_url: BaseUrl,
     /// As whom.
     pub credentials: GitHubCredentials,
+    /// How many calls with these credentials may be under way at once, over all replicas. Default
+    /// [`GitHubSettings::DEFAULT_CONCURRENCY`].
+    pub concurrency: u16,
+}
+
+impl GitHubSettings {
+    /// How many calls may be under way at once, unless the user says otherwise: GitHub allows 100, and others
+    /// may work with the same credentials.
+    pub const DEFAULT_CONCURRENCY: u16 = 60;
 }
 
 /// As whom the manager talks to GitHub.
@@ -74,8 +86,11 @@ pub enum GitHubCredentials {
 pub struct BackendSettings {
     /// The word of its kind, which the registry knows.
     pub kind: String,
-    /// How many calls may be under way at once. Default [`BackendSettings::DEFAULT_CONCURRENCY`].
+    /// How many of its runners are worked on at once, over all replicas, and so how many calls may be under
+    /// way. Default [`BackendSettings::DEFAULT_CONCURRENCY`].
     pub concurrency: u16,
+    /// How many calls may be begun in a period, over all replicas. Default none: as many as come.
+    pub rate: Option<Rate>,
     /// The settings in the kind's own form, checked by it. May have secrets in it.
     pub settings: serde_json::Value,
 }
@@ -90,6 +105,7 @@ impl fmt::Debug for BackendSettings {
         f.debug_struct("BackendSettings")
             .field("kind", &self.kind)
             .field("concurrency", &self.concurrency)
+            .field("rate", &self.rate)
             .finish_non_exhaustive()
     }
 }
@@ -148,7 +164,9 @@ pub(super) fn github(at: &Cursor<'_>, environment: &dyn Environment) -> Option<G
             None
         }
     };
-    Some(GitHubSettings { api_url: api_url?, credentials: credentials? })
+    let concurrency =
+        fields.or("concurrency", GitHubSettings::DEFAULT_CONCURRENCY, |at| at.whole(1..=MAX_CONCURRENCY));
+    Some(GitHubSettings { api_url: api_url?, credentials: credentials?, concurrency: concurrency? })
 }
 
 fn app(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubCredentials> {
@@ -203,15 +221,24 @@ fn backend<'r>(
     let Some(fields) = at.fields() else { return (None, None) };
     let bounds = 1..=MAX_CONCURRENCY;
     let concurrency = fields.or("concurrency", BackendSettings::DEFAULT_CONCURRENCY, |at| at.whole(bounds));
+    let rate = fields.or("rate", None, |at| rate(at).map(Some));
     let Some(kind) = kind(&fields, registry) else { return (None, None) };
     let settings = at.settings(&BACKEND_KEYS);
     let checked = kind.check(&settings).map_err(|faults| at.tell(faults)).ok();
-    let read = checked.zip(concurrency).map(|((), concurrency)| BackendSettings {
+    let read = checked.zip(concurrency.zip(rate)).map(|((), (concurrency, rate))| BackendSettings {
         kind: kind.kind().to_owned(),
         concurrency,
+        rate,
         settings,
     });
     (Some(kind), read)
+}
+
+fn rate(at: &Cursor<'_>) -> Option<Rate> {
+    let fields = at.known_fields(&RATE_KEYS)?;
+    let calls = fields.required("calls").and_then(|at| at.whole(1..=Rate::MOST_CALLS));
+    let per = fields.required("per").and_then(|at| RATE_PERIOD.parse(at));
+    Some(Rate { calls: calls?, per: per? })
 }
 
 fn kind<'r>(fields: &Fields<'_>, registry: &'r BackendRegistry) -> Option<&'r Arc<dyn BackendKind>> {

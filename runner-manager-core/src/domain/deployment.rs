@@ -2,11 +2,13 @@
 //! word may be relied on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::{BackendName, Digest, Incarnation, ReplicaId, Scope};
+use super::{BackendName, Digest, Incarnation, ReplicaId, RunnerGroup, Scope};
 
 /// The record that all replicas of a deployment share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,13 @@ impl Deployment {
             doubt: None,
         }
     }
+
+    /// The fingerprint of a configuration of groups, in their order.
+    pub fn fingerprint(groups: &[RunnerGroup]) -> Digest {
+        // The maps of a group are sorted, so equal groups give equal text.
+        let text = serde_json::to_vec(groups).expect("a group is plain data, which always serializes");
+        Digest::new(hex::encode(Sha256::digest(&text)))
+    }
 }
 
 impl Default for Deployment {
@@ -52,6 +61,9 @@ pub struct Replica {
     pub configuration: Digest,
     /// When it last said that it runs, by the store's time.
     pub seen_at: Timestamp,
+    /// The backends that it can reach.
+    #[serde(default)]
+    pub backends: BTreeSet<BackendName>,
 }
 
 /// The store was started anew, emptied, or taken over by a copy: what it last acknowledged may be lost.
@@ -78,4 +90,14 @@ pub enum Source {
     Runners(Scope),
     /// The jobs of a scope that wait or run.
     Jobs(Scope),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instances(backend) => write!(f, "instances of backend {backend}"),
+            Self::Runners(scope) => write!(f, "runners of {scope}"),
+            Self::Jobs(scope) => write!(f, "jobs of {scope}"),
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub enum CreateStep {
 pub struct Leaving {
     /// Why it is to go.
     pub reason: RetireReason,
-    /// When the first of two readings in a row that called it not busy was begun.
+    /// When the first of two readings in a row that called it not busy was over.
     pub not_busy_at: Option<Timestamp>,
 }
 

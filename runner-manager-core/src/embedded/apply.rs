@@ -12,6 +12,7 @@ use super::schema::{
 use super::step::Step;
 use super::tables::load;
 use crate::domain::{Deployment, EndedRunner, GroupName, Incarnation, Runner, RunnerName, WorkflowJob};
+use crate::flaws::{Flaw, is_on};
 use crate::store::{
     Applied, Change, Expected, GroupCounts, GroupRecord, Retention, StoreError, Version, Write,
 };
@@ -22,7 +23,7 @@ pub(super) fn apply(step: &mut Step<'_>, retention: &Retention, write: Write) ->
     if let Some(answered) = load::<Answered>(step, Table::Operations, operation.as_bytes())? {
         return Ok(Applied { versions: answered.versions, repeated: true });
     }
-    if let Some(token) = &write.claim {
+    if let Some(token) = write.claim.as_ref().filter(|_| !is_on(Flaw::CompareVersionsOnly)) {
         queue::held(step, token)?;
     }
     if write.on_trust {
@@ -186,7 +187,7 @@ impl Plan {
             Some(_) | None => return Err(StoreError::Closed { group }),
         };
         let alive = self.counts(step, &group)?.alive();
-        if alive >= max {
+        if alive >= max && !is_on(Flaw::CountThenCreate) {
             return Err(StoreError::AtMax { group, alive, max });
         }
         self.new_runner(step, runner)

@@ -31,6 +31,13 @@ impl Memory {
             self.0[table.place()].insert(key.to_vec(), value.clone());
         }
     }
+
+    /// Whether some bytes stand in any key or value.
+    #[cfg(feature = "testing")]
+    pub(super) fn contains(&self, bytes: &[u8]) -> bool {
+        let stands_in = |text: &Vec<u8>| text.windows(bytes.len()).any(|part| part == bytes);
+        self.0.iter().flatten().any(|(key, value)| stands_in(key) || stands_in(value))
+    }
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {

@@ -117,6 +117,14 @@ impl EmbeddedStorage {
 #[derive(Debug, Clone)]
 pub struct Snapshot(Memory);
 
+#[cfg(feature = "testing")]
+impl Snapshot {
+    /// Whether some bytes stand in any record, in clear.
+    pub fn contains(&self, bytes: &[u8]) -> bool {
+        self.0.contains(bytes)
+    }
+}
+
 #[async_trait]
 impl Store for EmbeddedStorage {
     async fn now(&self) -> Result<Timestamp, StoreError> {

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::Manager;
 use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
-use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, step, wake};
+use crate::flaws::{Flaw, is_on};
+use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, relies_on_the_store, step, wake};
 use crate::policy::placement::learn;
 use crate::queue::{ClaimToken, NewTask, Priority, Task};
 use crate::store::{Applied, Change, Expected, StoreError, Versioned, Write};
@@ -27,6 +28,8 @@ pub(super) enum Fed {
 pub(super) struct Consequences {
     pub(super) changes: Vec<Change>,
     pub(super) tasks: Vec<NewTask>,
+    /// Whether it rests on the store's word alone.
+    pub(super) on_trust: bool,
     pub(super) ended: Option<RetireReason>,
     pub(super) after: Option<Box<Runner>>,
 }
@@ -40,7 +43,9 @@ pub(super) fn consequences(
 ) -> Option<Consequences> {
     let before = &runner.value;
     let reconcile = NewTask::now(Task::Reconcile { group: before.group.clone() });
-    match step(before, event, limits, now) {
+    let next = step(before, event, limits, now);
+    let on_trust = relies_on_the_store(&before.state, &next);
+    match next {
         Next::Unchanged => None,
         Next::Changed(after) => {
             let mut tasks: Vec<NewTask> = wake_task(&after, limits, now).into_iter().collect();
@@ -48,7 +53,7 @@ pub(super) fn consequences(
                 tasks.push(reconcile);
             }
             let change = Change::PutRunner { runner: (*after).clone(), expected: runner.version };
-            Some(Consequences { changes: vec![change], tasks, ended: None, after: Some(after) })
+            Some(Consequences { changes: vec![change], tasks, on_trust, ended: None, after: Some(after) })
         }
         Next::Ended { why } => {
             let ended = EndedRunner {
@@ -65,7 +70,7 @@ pub(super) fn consequences(
                 tasks.push(NewTask::now(Task::Forget { scope, runner }));
             }
             let change = Change::EndRunner { ended, expected: runner.version };
-            Some(Consequences { changes: vec![change], tasks, ended: Some(why), after: None })
+            Some(Consequences { changes: vec![change], tasks, on_trust, ended: Some(why), after: None })
         }
     }
 }
@@ -157,7 +162,7 @@ impl Manager {
         self.apply(Write {
             operation: self.operation(),
             claim: claim.cloned(),
-            on_trust: false,
+            on_trust: write.on_trust,
             changes: std::mem::take(&mut write.changes),
             tasks: std::mem::take(&mut write.tasks),
         })
@@ -166,7 +171,10 @@ impl Manager {
     }
 
     /// Writes, and asks again under the same operation where the answer was lost.
-    pub(super) async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+    pub(super) async fn apply(&self, mut write: Write) -> Result<Applied, StoreError> {
+        if is_on(Flaw::AckBeforeActing) {
+            write.claim = None;
+        }
         match self.store().apply(write.clone()).await {
             Err(StoreError::Unclear(..)) => self.store().apply(write).await,
             answer => answer,

@@ -52,10 +52,20 @@ impl Manager {
     ) -> Result<Taken, StoreError> {
         // Most that is said of a waiting job is the first that is heard of it: then there is nothing to
         // read, and one write is all.
-        let mut before = match seen.report {
+        let before = match seen.report {
             JobReport::Queued | JobReport::Waiting => None,
             JobReport::InProgress { .. } | JobReport::Completed { .. } => self.store().job(seen.id).await?,
         };
+        self.take_in_after(before, operation, seen).await
+    }
+
+    /// Takes in an observation of a job whose record, if any, was read as `before`.
+    pub(super) async fn take_in_after(
+        &self,
+        mut before: Option<Versioned<WorkflowJob>>,
+        operation: &OperationId,
+        seen: &JobObservation,
+    ) -> Result<Taken, StoreError> {
         for _ in 0..MOST_CONFLICTS {
             let Some((changes, tasks)) = self.decide(before.as_ref(), seen).await? else {
                 return Ok(Taken::NothingNew);
@@ -110,7 +120,8 @@ impl Manager {
         Ok(Some((changes, tasks)))
     }
 
-    async fn group_for(&self, seen: &JobObservation) -> Result<Option<GroupName>, StoreError> {
+    /// The group that would serve a job, where one would.
+    pub(super) async fn group_for(&self, seen: &JobObservation) -> Result<Option<GroupName>, StoreError> {
         let groups = self.listed_groups().await?;
         let enterprise = seen.enterprise.as_deref();
         let asked = Asked { job: seen.id, repository: &seen.repository, enterprise, labels: &seen.labels };
@@ -146,7 +157,8 @@ impl Manager {
         Ok(Some(write))
     }
 
-    fn our_runner(&self, name: &str) -> Option<RunnerName> {
+    /// The name of a runner that can be ours.
+    pub(super) fn our_runner(&self, name: &str) -> Option<RunnerName> {
         RunnerName::is_of(name, &self.parts().owner.deployment).then(|| RunnerName::new(name).ok())?
     }
 }

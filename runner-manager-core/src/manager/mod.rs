@@ -9,18 +9,26 @@
 //! - [`intake`](self) takes in what is said of jobs, whoever says it.
 //! - `reconcile` is the one path that makes runners; `provision` brings each one up.
 //! - `retire` is the one path that takes them away.
-//! - `sweep` finds what events missed.
+//! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
 //! - `worker` claims tasks, holds their leases, and stops in order.
+//! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
+//! - `doubt` knows what has to be listed before a store that lost something is relied on again.
+//! - `calls` makes all calls to the outside, within what all replicas may ask.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
 
 mod advance;
+mod calls;
 mod catalogue;
+mod configuration;
+mod doubt;
 mod intake;
+mod keeper;
 mod operate;
 mod provision;
 mod reconcile;
+mod recover;
 mod retire;
 mod statistics;
 mod sweep;
@@ -32,8 +40,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use configuration::{ConfigureError, Configured};
 pub use intake::Taken;
-pub use operate::{ConfigureError, GroupStatus, JobStatus};
+pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus};
 pub use statistics::{Statistics, StatisticsSnapshot};
 
 use crate::backend::Backend;
@@ -72,6 +81,8 @@ pub struct Settings {
     pub balance: Balance,
     /// How often each backend and each scope is listed. Default 5 min.
     pub sweep_interval: Duration,
+    /// How often each scope's open jobs are listed, for those that no webhook told of. Default 5 min.
+    pub recover_interval: Duration,
     /// How long a worker holds a task before it must say again that it lives. Default 90 s.
     pub lease: Duration,
     /// How long a call to GitHub or to a backend may take. Less than half of `lease`, so that no call
@@ -94,6 +105,7 @@ impl Default for Settings {
         Self {
             balance: Balance::default(),
             sweep_interval: Duration::from_mins(5),
+            recover_interval: Duration::from_mins(5),
             lease: Duration::from_secs(90),
             call_timeout: Duration::from_secs(40),
             stop_within: Duration::from_secs(20),
@@ -155,6 +167,8 @@ struct Inner {
     parts: Parts,
     /// Which of the replicas this is: another one with every start.
     replica: ReplicaId,
+    /// The configuration of this process.
+    own: configuration::Own,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
     statistics: Statistics,
@@ -168,6 +182,7 @@ impl Manager {
         let inner = Inner {
             parts,
             replica,
+            own: configuration::Own::default(),
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
             statistics: Statistics::default(),

@@ -1,41 +1,26 @@
-//! What people see and do: the configuration, the lists with their reasons, drain, resume, retire.
+//! What people see and do: the lists with their reasons, drain, resume, retire.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
 use crate::domain::{
-    BackendName, EndedRunner, GroupName, JobId, Phase, Runner, RunnerGroup, RunnerName, WorkflowJob,
+    BackendName, Digest, EndedRunner, GroupName, JobId, Phase, Replica, ReplicaId, Runner, RunnerName, Scope,
+    WorkflowJob,
 };
+use crate::policy::configuration::lives;
+use crate::policy::doubt::Progress;
 use crate::policy::lifecycle::{Event, is_overdue};
 use crate::policy::placement::{Choice, choose};
-use crate::policy::waiting::{WaitReason, reason};
+use crate::policy::waiting::{Hindrances, WaitReason, reason};
 use crate::queue::{DeadTask, NewTask, QueueStatistics, Task};
 use crate::store::{
     Change, Draining, Expected, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter,
-    StoreError, Versioned, Write, all_runners,
+    StoreError, Versioned, Write,
 };
-
-/// Why a configuration was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigureError {
-    /// The store refused or failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Runners live on a backend that is not configured.
-    #[error(
-        "{runners} runners live on backend {backend}, which is configured no more: keep it until they are gone \
-         (take away its groups first)"
-    )]
-    BackendInUse {
-        /// The backend.
-        backend: BackendName,
-        /// How many runners live on it.
-        runners: usize,
-    },
-}
 
 /// A group as people want to see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,7 +30,7 @@ pub struct GroupStatus {
     /// How many of each there are.
     pub counts: GroupCounts,
     /// Until when it can make no runners, where all its placements are set back.
-    pub blocked_until: Option<jiff::Timestamp>,
+    pub blocked_until: Option<Timestamp>,
 }
 
 /// A job as people want to see it.
@@ -57,68 +42,81 @@ pub struct JobStatus {
     pub reason: Option<WaitReason>,
 }
 
+/// The deployment as people want to see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentStatus {
+    /// The replica that answers.
+    pub replica: ReplicaId,
+    /// Which groups are configured; none before anything was.
+    pub configuration: Option<Digest>,
+    /// How often a configuration was applied.
+    pub revision: u64,
+    /// Whether the replica that answers has another configuration than the deployment.
+    pub config_drift: bool,
+    /// Whether the store's word is relied on.
+    pub trusted: bool,
+    /// How far the listings have come, where it is not.
+    pub doubt: Option<Progress>,
+    /// The replicas that were heard of, by their names.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// A replica as people want to see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Its name: another one with every start.
+    pub id: ReplicaId,
+    /// Which groups its own file configures.
+    pub configuration: Digest,
+    /// Whether these are not the deployment's.
+    pub config_drift: bool,
+    /// When it last said that it runs.
+    pub seen_at: Timestamp,
+    /// Whether that is so lately that it is taken to run.
+    pub lives: bool,
+    /// The backends that it can reach.
+    pub backends: BTreeSet<BackendName>,
+}
+
 impl Manager {
-    /// Makes the store's groups those that are configured: new ones are added, changed ones written, and
-    /// those that are configured no more make no new runners and go once they are empty. At start and on
-    /// reload only.
+    /// What the replicas agree on, and whether the store is trusted.
     ///
     /// # Errors
-    /// [`ConfigureError`] when the store cannot take it, or when runners live on a backend that is configured
-    /// no more: nobody could take them away. Nothing was changed then.
-    pub async fn configure(&self, groups: Vec<RunnerGroup>) -> Result<(), ConfigureError> {
-        self.all_backends_are_there().await?;
-        let mut known: BTreeMap<GroupName, GroupView> = BTreeMap::new();
-        for view in self.store().groups().await? {
-            known.insert(view.record.value.spec.name.clone(), view);
-        }
-        for spec in groups {
-            let before = known.remove(&spec.name);
-            self.put_spec(spec, before).await?;
-        }
-        for (name, view) in known {
-            if view.record.value.draining != Some(Draining::Removed) {
-                tracing::info!(group = %name, "configured no more: it drains");
-            }
-            self.set_draining(&name, |_| Some(Draining::Removed)).await?;
-        }
-        self.inner.catalogue.forget();
-        Ok(self.queue().push(vec![NewTask::now(Task::SyncConfiguration)]).await?)
-    }
-
-    async fn all_backends_are_there(&self) -> Result<(), ConfigureError> {
-        let mut stranded: BTreeMap<BackendName, usize> = BTreeMap::new();
-        for runner in all_runners(self.store(), &RunnerFilter::All).await? {
-            if self.backend(&runner.value.backend).is_none() {
-                *stranded.entry(runner.value.backend).or_default() += 1;
-            }
-        }
-        match stranded.into_iter().next() {
-            Some((backend, runners)) => Err(ConfigureError::BackendInUse { backend, runners }),
-            None => Ok(()),
-        }
-    }
-
-    async fn put_spec(&self, spec: RunnerGroup, before: Option<GroupView>) -> Result<(), StoreError> {
-        let name = spec.name.clone();
-        let mut view = before;
-        for _ in 0..MOST_CONFLICTS {
-            let record = next_record(spec.clone(), view.as_ref().map(|view| &view.record.value));
-            let expected =
-                view.as_ref().map_or(Expected::Absent, |view| Expected::Version(view.record.version));
-            match self.write_group(record, expected).await {
-                Err(StoreError::Conflict { .. }) => view = self.store().group(&name).await?,
-                outcome => return outcome,
-            }
-        }
-        Err(StoreError::Conflict { record: format!("group {name}") })
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn deployment(&self) -> Result<DeploymentStatus, StoreError> {
+        let (view, now) = (self.store().deployment().await?, self.now().await?);
+        let doubt = if view.trusted { None } else { self.doubt_progress().await? };
+        let record = view.record.map(|record| record.value).unwrap_or_default();
+        let drifts = |digest: &Digest| record.configuration.as_ref().is_some_and(|ours| ours != digest);
+        let status = |(id, replica): (&ReplicaId, &Replica)| ReplicaStatus {
+            id: id.clone(),
+            config_drift: drifts(&replica.configuration),
+            configuration: replica.configuration.clone(),
+            seen_at: replica.seen_at,
+            lives: lives(replica, self.patience(), now),
+            backends: replica.backends.clone(),
+        };
+        Ok(DeploymentStatus {
+            replica: self.inner.replica.clone(),
+            config_drift: self.own_digest().is_some_and(|digest| drifts(&digest)),
+            trusted: view.trusted,
+            doubt,
+            replicas: record.replicas.iter().map(status).collect(),
+            revision: record.revision,
+            configuration: record.configuration,
+        })
     }
 
     async fn write_group(&self, record: GroupRecord, expected: Expected) -> Result<(), StoreError> {
         let group = record.spec.name.clone();
-        let tasks = vec![
+        let scope = record.spec.scope.clone();
+        let mut tasks = vec![
             NewTask::now(Task::Reconcile { group }),
-            NewTask::now(Task::SweepScope { scope: record.spec.scope.clone() }),
+            NewTask::now(Task::SweepScope { scope: scope.clone() }),
         ];
+        if expected == Expected::Absent {
+            tasks.push(NewTask::now(Task::RecoverJobs { scope }));
+        }
         let changes = vec![Change::PutGroup { record, expected }];
         self.apply(Write { operation: self.operation(), claim: None, on_trust: false, changes, tasks })
             .await
@@ -236,11 +234,13 @@ impl Manager {
     /// [`StoreError`] when the store cannot be read.
     pub async fn jobs(&self, filter: &JobFilter, page: &Page<JobId>) -> Result<Vec<JobStatus>, StoreError> {
         let (now, groups) = (self.now().await?, self.store().groups().await?);
+        let hindrances = self.hindrances(&groups).await?;
         let jobs = self.store().jobs(filter, page).await?;
-        Ok(jobs
-            .into_iter()
-            .map(|job| JobStatus { reason: reason(&job.value, &groups, now), job: job.value })
-            .collect())
+        let status = |job: Versioned<WorkflowJob>| {
+            let reason = reason(&job.value, &groups, &hindrances, now);
+            JobStatus { job: job.value, reason }
+        };
+        Ok(jobs.into_iter().map(status).collect())
     }
 
     /// One job, with why it waits; `None` where it is not on record.
@@ -250,7 +250,19 @@ impl Manager {
     pub async fn job(&self, id: JobId) -> Result<Option<JobStatus>, StoreError> {
         let Some(job) = self.store().job(id).await? else { return Ok(None) };
         let (now, groups) = (self.now().await?, self.store().groups().await?);
-        Ok(Some(JobStatus { reason: reason(&job.value, &groups, now), job: job.value }))
+        let hindrances = self.hindrances(&groups).await?;
+        Ok(Some(JobStatus { reason: reason(&job.value, &groups, &hindrances, now), job: job.value }))
+    }
+
+    async fn hindrances(&self, groups: &[GroupView]) -> Result<Hindrances, StoreError> {
+        let scopes: BTreeSet<&Scope> = groups.iter().map(|view| &view.record.value.spec.scope).collect();
+        let mut hindrances = Hindrances { doubt: self.doubt_progress().await?, ..Hindrances::default() };
+        for scope in scopes {
+            if let Some(until) = self.paused_until(scope).await? {
+                hindrances.pauses.insert(scope.clone(), until);
+            }
+        }
+        Ok(hindrances)
     }
 
     /// The runners that ended last, newest first.
@@ -276,20 +288,4 @@ impl Manager {
     pub async fn dead_tasks(&self, limit: usize) -> Result<Vec<DeadTask>, StoreError> {
         self.queue().dead(limit).await
     }
-}
-
-/// A group's record under a new specification: what is known of placements that it still has is kept, and a
-/// drain that an operator asked for goes on.
-fn next_record(spec: RunnerGroup, before: Option<&GroupRecord>) -> GroupRecord {
-    let keeps = |key: &crate::domain::PlacementKey| spec.placement(key).is_some();
-    let placements = before.map_or_else(BTreeMap::new, |before| {
-        let kept = before.placements.iter().filter(|(key, _)| keeps(key));
-        kept.map(|(key, health)| (key.clone(), health.clone())).collect()
-    });
-    let same_registration = |before: &&GroupRecord| {
-        before.spec.scope == spec.scope && before.spec.github_group == spec.github_group
-    };
-    let registration = before.filter(same_registration).and_then(|before| before.registration.clone());
-    let draining = before.and_then(|before| before.draining).filter(|why| *why == Draining::Operator);
-    GroupRecord { spec, draining, placements, registration }
 }

@@ -9,13 +9,14 @@ use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::Fed;
+use super::calls::{CallError, Leave};
 use super::worker::{TaskError, Work};
 use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
-use crate::clock::timeout;
 use crate::domain::{
     CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, Runner, RunnerName,
     RunnerState, Scope, Secret, later,
 };
+use crate::flaws::{Flaw, is_on};
 use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
 use crate::policy::placement::Availability;
@@ -39,7 +40,10 @@ impl Manager {
         let runner = runner.value;
         match &runner.state {
             RunnerState::Requested => self.start(claim, &runner).await,
-            RunnerState::Creating { create: CreateStep::Registering } => self.register(claim, &runner).await,
+            RunnerState::Creating { create: CreateStep::Registering } => {
+                self.rely_on_the_store().await?;
+                self.register(claim, &runner).await
+            }
             RunnerState::Creating { create: CreateStep::Asked { .. } } => {
                 // Whoever asked is not here any more to tell what was answered.
                 match self.feed(Some(claim), name, &Event::CreateUnclear).await? {
@@ -85,21 +89,48 @@ impl Manager {
         labels.insert(Label::new(self.parts().owner.label()).expect("the owner's label is a label"));
         let request =
             JitRequest { scope: runner.scope.clone(), name: runner.name.clone(), group: id, labels };
-        let limit = self.parts().settings.call_timeout;
-        let answer = timeout(&*self.parts().clock, limit, self.github().create_jit_config(&request)).await;
-        match answer {
-            Ok(Ok(jit)) => {
+        // What the backend may be asked is settled before GitHub makes a secret that cannot be kept.
+        let leave = self.leave_to_create(&runner.backend).await?;
+        match self.register_at_github(claim, runner, &request).await {
+            Ok(Registered::Asked(runner, jit_config)) => {
+                self.create(claim, &runner, &group, jit_config, leave).await
+            }
+            Ok(Registered::InVain) => {
+                self.give_back(leave).await;
+                self.forget(&runner.scope, &runner.name).await
+            }
+            Ok(Registered::Over(work)) => {
+                self.give_back(leave).await;
+                Ok(work)
+            }
+            Err(error) => {
+                self.give_back(leave).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Registers a runner, and saves that its backend is asked for an instance.
+    async fn register_at_github(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        request: &JitRequest,
+    ) -> Result<Registered, TaskError> {
+        let call = self.github().create_jit_config(request);
+        let over = match self.ask_github(&runner.scope, "create_jit_config", call).await {
+            Ok(jit) => {
                 let registered = Event::Registered { id: jit.id };
                 match self.feed(Some(claim), &runner.name, &registered).await? {
                     Fed::Alive(runner) if is_asked(&runner) => {
-                        self.create(claim, &runner, &group, jit.encoded).await
+                        return Ok(Registered::Asked(runner, jit.encoded));
                     }
                     // It was retired meanwhile; whoever retires it knows its registration now.
                     Fed::Alive(_) => Ok(Work::Done),
-                    Fed::Gone => self.forget(&runner.scope, &runner.name).await,
+                    Fed::Gone => return Ok(Registered::InVain),
                 }
             }
-            Ok(Err(error)) => match error.kind {
+            Err(CallError::Failed(error)) => match error.kind {
                 GitHubErrorKind::NameTaken => {
                     let detail = "GitHub has a registration of this name, whose secret was lost on the way";
                     self.registration_failed(claim, runner, detail, false).await
@@ -117,10 +148,9 @@ impl Manager {
                 | GitHubErrorKind::Unclear
                 | GitHubErrorKind::Unexpected => Err(TaskError::outside(&error, error.retry)),
             },
-            Err(timed_out) => {
-                Err(TaskError::outside(format!("create_jit_config: {timed_out}"), Retry::Backoff))
-            }
-        }
+            Err(error) => Err(error.into()),
+        };
+        over.map(Registered::Over)
     }
 
     /// GitHub will not have it. Where that is the group's fault and not this runner's, the group backs off.
@@ -143,15 +173,17 @@ impl Manager {
         runner: &Runner,
         group: &GroupView,
         jit_config: Secret,
+        leave: Leave,
     ) -> Result<Work, TaskError> {
         let spec = &group.record.value.spec;
         let (Some(placement), Some(backend)) =
             (spec.placement(&runner.placement), self.backend(&runner.backend))
         else {
+            self.give_back(leave).await;
             let detail = format!("group {} has this placement no more", runner.group);
             return self.create_failed(claim, runner, InstanceFailure::Other, &detail, Retry::Backoff).await;
         };
-        let spec = InstanceSpec {
+        let mut spec = InstanceSpec {
             runner: runner.name.clone(),
             group: runner.group.clone(),
             owner: self.parts().owner.clone(),
@@ -159,14 +191,20 @@ impl Manager {
             tags: spec.tags.clone(),
             bootstrap: Bootstrap::Direct { jit_config },
         };
-        let limit = self.parts().settings.call_timeout;
-        let answer = timeout(&*self.parts().clock, limit, backend.create(&spec)).await;
+        let answer = self.create_with(leave, backend.create(&spec)).await;
         let word = match &answer {
             Ok(Ok(_)) => "accepted",
             Ok(Err(error)) => error.kind.as_str(),
             Err(_) => BackendErrorKind::Unclear.as_str(),
         };
         self.inner.statistics.count(|counters| *counters.creates.entry(word).or_default() += 1);
+        let answer = match answer {
+            Ok(Err(error)) if error.kind == BackendErrorKind::Unclear && is_on(Flaw::FallOverWhenUnclear) => {
+                spec.placement = group.record.value.spec.placements.last().unwrap_or(placement).clone();
+                Ok(backend.create(&spec).await)
+            }
+            answer => answer,
+        };
         match answer {
             Ok(Ok(instance)) => self.created(claim, runner, backend, instance).await,
             Ok(Err(error)) if error.kind != BackendErrorKind::Unclear => {
@@ -195,7 +233,7 @@ impl Manager {
         let event = Event::Created { id: instance.id.clone() };
         if self.feed(Some(claim), &runner.name, &event).await? == Fed::Gone {
             tracing::warn!(runner = runner.name.as_str(), "created after its end: deleted again");
-            self.ask_backend("delete", backend.delete(&instance.id)).await?;
+            self.ask_backend(&runner.backend, "delete", backend.delete(&instance.id)).await?;
         }
         Ok(Work::Done)
     }
@@ -254,7 +292,7 @@ impl Manager {
                 None => backend.find(&runner.name).await,
             }
         };
-        let found = self.ask_backend("get", look).await?;
+        let found = self.ask_backend(&runner.backend, "get", look).await?;
         let reading = match found {
             Some(instance) => InstanceReading::Present { id: instance.id, state: instance.state },
             None => InstanceReading::Absent { settle: backend.capabilities().settle },
@@ -269,17 +307,17 @@ impl Manager {
         runner: &Runner,
     ) -> Result<(Event, Option<TaskError>), TaskError> {
         let begun = self.now().await?;
-        let limit = self.parts().settings.call_timeout;
         let look = async {
             match runner.registration {
                 Some(id) => self.github().runner(scope, id).await,
                 None => self.github().find_runner(scope, &runner.name).await,
             }
         };
-        let (reading, failed) = match timeout(&*self.parts().clock, limit, look).await {
-            Ok(Ok(found)) => (read_registration(found.as_ref()), None),
-            Ok(Err(error)) => (RegistrationReading::Unknown, Some(TaskError::outside(&error, error.retry))),
-            Err(error) => (RegistrationReading::Unknown, Some(TaskError::outside(error, Retry::Backoff))),
+        let (reading, failed) = match self.ask_github(scope, "runner", look).await {
+            Ok(found) => (read_registration(found.as_ref()), None),
+            // It was not asked, so nothing was read, not even that it is unknown.
+            Err(CallError::NotMade(error)) => return Err(error),
+            Err(error) => (RegistrationReading::Unknown, Some(error.into())),
         };
         Ok((Event::Registration { reading, begun }, failed))
     }
@@ -319,7 +357,8 @@ impl Manager {
         if let Some((id, _)) = known.filter(|(_, read_at)| now < later(*read_at, GROUP_ID_AGE)) {
             return Ok(Some(id));
         }
-        let listed = self.ask_github("runner_groups", self.github().runner_groups(scope)).await?;
+        let call = self.github().runner_groups(scope);
+        let listed = self.ask_github(scope, "runner_groups", call).await?;
         let found = listed.iter().find(|listed| listed.name.to_lowercase() == key.1).map(|listed| listed.id);
         if let Some(id) = found {
             self.github_groups().insert(key, (id, now));
@@ -336,6 +375,16 @@ impl Manager {
     fn github_groups_forget(&self, scope: &Scope) {
         self.github_groups().retain(|(known, _), _| known != scope);
     }
+}
+
+/// What came of registering a runner.
+enum Registered {
+    /// Its backend is asked for an instance next, as the record says.
+    Asked(Box<Runner>, Secret),
+    /// It ended meanwhile, and its registration is to be removed.
+    InVain,
+    /// There is nothing more to do.
+    Over(Work),
 }
 
 /// Whether a requested runner should begin: its placement is there and not set back, or it is the probe.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Manager;
 use super::advance::Fed;
+use super::calls::CallError;
 use super::provision::read_registration;
 use super::worker::{TaskError, Work};
-use crate::clock::timeout;
 use crate::domain::{
     InstanceState, Leaving, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope, later,
 };
@@ -68,7 +68,10 @@ impl Manager {
                 self.ask_whether_busy(claim, runner, leaving).await.map(Some)
             }
             RunnerState::Retiring { retire, .. } => match retire {
-                RetireStep::Deregister => self.deregister(runner).await.map(Some),
+                RetireStep::Deregister => {
+                    self.rely_on_the_store().await?;
+                    self.deregister(runner).await.map(Some)
+                }
                 RetireStep::Grace { .. } => Ok(Some(Event::Tick)),
                 RetireStep::Delete => self.delete(runner).await.map(Some),
                 RetireStep::Confirm => self.confirm(runner).await,
@@ -105,7 +108,6 @@ impl Manager {
 
     /// Has GitHub remove the registration.
     async fn deregister(&self, runner: &Runner) -> Result<Event, TaskError> {
-        let limit = self.parts().settings.call_timeout;
         let removal = async {
             let id = match runner.registration {
                 Some(id) => Some(id),
@@ -116,11 +118,12 @@ impl Manager {
                 None => Ok(()),
             }
         };
-        match timeout(&*self.parts().clock, limit, removal).await {
-            Ok(Ok(())) => Ok(Event::Deregistered),
-            Ok(Err(error)) if error.kind == GitHubErrorKind::Busy => Ok(Event::DeregisterRefused),
-            Ok(Err(error)) => Err(TaskError::outside(&error, error.retry)),
-            Err(timed_out) => Err(TaskError::outside(format!("remove_runner: {timed_out}"), Retry::Backoff)),
+        match self.ask_github(&runner.scope, "remove_runner", removal).await {
+            Ok(()) => Ok(Event::Deregistered),
+            Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::Busy => {
+                Ok(Event::DeregisterRefused)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -140,7 +143,7 @@ impl Manager {
             let reason = format!("backend {} is not configured any more", named.backend);
             return Err(TaskError::outside(reason, Retry::Backoff));
         };
-        self.ask_backend("delete", backend.delete(id)).await?;
+        self.ask_backend(&named.backend, "delete", backend.delete(id)).await?;
         let reading = self.instance_reading(&named).await?;
         let absent = matches!(&reading, Event::Instance { reading: InstanceReading::Absent { .. }, .. });
         Ok(if absent { reading } else { Event::DeleteAccepted })
@@ -178,7 +181,8 @@ impl Manager {
         name: &RunnerName,
     ) -> Result<Option<(Scope, RegistrationReading)>, TaskError> {
         for scope in self.scopes().await? {
-            let found = self.ask_github("find_runner", self.github().find_runner(&scope, name)).await?;
+            let look = self.github().find_runner(&scope, name);
+            let found = self.ask_github(&scope, "find_runner", look).await?;
             if found.is_some() {
                 return Ok(Some((scope, read_registration(found.as_ref()))));
             }
@@ -188,25 +192,27 @@ impl Manager {
 
     /// Removes a registration that has neither a record nor an instance.
     pub(super) async fn forget(&self, scope: &Scope, name: &RunnerName) -> Result<Work, TaskError> {
-        if self.store().runner(name).await?.is_some() {
+        self.rely_on_the_store().await?;
+        // Where others reach more backends than this replica, one of them may find its instance.
+        let mut elsewhere = self.reached_by_others().await?;
+        elsewhere.retain(|backend| self.backend(backend).is_none());
+        if self.store().runner(name).await?.is_some() || !elsewhere.is_empty() {
             return Ok(Work::Done);
         }
-        let limit = self.parts().settings.call_timeout;
-        let found = self.ask_github("find_runner", self.github().find_runner(scope, name)).await?;
+        let found = self.ask_github(scope, "find_runner", self.github().find_runner(scope, name)).await?;
         let Some(found) = found.filter(|found| !found.online && !found.busy) else { return Ok(Work::Done) };
-        for connected in self.parts().backends.values() {
-            let instance = self.ask_backend("find", connected.backend.find(name)).await?;
+        for (backend, connected) in &self.parts().backends {
+            let instance = self.ask_backend(backend, "find", connected.backend.find(name)).await?;
             if instance.is_some() {
                 return Ok(Work::Done);
             }
         }
         tracing::info!(runner = name.as_str(), %scope, "removing a registration without record and instance");
-        match timeout(&*self.parts().clock, limit, self.github().remove_runner(scope, found.id)).await {
-            Ok(Ok(())) => Ok(Work::Done),
+        match self.ask_github(scope, "remove_runner", self.github().remove_runner(scope, found.id)).await {
+            Ok(()) => Ok(Work::Done),
             // GitHub keeps a dead runner busy for some minutes; the next sweep finds it again.
-            Ok(Err(error)) if error.kind == GitHubErrorKind::Busy => Ok(Work::Done),
-            Ok(Err(error)) => Err(TaskError::outside(&error, error.retry)),
-            Err(timed_out) => Err(TaskError::outside(format!("remove_runner: {timed_out}"), Retry::Backoff)),
+            Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::Busy => Ok(Work::Done),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -15,10 +15,9 @@ use tokio_util::sync::CancellationToken;
 use jiff::Timestamp;
 
 use super::Manager;
-use crate::backend::BackendError;
 use crate::clock::timeout;
 use crate::domain::later;
-use crate::github::GitHubError;
+use crate::flaws::{Flaw, is_on};
 use crate::queue::{Claim, Lane, NewTask, Task};
 use crate::retry::{Backoff, Retry};
 use crate::store::StoreError;
@@ -28,6 +27,10 @@ const TASK_BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), ceiling: D
 
 /// The pause of a lane whose storage does not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a task waits that rests on the word of a store that is not trusted. It is brought forward as soon
+/// as trust is said.
+const UNTRUSTED_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long one claim waits for a task before it asks anew.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
@@ -77,11 +80,14 @@ impl Manager {
     /// [`stop_within`](super::Settings::stop_within) for what is under way, puts back what is not done by
     /// then, and returns.
     pub async fn run(&self, stop: CancellationToken) {
+        self.first_look(&stop).await;
         self.begin_sweeps(&stop).await;
+        let mut keeper = JoinSet::new();
+        keeper.spawn(self.clone().keep(stop.clone()));
         let abandon = CancellationToken::new();
         let mut lanes = JoinSet::new();
-        for (lane, concurrency) in self.lanes() {
-            lanes.spawn(self.clone().serve_lane(lane, concurrency, stop.clone(), abandon.clone()));
+        for (lane, concurrency, bound) in self.lanes() {
+            lanes.spawn(self.clone().serve_lane(lane, concurrency, bound, stop.clone(), abandon.clone()));
         }
         stop.cancelled().await;
         tracing::info!("stopping: no more tasks are claimed");
@@ -92,16 +98,20 @@ impl Manager {
             abandon.cancel();
             while lanes.join_next().await.is_some() {}
         }
+        while keeper.join_next().await.is_some() {}
+        self.leave_the_deployment().await;
         tracing::info!("stopped");
     }
 
-    fn lanes(&self) -> Vec<(Lane, usize)> {
-        let backends = &self.parts().backends;
-        let own =
-            backends.iter().map(|(name, connected)| (Lane::backend(name), connected.concurrency.max(1)));
+    /// The lanes: how many tasks of each are worked on at a time here, and how many by all replicas together.
+    fn lanes(&self) -> Vec<(Lane, usize, usize)> {
+        let own = self.parts().backends.iter().map(|(name, connected)| {
+            let concurrency = connected.concurrency.max(1);
+            (Lane::backend(name), concurrency, concurrency)
+        });
         [
-            (Lane::control(), self.parts().settings.control_concurrency.max(1)),
-            (Lane::sweeps(), SWEEP_CONCURRENCY),
+            (Lane::control(), self.parts().settings.control_concurrency.max(1), usize::MAX),
+            (Lane::sweeps(), SWEEP_CONCURRENCY, usize::MAX),
         ]
         .into_iter()
         .chain(own)
@@ -122,16 +132,24 @@ impl Manager {
     }
 
     async fn push_sweeps(&self) -> Result<(), StoreError> {
-        let scopes = self.scopes().await?.into_iter().map(|scope| Task::SweepScope { scope });
+        self.queue().push(self.periodic_tasks().await?).await
+    }
+
+    /// The tasks that are always there: each run queues the next one.
+    pub(super) async fn periodic_tasks(&self) -> Result<Vec<NewTask>, StoreError> {
+        let scopes = self.scopes().await?;
+        let sweeps = scopes.iter().cloned().map(|scope| Task::SweepScope { scope });
+        let jobs = scopes.iter().cloned().map(|scope| Task::RecoverJobs { scope });
         let backends =
             self.parts().backends.keys().map(|backend| Task::SweepBackend { backend: backend.clone() });
-        self.queue().push(scopes.chain(backends).map(NewTask::now).collect()).await
+        Ok(sweeps.chain(jobs).chain(backends).map(NewTask::now).collect())
     }
 
     async fn serve_lane(
         self,
         lane: Lane,
         concurrency: usize,
+        bound: usize,
         stop: CancellationToken,
         abandon: CancellationToken,
     ) {
@@ -141,7 +159,7 @@ impl Manager {
             let Some(free) = free_slots(&slots, &stop).await else { break };
             let most = free.min(CLAIM_BATCH);
             let lease = self.parts().settings.lease;
-            let mut claiming = self.queue().claim(&lane, most, usize::MAX, lease, CLAIM_WAIT);
+            let mut claiming = self.queue().claim(&lane, most, bound, lease, CLAIM_WAIT);
             let claims = tokio::select! {
                 biased;
                 claims = &mut claiming => claims,
@@ -182,6 +200,9 @@ impl Manager {
     /// Works on one task under its lease, and says to the queue how it went.
     async fn work(&self, claim: Claim, abandon: &CancellationToken) {
         let kind = claim.task.kind();
+        if is_on(Flaw::AckBeforeActing) {
+            self.report(&claim, "done", self.queue().ack(&claim.token).await);
+        }
         let outcome = tokio::select! {
             biased;
             outcome = std::panic::AssertUnwindSafe(self.perform(&claim)).catch_unwind() => Some(outcome),
@@ -211,7 +232,11 @@ impl Manager {
     }
 
     async fn failed(&self, claim: &Claim, error: &TaskError) {
-        let now = self.parts().clock.now();
+        // By the store's time: this process' own may be minutes ahead, and what is put back waits that long.
+        let Ok(now) = self.now().await else {
+            tracing::warn!(task = %claim.task, %error, "task failed, and so does the store: its lease runs out");
+            return self.count(claim.task.kind(), "lost");
+        };
         let pause = match error {
             TaskError::Store(StoreError::LostClaim) => return self.count(claim.task.kind(), "lost"),
             TaskError::Store(StoreError::Corrupt(..)) => {
@@ -219,11 +244,15 @@ impl Manager {
                 let answer = self.queue().bury(&claim.token, &error.to_string()).await;
                 return self.report(claim, "buried", answer);
             }
+            TaskError::Store(StoreError::Untrusted) => {
+                tracing::info!(task = %claim.task, "task waits until the store is relied on again");
+                let at = later(now, UNTRUSTED_PAUSE);
+                return self.report(claim, "later", self.again(claim, at).await);
+            }
             // Queued anew rather than put back, so that whatever happens meanwhile can bring it forward.
             TaskError::Outside { retry: Retry::After(pause), .. } => {
-                tracing::warn!(task = %claim.task, ?pause, %error, "task has to wait");
-                let at =
-                    later(self.now().await.unwrap_or(now), *pause + TASK_BACKOFF.pause(1, self.entropy()));
+                tracing::debug!(task = %claim.task, ?pause, %error, "task has to wait");
+                let at = later(now, *pause + TASK_BACKOFF.pause(1, self.entropy()));
                 return self.report(claim, "failed", self.again(claim, at).await);
             }
             TaskError::Outside { .. } | TaskError::Store(_) => {
@@ -231,7 +260,6 @@ impl Manager {
             }
         };
         tracing::warn!(task = %claim.task, attempt = claim.attempt, ?pause, %error, "task failed");
-        let now = self.now().await.unwrap_or(now);
         let answer = self.queue().retry(&claim.token, later(now, pause), &error.to_string()).await;
         self.report(claim, "failed", answer);
     }
@@ -247,38 +275,6 @@ impl Manager {
                 return;
             }
         }
-    }
-
-    /// Waits for a backend's answer, but not for longer than a call may take.
-    pub(super) async fn ask_backend<T>(
-        &self,
-        what: &str,
-        call: impl Future<Output = Result<T, BackendError>> + Send,
-    ) -> Result<T, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        self.within(limit, what, call).await?.map_err(|error| TaskError::outside(&error, error.retry))
-    }
-
-    /// Waits for GitHub's answer, but not for longer than a call may take.
-    pub(super) async fn ask_github<T>(
-        &self,
-        what: &str,
-        call: impl Future<Output = Result<T, GitHubError>> + Send,
-    ) -> Result<T, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        self.within(limit, what, call).await?.map_err(|error| TaskError::outside(&error, error.retry))
-    }
-
-    /// Waits for an answer of the outside, but not for longer than `limit`.
-    pub(super) async fn within<T>(
-        &self,
-        limit: Duration,
-        what: &str,
-        call: impl Future<Output = T> + Send,
-    ) -> Result<T, TaskError> {
-        timeout(&*self.parts().clock, limit, call)
-            .await
-            .map_err(|timed_out| TaskError::outside(format!("{what}: {timed_out}"), Retry::Backoff))
     }
 
     fn report(&self, claim: &Claim, outcome: &'static str, answer: Result<(), StoreError>) {
@@ -305,7 +301,7 @@ impl Manager {
             Task::Forget { scope, runner } => self.forget(scope, runner).await,
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
-            Task::RecoverJobs { .. } => Ok(Work::Done),
+            Task::RecoverJobs { scope } => self.recover_jobs(token, scope).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

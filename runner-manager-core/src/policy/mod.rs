@@ -5,8 +5,11 @@
 //! - [`placement`]: where the next one is made; back-off and breakers.
 //! - [`lifecycle`]: what follows for a runner from an event.
 //! - [`jobs`]: what follows for a job's record from an observation.
+//! - [`recovery`]: what follows for a job that GitHub lists, or lists no more.
 //! - [`orphans`]: what is to become of things that no record explains.
 //! - [`waiting`]: why a job still waits.
+//! - [`doubt`]: what must be listed before a store that lost something is relied on again.
+//! - [`configuration`]: which replica's configuration holds where they differ.
 //!
 //! Nothing in here waits, reads a clock, draws a random number, logs or fails. Every event has an answer in
 //! every state, and no match has a wildcard arm, so that a new state or event does not compile until every
@@ -14,11 +17,14 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod configuration;
+pub mod doubt;
 pub mod jobs;
 pub mod lifecycle;
 pub mod matching;
 pub mod orphans;
 pub mod placement;
+pub mod recovery;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod scaling;

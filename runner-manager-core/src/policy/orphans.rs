@@ -25,11 +25,15 @@ pub enum InstanceVerdict {
 }
 
 /// What is to become of a recordless instance, given what GitHub said about a registration of its name.
+///
+/// Where the store is not `trusted`, the record was most likely lost: then the instance is no suspect, but has
+/// the usual time to come online, and holds a slot until it is gone.
 pub fn recordless_instance(
     instance: &Instance,
     registration: RegistrationReading,
     start_timeout: Duration,
     begun: Timestamp,
+    trusted: bool,
 ) -> InstanceVerdict {
     let suspect = || {
         InstanceVerdict::Adopt(RunnerState::Retiring {
@@ -57,7 +61,9 @@ pub fn recordless_instance(
             | InstanceState::Failed(..),
             RegistrationReading::Absent,
         ) => {
-            if later(instance.created_at, start_timeout) <= begun {
+            if !trusted {
+                InstanceVerdict::Adopt(RunnerState::Booting)
+            } else if later(instance.created_at, start_timeout) <= begun {
                 suspect()
             } else {
                 InstanceVerdict::Leave
@@ -117,7 +123,7 @@ mod tests {
     fn promise_4_word_for_word() {
         let judge = |registration, second| {
             let running = instance(InstanceState::Running);
-            recordless_instance(&running, registration, Duration::from_mins(10), at(second))
+            recordless_instance(&running, registration, Duration::from_mins(10), at(second), true)
         };
         let suspect = |second| {
             InstanceVerdict::Adopt(RunnerState::Retiring {
@@ -144,7 +150,24 @@ mod tests {
     #[test]
     fn what_is_gone_is_left() {
         let gone = instance(InstanceState::Gone);
-        assert_eq!(recordless_instance(&gone, Absent, Duration::ZERO, at(1_000)), InstanceVerdict::Leave);
+        for trusted in [true, false] {
+            let verdict = recordless_instance(&gone, Absent, Duration::ZERO, at(1_000), trusted);
+            assert_eq!(verdict, InstanceVerdict::Leave);
+        }
+    }
+
+    #[test]
+    fn while_the_store_is_doubted_nothing_is_suspect() {
+        let judge = |registration, second| {
+            let running = instance(InstanceState::Running);
+            recordless_instance(&running, registration, Duration::from_mins(10), at(second), false)
+        };
+        for second in [0, 600, 1_000_000] {
+            assert_eq!(judge(Absent, second), InstanceVerdict::Adopt(RunnerState::Booting));
+            assert_eq!(judge(Unknown, second), InstanceVerdict::Leave);
+            let busy = judge(Present { online: true, busy: true }, second);
+            assert_eq!(busy, InstanceVerdict::Adopt(RunnerState::Busy { job: None }));
+        }
     }
 
     #[test]

@@ -221,7 +221,8 @@ pub fn learn(
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => {}
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => {}
     }
     if after.is_none_or(|after| after.phase() == Phase::Retiring) {
         forget_probe(&mut learned, &before.name);
@@ -266,7 +267,8 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => {}
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => {}
     }
     if before.online_at.is_some() {
         return None;

@@ -15,6 +15,7 @@ mod pages;
 mod tests;
 pub mod transport;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -41,6 +42,11 @@ use crate::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
     RegisteredRunner, WebhookDelivery,
 };
+
+/// The words under which GitHub lists runs that have not ended. A run is listed under one of them, and any may
+/// have a job in the queue: one that is in progress has begun with another one of its jobs. In the order in
+/// which a run comes by them, so that one that moves on while they are asked for is not missed.
+const OPEN_RUNS: [&str; 5] = ["requested", "pending", "waiting", "queued", "in_progress"];
 
 /// GitHub over its REST API.
 ///
@@ -169,8 +175,8 @@ impl RestGitHub {
         Ok(runners.into_iter().map(RegisteredRunner::from).collect())
     }
 
-    /// The queued jobs of one run.
-    async fn queued_jobs_of(
+    /// The jobs of one run's latest attempt that have not ended.
+    async fn open_jobs_of(
         &self,
         repository: &Repository,
         run: u64,
@@ -183,7 +189,7 @@ impl RestGitHub {
         let told = jobs.into_iter().filter_map(|job| {
             observe(job, repository).inspect_err(|why| debug!(%repository, run, %why, "no job for us")).ok()
         });
-        Ok(told.filter(|job| job.report == JobReport::Queued).collect())
+        Ok(told.filter(|job| !matches!(job.report, JobReport::Completed { .. })).collect())
     }
 
     /// All repositories of an organization, which an installation and a token list by different calls.
@@ -206,7 +212,8 @@ impl RestGitHub {
             .await?;
             entries
         };
-        let repositories = entries.into_iter().map(Repository::try_from).collect::<Result<Vec<_>, _>>();
+        let open = entries.into_iter().filter(|entry| !entry.archived && !entry.disabled);
+        let repositories = open.map(Repository::try_from).collect::<Result<Vec<_>, _>>();
         let all = repositories.map_err(|why| {
             operation.error(GitHubErrorKind::Unexpected, "GitHub named no repository").because(why)
         })?;
@@ -276,19 +283,18 @@ impl GitHub for RestGitHub {
         Ok(groups.into_iter().map(RegisteredGroup::from).collect())
     }
 
-    async fn queued_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
-        let operation = Operation::read("queued_jobs");
+    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
+        let operation = Operation::read("open_jobs");
         let scope = Scope::Repository(repository.clone());
         let path = format!("{}/actions/runs", scope_path(&scope));
         let listing = Listing { operation, who: As::Scope(&scope), path: &path };
-        let mut runs = self.runs(listing, "queued").await?;
-        // A run in progress has begun with one job, and may have others in the queue; so may one of which
-        // another job waits for a deployment.
-        runs.extend(self.runs(listing, "in_progress").await?);
-        runs.extend(self.runs(listing, "waiting").await?);
+        let mut runs = BTreeMap::new();
+        for status in OPEN_RUNS {
+            runs.extend(self.runs(listing, status).await?);
+        }
         let mut jobs = Vec::new();
         for run in runs.into_keys() {
-            jobs.extend(self.queued_jobs_of(repository, run, operation).await?);
+            jobs.extend(self.open_jobs_of(repository, run, operation).await?);
         }
         Ok(jobs)
     }
@@ -340,6 +346,10 @@ impl GitHub for RestGitHub {
 
     async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
         self.what_is_missing(scope).await
+    }
+
+    fn account(&self, scope: &Scope) -> String {
+        self.transport.account(scope)
     }
 
     fn budget(&self, scope: &Scope) -> Option<Budget> {

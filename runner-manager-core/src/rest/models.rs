@@ -125,6 +125,10 @@ impl Entry for Run {
 pub(super) struct RepositoryEntry {
     id: u64,
     full_name: String,
+    #[serde(default)]
+    pub(super) archived: bool,
+    #[serde(default)]
+    pub(super) disabled: bool,
 }
 
 impl Entry for RepositoryEntry {

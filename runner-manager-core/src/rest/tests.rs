@@ -248,19 +248,21 @@ async fn more_runs_than_one_search_lists_are_searched_for() {
         runs(1_050, from..from + 100, (at < 9).then_some(at + 2))
     });
     let older = runs(51, 999..1_050, None);
-    let none = (0..2).map(|_| runs(0, 0..0, None));
-    let answers = first.chain([older]).chain(none).chain((0..1_050).map(|_| no_jobs()));
+    let none = runs(0, 0..0, None);
+    let before = (0..3).map(|_| runs(0, 0..0, None));
+    let answers = before.chain(first).chain([older, none]).chain((0..1_050).map(|_| no_jobs()));
     let scripted = Scripted::new(answers);
-    assert!(scripted.github.queued_jobs(&repository()).await.unwrap().is_empty());
+    assert!(scripted.github.open_jobs(&repository()).await.unwrap().is_empty());
     let asked = scripted.asked();
     let older = "created=%3C%3D2027-01-15T07:43:21Z&per_page=100";
-    assert_eq!(asked[10], format!("GET /repos/acme/app/actions/runs?status=queued&{older}"));
+    assert_eq!(asked[13], format!("GET /repos/acme/app/actions/runs?status=queued&{older}"));
     assert_eq!(asked.iter().filter(|asked| asked.contains("/jobs?filter=latest")).count(), 1_050);
 
     // Where searching for older ones does not help, the listing is incomplete.
     let same = || (0..10_usize).map(|at| runs(1_050, 0..1_000, (at < 9).then_some(at + 2)));
-    let scripted = Scripted::new(same().chain(same()));
-    let error = scripted.github.queued_jobs(&repository()).await.unwrap_err();
+    let before = (0..3).map(|_| runs(0, 0..0, None));
+    let scripted = Scripted::new(before.chain(same()).chain(same()));
+    let error = scripted.github.open_jobs(&repository()).await.unwrap_err();
     assert_eq!(error.kind, GitHubErrorKind::Unavailable);
 }
 
@@ -273,13 +275,27 @@ async fn jobs_that_are_none_of_ours_are_passed_over() {
                 "conclusion": null, "runner_id": 0, "runner_name": ""}}"#
         )
     };
-    let jobs =
-        [job(1, "queued", "a"), job(2, "queued", "a,b"), job(3, "in_progress", "a"), job(4, "new", "a")];
-    let jobs = format!(r#"{{"total_count": 4, "jobs": [{}]}}"#, jobs.join(","));
+    let jobs = [
+        job(1, "queued", "a"),
+        job(2, "queued", "a,b"),
+        job(3, "in_progress", "a"),
+        job(4, "new", "a"),
+        job(5, "completed", "a"),
+    ];
+    let jobs = format!(r#"{{"total_count": 5, "jobs": [{}]}}"#, jobs.join(","));
     let none = || runs(0, 0..0, None);
-    let scripted = Scripted::new([runs(1, 5..6, None), none(), none(), answer(200, &[], &jobs)]);
-    let queued = scripted.github.queued_jobs(&repository()).await.unwrap();
-    assert_eq!(queued.iter().map(|job| (job.id, job.attempt)).collect::<Vec<_>>(), [(JobId(1), 2)]);
+    // The run moves on while it is looked for, and is listed twice.
+    let listed = [none(), runs(1, 5..6, None), none(), none(), runs(1, 5..6, None)];
+    let scripted = Scripted::new(listed.into_iter().chain([answer(200, &[], &jobs)]));
+    let open = scripted.github.open_jobs(&repository()).await.unwrap();
+    let told: Vec<_> = open.iter().map(|job| (job.id, job.attempt)).collect();
+    assert_eq!(told, [(JobId(1), 2), (JobId(3), 2)]);
+    let asked = scripted.asked();
+    let words = ["requested", "pending", "waiting", "queued", "in_progress"];
+    for (asked, word) in asked.iter().zip(words) {
+        assert_eq!(*asked, format!("GET /repos/acme/app/actions/runs?status={word}&per_page=100"));
+    }
+    assert_eq!(asked.len(), 6);
 }
 
 #[tokio::test]
@@ -363,8 +379,8 @@ async fn each_scope_has_its_paths() {
 
 #[tokio::test]
 async fn repositories_are_listed_by_installation_or_token() {
-    let listed = r#"{"total_count": 2, "repositories": [{"id": 1, "full_name": "Acme/app"},
-        {"id": 2, "full_name": "other/app"}]}"#;
+    let listed = r#"{"total_count": 3, "repositories": [{"id": 1, "full_name": "Acme/app"},
+        {"id": 2, "full_name": "other/app"}, {"id": 3, "full_name": "acme/old", "archived": true}]}"#;
     let scripted = Scripted::of([Ok(answer(200, &[], listed))], true);
     assert_eq!(scripted.github.repositories(&acme()).await.unwrap(), [repository()]);
     let plain = |body: &str, link: &str| Ok(answer(200, &[("link", link)], body));

@@ -3,6 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
 
+mod budgets;
+mod doubt;
+mod drift;
+mod recover;
 mod world;
 
 use std::time::Duration;
@@ -192,30 +196,6 @@ async fn a_machine_that_dies_in_mid_job_frees_its_slot() {
     world.until("nothing is left", HOUR, World::is_clean).await;
     let jobs = world.github().books().jobs;
     assert_eq!((jobs.succeeded, jobs.lost), (1, 1));
-}
-
-#[tokio::test]
-async fn lost_webhooks_of_a_jobs_end_are_found_out() {
-    let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
-    world.deliver = |action| action == "queued";
-    world.queue(&spec(&["large"]), 3);
-    all_run(&mut world, 3, 2 * HOUR).await;
-    world.check(1);
-}
-
-#[tokio::test]
-async fn jobs_that_began_unheard_make_no_runner_in_vain() {
-    for seconds in [30, 1200] {
-        let mut world = World::new(vec![linux(0, 100)], Behaviour::default()).await;
-        world.deliver = |action| action == "queued";
-        world.queue(&spec(&["large"]).seconds(seconds), 10);
-        all_run(&mut world, 10, 2 * HOUR).await;
-        world.pass(10 * MINUTE).await;
-        world.check(10);
-        assert_eq!(world.books().total.created, 10, "jobs of {seconds} s");
-        let jobs = world.manager.jobs(&JobFilter::All, &Page::first(20)).await.unwrap();
-        assert!(jobs.iter().all(|status| status.job.is_completed()), "every end is on record");
-    }
 }
 
 #[tokio::test]

@@ -15,14 +15,14 @@ use runner_manager_core::domain::{
     Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{Configured, ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
 use runner_manager_core::testing::simulator::{self, Conclusion, JobSpec, SessionId, Simulator};
 use runner_manager_core::webhook::{Webhook, parse, verify};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a webhook secret";
@@ -51,7 +51,39 @@ pub(crate) struct World {
     pub(crate) broken_image: bool,
     /// What becomes of a webhook, by its action: true to let it through.
     pub(crate) deliver: fn(&str) -> bool,
-    seed: u64,
+    /// What a manager that starts has in its file.
+    pub(crate) groups: Vec<RunnerGroup>,
+    /// What is changed about the parts of the managers that start.
+    pub(crate) adjust: Box<dyn Fn(&mut Parts)>,
+    pub(crate) seed: u64,
+}
+
+/// Another replica beside the world's first one.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) manager: Manager,
+    stop: CancellationToken,
+    task: AbortHandle,
+    pub(crate) configured: Configured,
+}
+
+impl Replica {
+    /// It stops in order.
+    pub(crate) async fn stop(self, world: &mut World) {
+        self.stop.cancel();
+        for _ in 0..10_000 {
+            if self.task.is_finished() {
+                return;
+            }
+            world.step().await;
+        }
+        panic!("the replica does not stop");
+    }
+
+    /// Its process dies.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -108,7 +140,8 @@ impl World {
         let cloud = Arc::new(Mutex::new(FakeCloud::new(behaviour)));
         let storage = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
         let owner = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("a secret key"));
-        let manager = Manager::new(parts(&clock, &github, &cloud, &storage, &owner, 0));
+        let manager = Manager::new(parts(&clock, &github, &cloud, &storage, &owner, 1));
+        manager.configure(groups.clone()).await.unwrap();
         let mut world = Self {
             clock,
             github,
@@ -121,24 +154,45 @@ impl World {
             agents: Vec::new(),
             broken_image: false,
             deliver: |_| true,
-            seed: 0,
+            groups,
+            adjust: Box::new(|_| ()),
+            seed: 1,
         };
-        world.manager.configure(groups).await.unwrap();
-        world.start();
+        world.launch(world.manager.clone());
         world
     }
 
-    /// A manager that starts on what the last one left.
+    /// A manager that starts on what the last one left, or beside it.
     pub(crate) fn start(&mut self) {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
         self.stop = CancellationToken::new();
-        let (manager, stop) = (self.manager.clone(), self.stop.clone());
-        self.running.spawn(async move { manager.run(stop).await });
+        self.launch(self.manager.clone());
+    }
+
+    fn launch(&mut self, manager: Manager) {
+        let (stop, groups) = (self.stop.clone(), self.groups.clone());
+        self.running.spawn(async move {
+            manager.configure(groups).await.unwrap();
+            manager.run(stop).await;
+        });
+    }
+
+    /// Another replica on the same storage, with its own file.
+    pub(crate) async fn replica(&mut self, groups: Vec<RunnerGroup>) -> Replica {
+        self.seed += 1;
+        let manager = Manager::new(self.parts());
+        let configured = manager.configure(groups).await.unwrap();
+        let stop = CancellationToken::new();
+        let (running, until) = (manager.clone(), stop.clone());
+        let task = self.running.spawn(async move { running.run(until).await });
+        Replica { manager, stop, task, configured }
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed)
+        let mut parts = parts(&self.clock, &self.github, &self.cloud, &self.storage, &self.owner, self.seed);
+        (self.adjust)(&mut parts);
+        parts
     }
 
     /// The manager's process dies, in the middle of whatever it does.

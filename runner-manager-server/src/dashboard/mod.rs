@@ -14,7 +14,7 @@ use runner_manager_core::domain::{Conclusion, Phase};
 use runner_manager_core::store::{Draining, JobFilter, Page, RunnerFilter};
 
 use crate::http::{AppState, Refusal};
-use crate::view::{EndedRunner, Group, Job, Runner};
+use crate::view::{Deployment, EndedRunner, Group, Job, Runner};
 
 /// How many rows of each list the page shows.
 pub(crate) const ROWS: usize = 100;
@@ -30,6 +30,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 #[template(path = "dashboard.html")]
 struct Dashboard {
     now: Timestamp,
+    remarks: Vec<String>,
     groups: Vec<Group>,
     runners: Vec<Runner>,
     more_runners: bool,
@@ -82,6 +83,7 @@ pub(crate) async fn page(State(state): State<AppState>) -> Result<Response, Refu
     let runners = manager.runners(&RunnerFilter::All, &Page::first(ROWS + 1)).await?;
     let jobs = manager.jobs(&JobFilter::All, &Page::first(ROWS + 1)).await?;
     let page = Dashboard {
+        remarks: Deployment::from(manager.deployment().await?).remarks(),
         groups: manager.groups().await?.iter().map(Group::from).collect(),
         more_runners: runners.len() > ROWS,
         runners: Runner::all(manager, runners.iter().take(ROWS).map(|runner| &runner.value)).await?,
@@ -159,6 +161,7 @@ mod tests {
         };
         let page = Dashboard {
             now: Timestamp::UNIX_EPOCH,
+            remarks: vec!["the store was <b>".to_owned()],
             groups: Vec::new(),
             runners: Vec::new(),
             more_runners: false,
@@ -170,5 +173,6 @@ mod tests {
         assert!(html.contains("&#60;script&#62;alert(1)"), "{html}");
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(!html.contains("' onload"), "{html}");
+        assert!(html.contains("<p class=\"warn\">the store was &#60;b&#62;</p>"), "{html}");
     }
 }

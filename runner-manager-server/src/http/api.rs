@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::AppState;
 use super::answer::Refusal;
-use crate::view::{EndedRunner, Group, Job, Listing, Queue, Runner};
+use crate::view::{Deployment, EndedRunner, Group, Job, Listing, Queue, Runner};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 500;
@@ -122,6 +122,11 @@ pub(super) async fn job(
 /// `GET /api/v1/queue`: how the queue of background work fares.
 pub(super) async fn queue(State(state): State<AppState>) -> Result<Json<Queue>, Refusal> {
     Ok(Json(state.manager().queue_statistics().await?.into()))
+}
+
+/// `GET /api/v1/deployment`.
+pub(super) async fn deployment(State(state): State<AppState>) -> Result<Json<Deployment>, Refusal> {
+    Ok(Json(state.manager().deployment().await?.into()))
 }
 
 fn bounded(limit: Option<usize>) -> Result<usize, Refusal> {

@@ -107,6 +107,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .route("/api/v1/jobs", get(api::jobs))
         .route("/api/v1/jobs/{id}", get(api::job))
         .route("/api/v1/queue", get(api::queue))
+        .route("/api/v1/deployment", get(api::deployment))
         .route_layer(from_fn_with_state(state.clone(), in_time))
         .route("/api/v1/events", get(events::stream))
         .route_layer(from_fn_with_state(state.clone(), auth::guard));

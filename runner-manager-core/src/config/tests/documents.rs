@@ -46,6 +46,8 @@ fn the_schema_refuses_what_the_readers_refuse() {
         ("token: {env: GITHUB_TOKEN}", "token: {enf: GITHUB_TOKEN}"),
         ("region: r1", "regino: r1"),
         ("region: r1", "concurrency: 0"),
+        ("region: r1", "rate: {calls: 10}"),
+        ("github:\n", "github:\n  concurrency: 0\n"),
         ("kind: boxes", "kind: aws"),
         ("image: b}", "imag: b}"),
         ("image: b}", "image: b, other: 1}"),
@@ -91,6 +93,11 @@ fn parts() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
             "backends.NAME",
             "/properties/backends/additionalProperties/anyOf/0",
             services::BACKEND_KEYS.to_vec(),
+        ),
+        (
+            "backends.NAME.rate",
+            "/properties/backends/additionalProperties/anyOf/0/properties/rate",
+            services::RATE_KEYS.to_vec(),
         ),
         ("runner_groups[]", "/properties/runner_groups/items", groups::all_keys()),
         (

@@ -274,6 +274,18 @@ fn placements() {
             "concurrency: 0",
             "11:36: backends.here.concurrency: expected a whole number from 1 to 1024, found 0",
         ),
+        ("region: r1", "rate: {calls: 10}", "11:29: backends.here.rate.per: is required, but missing"),
+        (
+            "region: r1",
+            "rate: {calls: 0, per: 1s}",
+            "11:37: backends.here.rate.calls: expected a whole number from 1 to 20000, found 0",
+        ),
+        (
+            "region: r1",
+            "rate: {calls: 9, per: 1ms}",
+            "11:45: backends.here.rate.per: expected a duration from 1s to 1h, found `1ms`",
+        ),
+        ("region: r1", "rate: {calls: 10, per: 1s, of: x}", "11:48: backends.here.rate.of: unknown key `of`"),
     ]);
 }
 
@@ -511,6 +523,16 @@ fn durations() {
             "github:\n",
             "sweep_interval: 1s\ngithub:\n",
             "8:17: sweep_interval: expected a duration from 30s to 1h, found `1s`",
+        ),
+        (
+            "github:\n",
+            "call_timeout: 45s\ngithub:\n",
+            "8:15: call_timeout: a call_timeout of 45s outlives the lease: it must be less than half of it, 45s",
+        ),
+        (
+            "github:\n",
+            "lease: 1m\ngithub:\n",
+            "8:8: lease: a call_timeout of 40s outlives the lease: it must be less than half of it, 30s",
         ),
     ]);
 }

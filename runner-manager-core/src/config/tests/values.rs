@@ -9,6 +9,7 @@ use super::super::{
     load, read,
 };
 use super::{Configuration, GOOD, good, registry, try_read};
+use crate::budget::Rate;
 use crate::domain::{Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope};
 
 #[test]
@@ -23,9 +24,10 @@ fn the_good_file() {
     assert!(
         matches!(&read.github.credentials, GitHubCredentials::Token(token) if token.expose() == "ghp_hidden")
     );
+    assert_eq!(read.github.concurrency, 60);
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     let settings = serde_json::json!({"region": "r1"});
-    assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, settings });
+    assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, rate: None, settings });
 }
 
 #[test]
@@ -97,6 +99,8 @@ fn defaults() {
     assert_eq!(read.github.api_url.as_str(), "https://api.github.com");
     assert_eq!(read.balance, Balance::Pack);
     assert_eq!(read.sweep_interval, Duration::from_mins(5));
+    assert_eq!((read.lease, read.call_timeout), (Duration::from_secs(90), Duration::from_secs(40)));
+    assert_eq!(read.recover_interval, Duration::from_mins(5));
     let group = &read.groups[1];
     assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
     assert_eq!((group.os, group.priority), (Os::Linux, 0));
@@ -117,10 +121,11 @@ fn what_a_user_may_choose() {
 
     let read = good(
         "github:\n",
-        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\ngithub:\n",
+        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\nrecover_interval: 10m\ngithub:\n",
     );
     assert_eq!(embedded(&read), Path::new("/var/rm.redb"));
     assert_eq!((read.balance, read.sweep_interval), (Balance::Spread, Duration::from_secs(90)));
+    assert_eq!(read.recover_interval, Duration::from_mins(10));
 
     let group = "\
 arch: arm
@@ -154,6 +159,11 @@ arch: arm
     let read = good("region: r1", "concurrency: 4");
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     assert_eq!((backend.concurrency, &backend.settings), (4, &serde_json::json!({})));
+    let read = good("region: r1", "rate: {calls: 10, per: 1m}");
+    let backend = &read.backends[&BackendName::new("here").unwrap()];
+    assert_eq!(backend.rate, Some(Rate { calls: 10, per: Duration::from_mins(1) }));
+    assert_eq!(backend.settings, serde_json::json!({}));
+    assert_eq!(good("github:\n", "github:\n  concurrency: 7\n").github.concurrency, 7);
 }
 
 #[test]

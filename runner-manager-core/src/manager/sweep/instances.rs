@@ -6,13 +6,15 @@ use jiff::Timestamp;
 
 use super::super::Manager;
 use super::super::advance::wake_task;
+use super::super::doubt::Begun;
 use super::super::worker::{TaskError, Work};
-use super::{LISTING_TIMEOUT, Records, unchanged};
+use super::{Records, unchanged};
 use crate::backend::Backend;
 use crate::domain::{
-    BackendName, Instance, InstanceState, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner,
-    RunnerName, RunnerState,
+    BackendName, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason,
+    RetireStep, Runner, RunnerName, RunnerState, Source, later,
 };
+use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
 use crate::policy::orphans::{InstanceVerdict, recordless_instance};
 use crate::queue::{ClaimToken, NewTask, Task};
@@ -29,21 +31,29 @@ enum Condemned {
     Double(Instance),
 }
 
+/// What became of an instance that no record explains.
+#[derive(Debug)]
+enum Recordless {
+    /// It is adopted, or gone, or too young to be judged.
+    Settled,
+    /// It is to be suspected, with this record.
+    Condemned(Box<Runner>),
+    /// GitHub did not say whether it is registered.
+    Unknown,
+}
+
 impl Manager {
     pub(in crate::manager) async fn sweep_backend(
         &self,
         claim: &ClaimToken,
         name: &BackendName,
     ) -> Result<Work, TaskError> {
-        let Some(backend) = self.backend(name).cloned() else { return Ok(Work::Done) };
+        let Some(backend) = self.backend(name).cloned() else { return self.leave_to_others(name).await };
         let filter = RunnerFilter::Backend(name.clone());
         let before = self.records(&filter).await?;
-        let begun = self.now().await?;
+        let begun = self.begin_listing().await?;
         let owner = &self.parts().owner;
-        let listing = self
-            .within(LISTING_TIMEOUT, "list", backend.list(owner))
-            .await?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        let listing = self.list_backend(name, "list", backend.list(owner)).await?;
         let after = self.records(&filter).await?;
 
         let ended = listing.iter().filter(|instance| has_ended(instance));
@@ -51,21 +61,27 @@ impl Manager {
         self.ask_for_unheard_jobs(ended.map(|record| &record.value)).await?;
         let unrecorded = listing.iter().filter(|instance| !after.contains_key(&instance.runner)).count();
         let looked_at = after.len() + unrecorded;
-        let mut condemned = Vec::new();
+        let (mut condemned, mut unknown) = (Vec::new(), 0);
         for instance in &listing {
             match after.get(&instance.runner) {
                 Some(record) => {
-                    condemned.extend(self.compare(claim, record, instance, &listing, begun).await?);
+                    condemned.extend(self.compare(claim, record, instance, &listing, begun.at).await?);
                 }
-                None => condemned.extend(self.recordless(claim, name, instance, begun).await?),
+                None => match self.recordless(claim, name, instance, &begun).await? {
+                    Recordless::Condemned(runner) => condemned.push(Condemned::Instance(runner)),
+                    Recordless::Settled => {}
+                    Recordless::Unknown => unknown += 1,
+                },
             }
         }
+        let before = if is_on(Flaw::ListBeforeReading) { after.clone() } else { before };
         let missing = missing_instances(&before, &after, &listing);
         condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
-        if self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
+        // While the store is doubted nothing is condemned: its records may be older than the truth.
+        if begun.trusted && self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
             for one in condemned {
                 // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
-                match self.condemn(claim, &*backend, one).await {
+                match self.condemn(claim, name, &*backend, one).await {
                     Err(TaskError::Outside { reason, .. }) => {
                         tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
                     }
@@ -74,7 +90,24 @@ impl Manager {
             }
         }
         self.see_that_each_is_looked_at(&after).await?;
-        self.next_sweep().await
+        let source = Source::Instances(name.clone());
+        if unknown > 0 {
+            tracing::warn!(
+                backend = name.as_str(),
+                unknown,
+                "instances without a record that could not be judged"
+            );
+            return self.sweep_again(&source).await;
+        }
+        self.swept(claim, &source, &begun).await
+    }
+
+    /// A backend that this replica cannot reach is listed by one that can.
+    async fn leave_to_others(&self, name: &BackendName) -> Result<Work, TaskError> {
+        if !self.reached_by_others().await?.contains(name) {
+            return Ok(Work::Done);
+        }
+        Ok(Work::AgainAt(later(self.now().await?, self.parts().settings.heartbeat)))
     }
 
     /// What the listing says of an instance that has a record.
@@ -107,22 +140,22 @@ impl Manager {
         claim: &ClaimToken,
         backend: &BackendName,
         instance: &Instance,
-        begun: Timestamp,
-    ) -> Result<Option<Condemned>, TaskError> {
+        begun: &Begun,
+    ) -> Result<Recordless, TaskError> {
         let found = match self.registration_anywhere(&instance.runner).await {
             Ok(found) => found,
             Err(TaskError::Store(error)) => return Err(error.into()),
             Err(unknown) => {
                 tracing::warn!(runner = instance.runner.as_str(), %unknown, "an instance without a record");
-                return Ok(None);
+                return Ok(Recordless::Unknown);
             }
         };
         let reading = found.as_ref().map_or(RegistrationReading::Absent, |(_, reading)| *reading);
         let groups = self.listed_groups().await?;
         let spec = groups.iter().map(|group| &group.spec).find(|spec| spec.name == instance.group);
         let limits = spec.map_or_else(Limits::default, |spec| spec.limits);
-        let verdict = recordless_instance(instance, reading, limits.start_timeout, begun);
-        let InstanceVerdict::Adopt(mut state) = verdict else { return Ok(None) };
+        let verdict = recordless_instance(instance, reading, limits.start_timeout, begun.at, begun.trusted);
+        let InstanceVerdict::Adopt(mut state) = verdict else { return Ok(Recordless::Settled) };
         if let (RunnerState::Idle { leaving }, None) = (&mut state, spec) {
             // Of a group that is configured no more: nobody will ever need it.
             *leaving = Some(Leaving { reason: RetireReason::Surplus, not_busy_at: None });
@@ -130,7 +163,7 @@ impl Manager {
         let any_scope = || groups.first().map(|group| group.spec.scope.clone());
         let scope =
             found.map(|(scope, _)| scope).or_else(|| spec.map(|spec| spec.scope.clone())).or_else(any_scope);
-        let Some(scope) = scope else { return Ok(None) };
+        let Some(scope) = scope else { return Ok(Recordless::Settled) };
         let now = self.now().await?;
         let suspect = matches!(state, RunnerState::Retiring { retire: RetireStep::Suspect { .. }, .. });
         let runner = Runner {
@@ -148,10 +181,10 @@ impl Manager {
             state,
         };
         if suspect {
-            return Ok(Some(Condemned::Instance(Box::new(runner))));
+            return Ok(Recordless::Condemned(Box::new(runner)));
         }
         self.adopt(claim, runner, limits, now).await?;
-        Ok(None)
+        Ok(Recordless::Settled)
     }
 
     async fn adopt(
@@ -186,12 +219,17 @@ impl Manager {
     async fn condemn(
         &self,
         claim: &ClaimToken,
+        name: &BackendName,
         backend: &dyn Backend,
         condemned: Condemned,
     ) -> Result<(), TaskError> {
         match condemned {
+            Condemned::Missing(_) | Condemned::Double(_) if !self.begin_listing().await?.trusted => Ok(()),
             Condemned::Missing(record) => {
-                let reading = self.instance_reading(&record.value).await?;
+                let reading = match self.instance_reading(&record.value).await? {
+                    Event::Instance { begun, .. } if is_on(Flaw::ListBeforeReading) => gone(&record.value, begun),
+                    reading => reading,
+                };
                 self.feed_if_new(claim, &record, &reading).await
             }
             Condemned::Instance(runner) => {
@@ -201,10 +239,16 @@ impl Manager {
             }
             Condemned::Double(instance) => {
                 tracing::warn!(runner = instance.runner.as_str(), id = %instance.id, "a second instance is deleted");
-                self.ask_backend("delete", backend.delete(&instance.id)).await
+                Ok(self.ask_backend(name, "delete", backend.delete(&instance.id)).await?)
             }
         }
     }
+}
+
+/// What the listing alone would say of an instance that it lacks.
+fn gone(runner: &Runner, begun: Timestamp) -> Event {
+    let id = runner.instance.clone().unwrap_or_else(|| InstanceId::new(""));
+    Event::Instance { reading: InstanceReading::Present { id, state: InstanceState::Gone }, begun }
 }
 
 const fn has_ended(instance: &Instance) -> bool {

@@ -1,19 +1,12 @@
 //! Jobs of which we did not hear all: asked for at GitHub, one by one.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-use jiff::Timestamp;
 
 use super::super::Manager;
 use super::super::intake::Taken;
 use super::super::worker::TaskError;
-use crate::clock::timeout;
-use crate::domain::{GroupName, JobRef, OperationId, Runner, RunnerState, Scope, later};
+use crate::domain::{GroupName, JobRef, OperationId, Runner, RunnerState, Scope};
 use crate::store::{JobFilter, Page};
-
-/// How long a job waits before GitHub is asked whether it still does.
-const JOB_AGE: Duration = Duration::from_mins(10);
 
 /// How many of a group's jobs one sweep asks for, beside one for each runner whose job is not known.
 const JOBS_ASKED: usize = 20;
@@ -42,35 +35,17 @@ impl Manager {
         Ok(())
     }
 
-    /// Asks GitHub for the jobs of a scope that have waited longest: one whose start and end were never told
-    /// would count as demand for ever.
-    pub(super) async fn ask_for_old_jobs(&self, scope: &Scope, now: Timestamp) -> Result<(), TaskError> {
-        let groups = self.listed_groups().await?;
-        for group in groups.iter().filter(|group| group.spec.scope == *scope) {
-            let filter = JobFilter::Queued(group.spec.name.clone());
-            for job in self.store().jobs(&filter, &Page::first(JOBS_ASKED)).await? {
-                if later(job.value.recorded_at, JOB_AGE) <= now {
-                    self.ask_for_job(&job.value.reference()).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells whether it was news.
     pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<bool, TaskError> {
-        let limit = self.parts().settings.call_timeout;
-        match timeout(&*self.parts().clock, limit, self.github().job(&job.repository, job.id)).await {
-            Ok(Ok(Some(seen))) => {
+        let scope = Scope::Repository(job.repository.clone());
+        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+            Ok(Some(seen)) => {
                 let operation = OperationId::new(format!("{}:swept", self.operation()));
                 Ok(self.take_in(&operation, &seen).await? == Taken::Recorded)
             }
-            Ok(Ok(None)) => Ok(false),
-            Ok(Err(error)) => {
-                tracing::warn!(%job, %error, "GitHub did not say how the job fares");
-                Ok(false)
-            }
+            Ok(None) => Ok(false),
             Err(error) => {
+                let error = TaskError::from(error);
                 tracing::warn!(%job, %error, "GitHub did not say how the job fares");
                 Ok(false)
             }

@@ -9,21 +9,18 @@ mod jobs;
 mod registrations;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::{consequences, wake_task};
+use super::doubt::Begun;
 use super::worker::{TaskError, Work};
-use crate::domain::{Runner, RunnerName, RunnerState, later};
+use crate::domain::{Runner, RunnerName, RunnerState, Source, later};
 use crate::policy::lifecycle::Event;
 use crate::policy::orphans::most_condemned;
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{RunnerFilter, StoreError, Versioned, all_runners};
-
-/// How long a listing may take: it has many pages, and holds nobody up.
-const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
 
 type Records = BTreeMap<RunnerName, Versioned<Runner>>;
 
@@ -33,8 +30,14 @@ impl Manager {
         Ok(all.into_iter().map(|runner| (runner.value.name.clone(), runner)).collect())
     }
 
-    async fn next_sweep(&self) -> Result<Work, TaskError> {
-        Ok(Work::AgainAt(later(self.now().await?, self.parts().settings.sweep_interval)))
+    /// The listing was compared with the records: it is taken in, and made again later.
+    async fn swept(&self, claim: &ClaimToken, source: &Source, begun: &Begun) -> Result<Work, TaskError> {
+        self.taken_in(claim, source, begun).await?;
+        self.sweep_again(source).await
+    }
+
+    async fn sweep_again(&self, source: &Source) -> Result<Work, TaskError> {
+        Ok(Work::AgainAt(self.list_again_at(source, self.parts().settings.sweep_interval).await?))
     }
 
     /// Whether a sweep may do what it would, and a word to the operator where not.
@@ -73,9 +76,15 @@ impl Manager {
         Ok(())
     }
 
+    /// As [`see_that_each_is_looked_at`](Self::see_that_each_is_looked_at), for all runners.
+    pub(super) async fn see_that_all_are_looked_at(&self) -> Result<(), StoreError> {
+        let all = self.records(&RunnerFilter::All).await?;
+        self.see_that_each_is_looked_at(&all).await
+    }
+
     /// Queues again what each runner waits for. Almost always it waits already and nothing changes; where it
     /// does not, for whatever reason, the runner would hold its slot for ever.
-    async fn see_that_each_is_looked_at(&self, records: &Records) -> Result<(), TaskError> {
+    async fn see_that_each_is_looked_at(&self, records: &Records) -> Result<(), StoreError> {
         const BATCH: usize = 200;
         let now = self.now().await?;
         let mut tasks = Vec::new();

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::super::Manager;
 use super::super::provision::read_registration;
 use super::super::worker::{TaskError, Work};
-use super::{LISTING_TIMEOUT, unchanged};
-use crate::domain::{Label, Limits, Runner, RunnerName, RunnerState, Scope, later};
+use super::unchanged;
+use crate::domain::{Label, Limits, Runner, RunnerName, RunnerState, Scope, Source, later};
 use crate::github::RegisteredRunner;
 use crate::policy::lifecycle::{Event, RegistrationReading};
 use crate::policy::orphans::{RegistrationVerdict, recordless_registration};
@@ -20,16 +20,15 @@ impl Manager {
         scope: &Scope,
     ) -> Result<Work, TaskError> {
         self.inner.catalogue.forget();
-        if !self.scopes().await?.contains(scope) {
-            return Ok(Work::Done);
-        }
         let filter = RunnerFilter::Scope(scope.clone());
         let before = self.records(&filter).await?;
-        let begun = self.now().await?;
-        let listing = self
-            .within(LISTING_TIMEOUT, "runners", self.github().runners(scope))
-            .await?
-            .map_err(|error| TaskError::outside(&error, error.retry))?;
+        // Runners may outlive the last group of their scope.
+        if before.is_empty() && !self.scopes().await?.contains(scope) {
+            return Ok(Work::Done);
+        }
+        let listing_begun = self.begin_listing().await?;
+        let begun = listing_begun.at;
+        let listing = self.list_github(scope, "runners", self.github().runners(scope)).await?;
         let after = self.records(&filter).await?;
 
         let ours: Vec<(RunnerName, &RegisteredRunner)> =
@@ -55,13 +54,15 @@ impl Manager {
             self.missing_registration(claim, record).await?;
         }
         let unrecorded = ours.iter().filter(|(name, _)| !after.contains_key(name)).count();
-        if self.within_reason(&scope.to_string(), condemned.len(), after.len() + unrecorded) {
+        // While the store is doubted nothing is condemned: what has no record has most likely lost it.
+        if listing_begun.trusted
+            && self.within_reason(&scope.to_string(), condemned.len(), after.len() + unrecorded)
+        {
             self.suspect_registrations(scope, condemned).await?;
         }
-        self.ask_for_old_jobs(scope, begun).await?;
         self.see_that_each_is_looked_at(&after).await?;
         self.reconcile_all(scope).await?;
-        self.next_sweep().await
+        self.swept(claim, &Source::Runners(scope.clone()), &listing_begun).await
     }
 
     /// Has every group of a scope compared with what it should have, whatever events were missed.

@@ -15,10 +15,13 @@ mod serving;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+pub use trust::relies_on_the_store;
 
 use crate::domain::{
     GitHubRunnerId, InstanceFailure, InstanceId, InstanceState, JobRef, Leaving, Limits, Phase, RetireReason,
@@ -132,6 +135,9 @@ pub enum Event {
     DeregisterRefused,
     /// The backend accepted to delete the instance.
     DeleteAccepted,
+    /// The store lost what it last acknowledged: what was gathered before to take a runner away counts no
+    /// more.
+    EvidenceLost,
 }
 
 /// What a runner is after an event.
@@ -221,6 +227,7 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         | Event::JobStarted { .. } => {
             runner.online_at = runner.online_at.or(Some(now));
         }
+        Event::EvidenceLost => runner.missing_since = None,
         Event::Started
         | Event::RegistrationFailed { .. }
         | Event::CreateFailed { .. }

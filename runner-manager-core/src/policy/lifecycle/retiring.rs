@@ -22,10 +22,10 @@ pub(super) fn retiring(
     }
     match retire {
         RetireStep::Deregister => deregister(why, event, limits, now),
-        RetireStep::Grace { until } => grace(why, until, event, now),
+        RetireStep::Grace { until } => grace(why, until, event, limits, now),
         RetireStep::Delete => delete(why, event),
         RetireStep::Confirm => confirm(why, event),
-        RetireStep::Suspect { since } => suspect(why, since, event),
+        RetireStep::Suspect { since } => suspect(why, since, event, now),
     }
 }
 
@@ -51,7 +51,8 @@ fn too_early_to_count(runner: &Runner, event: &Event) -> bool {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => false,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => false,
     }
 }
 
@@ -84,7 +85,8 @@ fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp
         | Event::Unneeded
         | Event::Needed
         | Event::Tick
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -98,8 +100,11 @@ fn after_deregister(why: &RetireReason, limits: &Limits, now: Timestamp) -> Chan
 }
 
 /// GitHub let it go; a job that was assigned at the last moment may still show itself.
-fn grace(why: &RetireReason, until: Timestamp, event: &Event, now: Timestamp) -> Change {
+fn grace(why: &RetireReason, until: Timestamp, event: &Event, limits: &Limits, now: Timestamp) -> Change {
     match event {
+        Event::EvidenceLost => {
+            Change::retire(why.clone(), RetireStep::Grace { until: later(now, limits.removal_grace) })
+        }
         Event::Tick if now >= until => Change::retire(why.clone(), RetireStep::Delete),
         Event::JobStarted { .. }
         | Event::JobCompleted { .. }
@@ -148,7 +153,8 @@ fn sign_of_a_job(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -176,7 +182,8 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         | Event::OperatorRetire { .. }
         | Event::Tick
         | Event::Deregistered
-        | Event::DeregisterRefused => Change::Nothing,
+        | Event::DeregisterRefused
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -205,14 +212,16 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
         | Event::OperatorRetire { .. }
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
 /// An instance that nobody knows. A registration makes it a runner again; none in a second reading condemns
 /// it.
-fn suspect(why: &RetireReason, since: Timestamp, event: &Event) -> Change {
+fn suspect(why: &RetireReason, since: Timestamp, event: &Event, now: Timestamp) -> Change {
     match event {
+        Event::EvidenceLost => Change::retire(why.clone(), RetireStep::Suspect { since: now }),
         Event::Registration { reading, begun } => match reading {
             RegistrationReading::Present { online: true, busy: false } => {
                 Change::State(RunnerState::Idle { leaving: None })

@@ -8,6 +8,7 @@ use super::{Change, Event, InstanceReading, RegistrationReading};
 use crate::domain::{
     InstanceState, JobRef, Leaving, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
+use crate::flaws::{Flaw, is_on};
 
 /// The instance exists; its runner has yet to come online.
 pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Change {
@@ -42,7 +43,8 @@ pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Time
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -57,7 +59,7 @@ pub(super) fn idle(
     match event {
         Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
         Event::JobCompleted { job } => completed(job),
-        Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun),
+        Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun, now),
         Event::Instance { reading, begun } => instance(runner, reading, *begun),
         Event::Unneeded => leave(leaving, RetireReason::Surplus),
         Event::Needed => match leaving {
@@ -72,6 +74,12 @@ pub(super) fn idle(
             let reason = RetireReason::Operator { force: false };
             Change::State(RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at }) })
         }
+        Event::EvidenceLost => match leaving {
+            Some(Leaving { reason, not_busy_at: Some(_) }) => Change::State(RunnerState::Idle {
+                leaving: Some(Leaving { reason: reason.clone(), not_busy_at: None }),
+            }),
+            Some(_) | None => Change::Nothing,
+        },
         Event::Tick if now >= later(runner.since, limits.max_idle_age) => {
             leave(leaving, RetireReason::TooOld)
         }
@@ -106,6 +114,7 @@ fn idle_reading(
     leaving: Option<&Leaving>,
     reading: RegistrationReading,
     begun: Timestamp,
+    now: Timestamp,
 ) -> Change {
     match (reading, leaving) {
         (RegistrationReading::Present { busy: true, .. }, _) => {
@@ -123,27 +132,31 @@ fn idle_reading(
             Some(Leaving { reason: RetireReason::Offline | RetireReason::RegistrationGone, .. }),
         ) => stay(),
         (RegistrationReading::Present { online: false, busy: false }, None) => {
-            not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun)
+            not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun, now)
         }
         (RegistrationReading::Absent, None) => {
-            not_busy(runner, &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None }, begun)
+            not_busy(runner, &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None }, begun, now)
         }
         (RegistrationReading::Present { busy: false, .. } | RegistrationReading::Absent, Some(leaving)) => {
-            not_busy(runner, leaving, begun)
+            not_busy(runner, leaving, begun, now)
         }
     }
 }
 
 /// Counts a complete reading that called the runner not busy: the first counts no earlier than 2 min after
-/// it came online, the second at least 60 s after the first.
-fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp) -> Change {
+/// it came online, the second at least 60 s after the first. What GitHub said, it said at some time between
+/// the begin and the end of a reading, so the gap is from the first one's end to the second one's begin.
+fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp, now: Timestamp) -> Change {
     let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
     let not_busy_at = match leaving.not_busy_at {
         Some(first) if begun >= later(first, Limits::READING_GAP) => {
             return Change::retire(leaving.reason.clone(), RetireStep::Deregister);
         }
         Some(first) => Some(first),
-        None => (begun >= settled).then_some(begun),
+        None if begun >= settled && is_on(Flaw::RetireOnOneReading) => {
+            return Change::retire(leaving.reason.clone(), RetireStep::Deregister);
+        }
+        None => (begun >= settled).then_some(now),
     };
     Change::State(RunnerState::Idle {
         leaving: Some(Leaving { reason: leaving.reason.clone(), not_busy_at }),
@@ -185,7 +198,8 @@ pub(super) fn busy(
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Change, Event, InstanceReading, RegistrationReading};
 use crate::domain::{
     CreateStep, InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
+use crate::flaws::{Flaw, is_on};
 
 /// Nothing has been made, so it can go at once.
 pub(super) fn requested(event: &Event) -> Change {
@@ -30,7 +31,8 @@ pub(super) fn requested(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -59,6 +61,7 @@ pub(super) fn creating(
         Event::CreateFailed { kind, detail, .. } => {
             Change::End(RetireReason::CreateFailed { kind: *kind, detail: detail.clone() })
         }
+        Event::CreateUnclear if is_on(Flaw::FreeTheSlotOnTimeOut) => Change::End(RetireReason::NeverCreated),
         Event::CreateUnclear => match create {
             CreateStep::Asked { at, unclear_since: None } => Change::State(RunnerState::Creating {
                 create: CreateStep::Asked { at, unclear_since: Some(now) },
@@ -85,7 +88,8 @@ pub(super) fn creating(
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }
 
@@ -133,6 +137,7 @@ fn sign_of_life(event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => Change::Nothing,
     }
 }

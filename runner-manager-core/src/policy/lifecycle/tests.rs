@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use proptest::prelude::{any, proptest};
 use proptest::{prop_assert, prop_assert_eq};
 
-use super::{Event, InstanceReading, Next, RegistrationReading, Wake, step, wake};
+use super::{Event, InstanceReading, Next, RegistrationReading, Wake, relies_on_the_store, step, wake};
 use crate::domain::{
     BackendName, CreateStep, GitHubRunnerId, GroupName, InstanceFailure, InstanceId, InstanceState, JobId,
     JobRef, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope,
@@ -111,6 +111,7 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
         ("deregistered", Event::Deregistered),
         ("deregister refused", Event::DeregisterRefused),
         ("delete accepted", Event::DeleteAccepted),
+        ("evidence lost", Event::EvidenceLost),
     ]
 }
 
@@ -210,7 +211,8 @@ fn may_end_a_busy_runner(event: &Event) -> bool {
         | Event::OperatorRetire { force: false }
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => false,
+        | Event::DeleteAccepted
+        | Event::EvidenceLost => false,
     }
 }
 
@@ -467,5 +469,59 @@ proptest! {
             }
         }
         prop_assert_eq!(drive_to_the_end(runner, now), Ok(()));
+    }
+}
+
+/// What rests on the store's word, of all that can follow from all: the whole list, so that what is added to
+/// the table has to be thought of here.
+#[test]
+fn what_relies_on_the_store_is_making_and_taking_away() {
+    let now = at(86_400);
+    let mut relying = Vec::new();
+    for state in states() {
+        for (name, event) in events(now) {
+            let next = step(&runner(state.clone()), &event, &limits(), now);
+            if relies_on_the_store(&state, &next) {
+                relying.push(format!("{}: {name}", label(&state)));
+            }
+        }
+    }
+    assert_eq!(
+        relying,
+        [
+            "Requested: started",
+            "Requested: unneeded",
+            "Requested: operator",
+            "Creating, registering: registered",
+            "Booting: operator",
+            "Booting: tick",
+            "Idle, to go, one reading: GitHub absent",
+            "Idle, to go, one reading: GitHub offline",
+            "Idle, to go, one reading: GitHub idle",
+            "Retiring, deregister: deregistered",
+            "Retiring, grace: tick",
+            "Retiring, suspect: GitHub absent",
+        ]
+    );
+}
+
+#[test]
+fn what_was_gathered_before_a_loss_counts_no_more() {
+    let now = at(86_400);
+    for (before, after) in [
+        (leaving(RetireReason::Surplus, Some(at(120))), leaving(RetireReason::Surplus, None)),
+        (
+            retiring(RetireReason::Surplus, RetireStep::Grace { until: at(60) }),
+            retiring(RetireReason::Surplus, RetireStep::Grace { until: later(now, limits().removal_grace) }),
+        ),
+        (
+            retiring(RetireReason::Orphan, RetireStep::Suspect { since: at(0) }),
+            retiring(RetireReason::Orphan, RetireStep::Suspect { since: now }),
+        ),
+        (RunnerState::Busy { job: None }, RunnerState::Busy { job: None }),
+    ] {
+        let mut runner = runner(before);
+        assert_eq!(advance(&mut runner, &Event::EvidenceLost, now), None);
+        assert_eq!((runner.state, runner.missing_since), (after, None));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Subject;
-use crate::domain::{GitHubGroupId, GitHubRunnerId, JobId, JobReport, Labels, RunnerName};
+use crate::domain::{GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Labels, RunnerName};
 use crate::github::{GitHubError, GitHubErrorKind, JitConfig, JitRequest, RegisteredRunner};
 use crate::retry::Retry;
 use crate::testing::conformance::Case;
@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case<Subject>> {
         Case::new("get_absent_is_none", get_absent_is_none),
         Case::new("find_absent_is_none", find_absent_is_none),
         Case::new("groups_are_listed", groups_are_listed),
-        Case::new("queued_jobs_are_listed", queued_jobs_are_listed),
+        Case::new("open_jobs_are_listed", open_jobs_are_listed),
         Case::new("a_job_is_told", a_job_is_told),
         Case::new("an_absent_job_is_none", an_absent_job_is_none),
         Case::new("a_delivery_is_logged_and_repeated", a_delivery_is_logged_and_repeated),
@@ -123,12 +123,21 @@ async fn groups_are_listed(subject: Subject) {
     assert_eq!((default[0].id, default[0].name.as_str()), (GitHubGroupId::DEFAULT, "Default"));
 }
 
-async fn queued_jobs_are_listed(subject: Subject) {
-    assert!(subject.queued_jobs().await.is_empty());
-    let waits = subject.world.queue_job(&subject.repository, &Labels::parse(["other"]).unwrap()).await;
+async fn open_jobs_are_listed(subject: Subject) {
+    assert!(subject.open_jobs().await.is_empty());
+    let other = Labels::parse(["other"]).unwrap();
+    let waits = subject.world.queue_job(&subject.repository, &other).await;
     let made = subject.register("one").await;
     subject.world.run_job(&made, &subject.repository, &labels()).await;
-    assert_eq!(subject.queued_jobs().await, [waits], "the one that runs is not queued");
+    let behind = subject.world.queue_job_behind(&subject.repository, &other).await;
+    let done = subject.world.end_job(&subject.repository).await;
+    let open = subject.open_jobs().await;
+    let queued = open.iter().filter(|job| job.report == JobReport::Queued);
+    assert_eq!(queued.map(|job| job.id).collect::<Vec<_>>(), [waits, behind]);
+    let running: Vec<_> = open.iter().filter(|job| job.report != JobReport::Queued).collect();
+    let [job] = running.as_slice() else { panic!("one runs, and {done} has ended: {open:?}") };
+    let JobReport::InProgress { runner, runner_id } = &job.report else { panic!("it runs: {job:?}") };
+    assert_eq!((runner.as_str(), *runner_id), (name("one").as_str(), Some(made.id)));
 }
 
 async fn a_job_is_told(subject: Subject) {
@@ -223,9 +232,10 @@ impl Subject {
         self.github.remove_runner(&self.scope, id).await
     }
 
-    async fn queued_jobs(&self) -> Vec<JobId> {
-        let jobs = self.github.queued_jobs(&self.repository).await.unwrap();
-        jobs.iter().map(|job| job.id).collect()
+    async fn open_jobs(&self) -> Vec<JobObservation> {
+        let mut jobs = self.github.open_jobs(&self.repository).await.unwrap();
+        jobs.sort_by_key(|job| job.id);
+        jobs
     }
 
     /// The errors of all calls that read, each of which must fail.
@@ -236,7 +246,7 @@ impl Subject {
             github.runner(scope, id).await.unwrap_err(),
             github.runner(scope, ABSENT).await.unwrap_err(),
             github.find_runner(scope, &name("one")).await.unwrap_err(),
-            github.queued_jobs(&self.repository).await.unwrap_err(),
+            github.open_jobs(&self.repository).await.unwrap_err(),
             github.job(&self.repository, JobId(1)).await.unwrap_err(),
         ]
     }

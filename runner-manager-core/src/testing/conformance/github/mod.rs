@@ -39,6 +39,13 @@ pub trait World: Debug + Send + Sync + 'static {
     /// Queues a job.
     async fn queue_job(&self, repository: &Repository, labels: &Labels) -> JobId;
 
+    /// Queues a job in a run of which another job runs already: the one of the last
+    /// [`run_job`](Self::run_job).
+    async fn queue_job_behind(&self, repository: &Repository, labels: &Labels) -> JobId;
+
+    /// Queues a job and lets it end without a runner.
+    async fn end_job(&self, repository: &Repository) -> JobId;
+
     /// Lets one delivery to a hook fail with status 503, and tells which hook.
     async fn fail_delivery(&self, repository: &Repository) -> Hook;
 

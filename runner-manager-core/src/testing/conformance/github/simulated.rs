@@ -1,7 +1,7 @@
 //! The [`World`] of the simulator.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -17,6 +17,8 @@ use crate::testing::simulator::{self, Effect, JobSpec, RequestFault};
 pub struct SimulatedWorld {
     simulator: SharedSimulator,
     clock: Arc<dyn Clock>,
+    /// The job that was run last.
+    running: Mutex<Option<simulator::JobId>>,
 }
 
 impl fmt::Debug for SimulatedWorld {
@@ -28,7 +30,11 @@ impl fmt::Debug for SimulatedWorld {
 impl SimulatedWorld {
     /// The world of a simulator, whose time this clock tells.
     pub fn new(simulator: SharedSimulator, clock: Arc<dyn Clock>) -> Self {
-        Self { simulator, clock }
+        Self { simulator, clock, running: Mutex::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<simulator::JobId>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Timestamp {
@@ -43,6 +49,10 @@ impl SimulatedWorld {
         let labels = labels.iter().map(|label| label.as_str().to_owned());
         let spec = JobSpec::new(&repository.to_string(), labels).seconds(3_600);
         lock(&self.simulator).queue_job(&spec, self.now()).expect("the repository is made on demand")
+    }
+
+    fn run_of(&self, job: simulator::JobId) -> simulator::RunId {
+        lock(&self.simulator).job(job).expect("it was queued").run
     }
 
     fn answer_deliveries(&self, status: u16) {
@@ -62,10 +72,25 @@ impl World for SimulatedWorld {
             simulator.connect(jit_config.encoded.expose(), self.now()).expect("the JIT config is new");
         let taken = simulator.poll(session, self.now()).expect("the session has just begun");
         assert_eq!(taken.map(|job| job.id), Some(job), "the runner may not take the job");
+        *self.running() = Some(job);
     }
 
     async fn queue_job(&self, repository: &Repository, labels: &Labels) -> JobId {
         JobId(self.queue(repository, labels).0)
+    }
+
+    async fn queue_job_behind(&self, repository: &Repository, labels: &Labels) -> JobId {
+        let running = self.running().expect("a job was run");
+        let labels = labels.iter().map(|label| label.as_str().to_owned());
+        let spec = JobSpec::new(&repository.to_string(), labels).in_run(self.run_of(running));
+        JobId(lock(&self.simulator).queue_job(&spec, self.now()).expect("the run is there").0)
+    }
+
+    async fn end_job(&self, repository: &Repository) -> JobId {
+        let job = self.queue(repository, &Labels::default());
+        let run = self.run_of(job);
+        lock(&self.simulator).cancel_run(run, self.now()).expect("it waits");
+        JobId(job.0)
     }
 
     async fn fail_delivery(&self, repository: &Repository) -> Hook {

@@ -1,0 +1,386 @@
+//! Asks GitHub which jobs of a scope are open, and takes in what no webhook told.
+//!
+//! It only records jobs, by the one path that webhooks take too; how many runners that comes to is the groups'
+//! affair. A record that a listing lacks is not closed by that: the job is asked for by itself, and what it
+//! says counts.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Manager;
+use super::calls::CallError;
+use super::intake::Taken;
+use super::worker::{TaskError, Work};
+use crate::domain::{
+    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, Source, WorkflowJob,
+};
+use crate::github::GitHubErrorKind;
+use crate::policy::recovery::{Found, Known, Listing, found, has_surely_ended, is_in_doubt};
+use crate::queue::ClaimToken;
+use crate::retry::Retry;
+use crate::store::{JobFilter, Page, StoreError};
+
+/// How many jobs one run adds. The rest is added by the next one, soon after.
+const MOST_ADDED: usize = 1_000;
+
+/// How many jobs one run asks for by themselves, and how many it adds that nobody serves: no more than the next
+/// one could ask for. The others are asked for by other runs.
+const MOST_ASKED: usize = 100;
+
+/// How soon the next run follows one that did not get to its end.
+const SOON: Duration = Duration::from_mins(1);
+
+/// How often a repository is asked for that does not answer.
+const TRIES: usize = 2;
+
+/// How many jobs are read from the store at a time.
+const PAGE: usize = 500;
+
+/// How many of the jobs heard of last tell which repositories an enterprise has.
+const JOBS_OF_ENTERPRISE: usize = 1_000;
+
+/// The part of GitHub's calls that is left to everybody else: a quarter.
+const RESERVE: u64 = 4;
+
+/// What one run has found so far.
+#[derive(Debug)]
+struct Recovery {
+    /// When it began, by the store's time: what it knows is no older.
+    begun: Timestamp,
+    /// All jobs that were listed.
+    open: BTreeSet<JobId>,
+    /// Repositories that were listed completely.
+    listed: BTreeSet<Repository>,
+    /// How many repositories GitHub does not show us. We can know nothing of their jobs.
+    hidden: usize,
+    /// Repositories that have not answered.
+    unknown: BTreeSet<Repository>,
+    /// Jobs that were added, of which nobody serves `unserved`.
+    added: usize,
+    unserved: usize,
+    /// Jobs that were on record and went on.
+    advanced: usize,
+    /// Jobs that were left for the next run.
+    left: usize,
+    /// Until when no more is asked, where GitHub allows few more calls.
+    spent_until: Option<Timestamp>,
+}
+
+impl Recovery {
+    const fn begin(begun: Timestamp) -> Self {
+        Self {
+            begun,
+            open: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            hidden: 0,
+            unknown: BTreeSet::new(),
+            added: 0,
+            unserved: 0,
+            advanced: 0,
+            left: 0,
+            spent_until: None,
+        }
+    }
+
+    /// Whether the store knows now whatever GitHub had to say.
+    fn is_complete(&self) -> bool {
+        self.unknown.is_empty() && self.left == 0
+    }
+
+    fn listing_of(&self, job: &WorkflowJob) -> Listing {
+        if self.open.contains(&job.id) {
+            Listing::With
+        } else if self.listed.contains(&job.repository) {
+            Listing::Without
+        } else if self.unknown.contains(&job.repository) {
+            Listing::Unknown
+        } else {
+            Listing::None
+        }
+    }
+
+    /// Names a write of this run: its repeat is known, and another run's is another one.
+    fn operation(&self, seen: &JobObservation) -> OperationId {
+        let state = match &seen.report {
+            JobReport::Waiting => "waiting",
+            JobReport::Queued => "queued",
+            JobReport::InProgress { .. } => "in_progress",
+            JobReport::Completed { .. } => "completed",
+        };
+        OperationId::new(format!("recovered:{}:{}:{state}:{}", seen.id, seen.attempt, self.begun))
+    }
+
+    fn log(&self, scope: &Scope) {
+        let Self { hidden, added, unserved, advanced, left, .. } = *self;
+        let (open, listed, unknown) = (self.open.len(), self.listed.len(), self.unknown.len());
+        let news = added + advanced + left + unknown > 0;
+        if news {
+            tracing::info!(
+                %scope, open, added, unserved, advanced, left, listed, hidden, unknown,
+                "jobs listed at GitHub"
+            );
+        } else {
+            tracing::debug!(%scope, open, listed, hidden, "jobs listed at GitHub: nothing new");
+        }
+    }
+}
+
+impl Manager {
+    /// Lists the open jobs of a scope's repositories and takes in what is new.
+    pub(super) async fn recover_jobs(&self, claim: &ClaimToken, scope: &Scope) -> Result<Work, TaskError> {
+        self.inner.catalogue.forget();
+        if !self.scopes().await?.contains(scope) {
+            return Ok(Work::Done);
+        }
+        let begun = self.begin_listing().await?;
+        let source = Source::Jobs(scope.clone());
+        let repositories = self.repositories_to_ask(scope).await?;
+        let mut run = Recovery::begin(begun.at);
+        self.list_jobs(scope, repositories, &mut run).await?;
+        self.ask_for_the_missing(scope, &mut run).await?;
+        run.log(scope);
+        if run.is_complete() {
+            // All that GitHub said of this scope's jobs since `begun` is on record.
+            self.taken_in(claim, &source, &begun).await?;
+        }
+        let interval = self.parts().settings.recover_interval;
+        let pause = if run.is_complete() { interval } else { interval.min(SOON) };
+        let at = self.list_again_at(&source, pause).await?;
+        Ok(Work::AgainAt(run.spent_until.map_or(at, |until| at.max(until))))
+    }
+
+    /// The repositories of a scope whose jobs a group could serve, in another order each time, so that one that
+    /// a run did not get to comes first in another.
+    async fn repositories_to_ask(&self, scope: &Scope) -> Result<Vec<Repository>, TaskError> {
+        let listed = match scope {
+            Scope::Enterprise(slug) => self.repositories_heard_of(slug).await?,
+            Scope::Organization(_) | Scope::Repository(_) => {
+                self.list_github(scope, "repositories", self.github().repositories(scope)).await?
+            }
+        };
+        let mut repositories: Vec<Repository> =
+            listed.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        self.turn(&mut repositories);
+        Ok(repositories)
+    }
+
+    /// GitHub does not list an enterprise's repositories: those count that jobs were lately heard of.
+    async fn repositories_heard_of(&self, enterprise: &str) -> Result<Vec<Repository>, StoreError> {
+        let jobs = self.store().jobs(&JobFilter::All, &Page::first(JOBS_OF_ENTERPRISE)).await?;
+        let of_enterprise = |job: &WorkflowJob| {
+            job.enterprise.as_deref().is_some_and(|named| named.eq_ignore_ascii_case(enterprise))
+        };
+        let own = jobs.into_iter().map(|job| job.value).filter(of_enterprise);
+        Ok(own.map(|job| job.repository).collect())
+    }
+
+    /// Begins a list at another place each time.
+    fn turn<T>(&self, list: &mut [T]) {
+        if !list.is_empty() {
+            let by = self.entropy() % list.len() as u64;
+            list.rotate_left(usize::try_from(by).expect("less than a length"));
+        }
+    }
+
+    /// Lists the open jobs of each repository. One that does not answer keeps no other from being asked, and is
+    /// asked again at the end.
+    async fn list_jobs(
+        &self,
+        scope: &Scope,
+        repositories: Vec<Repository>,
+        run: &mut Recovery,
+    ) -> Result<(), TaskError> {
+        run.unknown.extend(repositories.iter().cloned());
+        let mut left = repositories;
+        for _ in 0..TRIES {
+            for repository in std::mem::take(&mut left) {
+                run.spent_until = self.spent_until(scope);
+                if run.spent_until.is_some() {
+                    tracing::warn!(%scope, "few calls to GitHub are left: the listing of jobs stops");
+                    return Ok(());
+                }
+                match self.open_jobs(scope, &repository).await? {
+                    Answer::Jobs(jobs) => {
+                        for seen in jobs {
+                            self.take_in_listed(seen, run).await?;
+                        }
+                        run.unknown.remove(&repository);
+                        run.listed.insert(repository);
+                    }
+                    Answer::Hidden => {
+                        run.unknown.remove(&repository);
+                        run.hidden += 1;
+                    }
+                    Answer::Unknown => left.push(repository),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when GitHub is left alone, where its answers say that few calls are left: others need them more.
+    fn spent_until(&self, scope: &Scope) -> Option<Timestamp> {
+        let budget = self.github().budget(scope)?;
+        let is_scarce = budget.remaining < budget.limit / RESERVE;
+        (is_scarce && budget.reset_at > self.parts().clock.now()).then_some(budget.reset_at)
+    }
+
+    async fn open_jobs(&self, scope: &Scope, repository: &Repository) -> Result<Answer, TaskError> {
+        let call = self.github().open_jobs(repository);
+        let account = Scope::Repository(repository.clone());
+        let error = match self.list_github(&account, "open_jobs", call).await {
+            Ok(mut jobs) => {
+                if let Scope::Enterprise(slug) = scope {
+                    for job in &mut jobs {
+                        job.enterprise = Some(slug.clone());
+                    }
+                }
+                return Ok(Answer::Jobs(jobs));
+            }
+            Err(CallError::Failed(error)) => error,
+            Err(CallError::TimedOut(error)) => {
+                tracing::warn!(%repository, %error, "GitHub did not list its jobs");
+                return Ok(Answer::Unknown);
+            }
+            Err(CallError::NotMade(error)) => return Err(error),
+        };
+        tracing::warn!(%repository, %error, "GitHub did not list its jobs");
+        match error.kind {
+            GitHubErrorKind::NotFound | GitHubErrorKind::PermissionDenied => Ok(Answer::Hidden),
+            // No other repository would be answered either.
+            GitHubErrorKind::RateLimited | GitHubErrorKind::Unauthenticated => {
+                Err(TaskError::outside(&error, error.retry))
+            }
+            GitHubErrorKind::NameTaken
+            | GitHubErrorKind::Busy
+            | GitHubErrorKind::Invalid
+            | GitHubErrorKind::Unavailable
+            | GitHubErrorKind::Unclear
+            | GitHubErrorKind::Unexpected => Ok(Answer::Unknown),
+        }
+    }
+
+    /// Takes in a job that GitHub listed, if it is any of our business.
+    async fn take_in_listed(&self, mut seen: JobObservation, run: &mut Recovery) -> Result<(), StoreError> {
+        run.open.insert(seen.id);
+        let before = self.store().job(seen.id).await?;
+        if let (Some(before), None) = (&before, &seen.enterprise) {
+            seen.enterprise.clone_from(&before.value.enterprise);
+        }
+        let known = Known {
+            job: before.is_some(),
+            runner: self.has_runner_of(&seen).await?,
+            served: self.group_for(&seen).await?.is_some(),
+        };
+        let is_new = before.is_none();
+        match found(&seen, known, run.begun) {
+            Found::Passed => return Ok(()),
+            Found::Unserved if run.unserved == MOST_ASKED => return Ok(()),
+            Found::Wanted | Found::Unserved if is_new && run.added == MOST_ADDED => {
+                run.left += 1;
+                return Ok(());
+            }
+            Found::Unserved => run.unserved += 1,
+            Found::Wanted => {}
+        }
+        if self.take_in_after(before, &run.operation(&seen), &seen).await? == Taken::Recorded {
+            *(if is_new { &mut run.added } else { &mut run.advanced }) += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a runner that is on record has the job.
+    async fn has_runner_of(&self, seen: &JobObservation) -> Result<bool, StoreError> {
+        let JobReport::InProgress { runner, .. } = &seen.report else { return Ok(false) };
+        match self.our_runner(runner) {
+            Some(name) => Ok(self.store().runner(&name).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Asks by itself for each job that waits by its record, and that its repository's listing lacks.
+    async fn ask_for_the_missing(&self, scope: &Scope, run: &mut Recovery) -> Result<(), TaskError> {
+        let mut missing = self.missing(scope, run).await?;
+        self.turn(&mut missing);
+        for job in missing.iter().take(MOST_ASKED) {
+            if let Some(seen) = self.ask_once_more(job).await?
+                && self.take_in(&run.operation(&seen), &seen).await? == Taken::Recorded
+            {
+                run.advanced += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn missing(&self, scope: &Scope, run: &Recovery) -> Result<Vec<WorkflowJob>, StoreError> {
+        let groups = self.listed_groups().await?;
+        let own = groups.iter().filter(|group| group.spec.scope == *scope);
+        let filters = own.map(|group| JobFilter::Queued(group.spec.name.clone()));
+        let mut missing = Vec::new();
+        for filter in filters.chain([JobFilter::Unserved]) {
+            let mut after = None;
+            loop {
+                let page = self.store().jobs(&filter, &Page { after, limit: PAGE }).await?;
+                after = page.last().map(|last| last.value.id);
+                let is_last = page.len() < PAGE;
+                missing.extend(page.into_iter().map(|job| job.value).filter(|job| {
+                    let ours = filter != JobFilter::Unserved
+                        || scope.covers(&job.repository, job.enterprise.as_deref());
+                    ours && is_in_doubt(job, run.listing_of(job), run.begun)
+                }));
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// What GitHub says of one job that waits by its record; none where it does not say.
+    async fn ask_once_more(&self, job: &WorkflowJob) -> Result<Option<JobObservation>, TaskError> {
+        let scope = Scope::Repository(job.repository.clone());
+        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+            Ok(Some(seen)) => return Ok(Some(seen)),
+            Ok(None) => {}
+            Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::NotFound => {}
+            Err(error) => match TaskError::from(error) {
+                TaskError::Outside { reason, retry: Retry::Never | Retry::Backoff } => {
+                    tracing::warn!(job = %job.reference(), reason, "GitHub did not say how the job fares");
+                    return Ok(None);
+                }
+                error => return Err(error),
+            },
+        }
+        let has_ended = has_surely_ended(job, self.now().await?);
+        tracing::warn!(job = %job.reference(), has_ended, "GitHub shows no such job");
+        Ok(has_ended.then(|| end_of(job)))
+    }
+}
+
+/// What GitHub said of a repository.
+enum Answer {
+    /// Its open jobs.
+    Jobs(Vec<JobObservation>),
+    /// It is not there, or not for us to see.
+    Hidden,
+    /// Nothing.
+    Unknown,
+}
+
+/// The end of a job of which GitHub knows nothing any more.
+fn end_of(job: &WorkflowJob) -> JobObservation {
+    JobObservation {
+        id: job.id,
+        run: job.run,
+        attempt: job.attempt,
+        repository: job.repository.clone(),
+        enterprise: job.enterprise.clone(),
+        name: job.name.clone(),
+        workflow: job.workflow.clone(),
+        labels: job.labels.clone(),
+        created_at: job.created_at,
+        report: JobReport::Completed { conclusion: Conclusion::Other, runner: None },
+    }
+}

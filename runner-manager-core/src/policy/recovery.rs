@@ -1,0 +1,167 @@
+//! What becomes of a job that GitHub lists, or lists no more, whatever webhooks were lost.
+//!
+//! A listing tells of every open job of a repository, most of which are none of our business. So that the store
+//! holds no more than it can get rid of again, a job that no webhook told of is recorded only where something
+//! follows from it: it is demand, it shows why it waits, or a runner of ours has it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::{JobObservation, JobReport, WorkflowJob, later};
+
+/// How long a job that no group serves has waited before a listing has it recorded. Until then it may be one
+/// that GitHub's own runners are about to take.
+pub const UNSERVED_AGE: Duration = Duration::from_mins(5);
+
+/// How long a job that its repository's listing does not tell of, since there was none, waits before it is
+/// asked for by itself.
+pub const UNLISTED_AGE: Duration = Duration::from_mins(10);
+
+/// How long GitHub keeps a job in the queue: then it cancels it.
+pub const LONGEST_QUEUED: Duration = Duration::from_hours(24);
+
+/// Whether a job that GitHub lists is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// As if a webhook had told of it.
+    Wanted,
+    /// The same, so that it can be said why it waits: nobody serves it.
+    Unserved,
+    /// It is none of our business, or not yet.
+    Passed,
+}
+
+/// What we know of a job that GitHub lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Whether the job is on record.
+    pub job: bool,
+    /// Whether the runner that has it is on record.
+    pub runner: bool,
+    /// Whether a group would serve it.
+    pub served: bool,
+}
+
+/// Whether a job that GitHub listed is taken in.
+///
+/// One that is on record always is: what it says is held against the record, which only ever goes forward, so
+/// that a listing which is older than the record has no say.
+pub fn found(seen: &JobObservation, known: Known, begun: Timestamp) -> Found {
+    if known.job {
+        return Found::Wanted;
+    }
+    match &seen.report {
+        JobReport::Queued if known.served => Found::Wanted,
+        JobReport::Queued if later(seen.created_at, UNSERVED_AGE) <= begun => Found::Unserved,
+        JobReport::InProgress { .. } if known.runner => Found::Wanted,
+        // One that waits for an approval is listed as queued once it wants a runner.
+        JobReport::Queued
+        | JobReport::InProgress { .. }
+        | JobReport::Waiting
+        | JobReport::Completed { .. } => Found::Passed,
+    }
+}
+
+/// How the repository of a job that waits was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// Completely, and the job was not there.
+    Without,
+    /// Completely, and the job was there.
+    With,
+    /// It could not be.
+    Unknown,
+    /// It was not asked for: the credentials see no such repository.
+    None,
+}
+
+/// Whether a job that waits, by its record, is to be asked for by itself. Only what it says then counts.
+pub fn is_in_doubt(job: &WorkflowJob, listing: Listing, begun: Timestamp) -> bool {
+    match listing {
+        Listing::Without => job.recorded_at < begun,
+        Listing::With | Listing::Unknown => false,
+        Listing::None => later(job.recorded_at, UNLISTED_AGE) <= begun,
+    }
+}
+
+/// Whether a job that GitHub knows no more can be taken for ended. A younger one may be hidden: GitHub gives
+/// the same answer to credentials that may not see it.
+pub fn has_surely_ended(job: &WorkflowJob, now: Timestamp) -> bool {
+    later(job.recorded_at, LONGEST_QUEUED) <= now
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Found, Known, LONGEST_QUEUED, Listing, UNLISTED_AGE, UNSERVED_AGE};
+    use super::{found, has_surely_ended, is_in_doubt};
+    use crate::domain::later;
+    use crate::domain::{Conclusion, JobId, JobObservation, JobReport, JobState, Labels, RunId, WorkflowJob};
+    use crate::policy::jobs::observe;
+    use crate::policy::samples::at;
+
+    const NOTHING: Known = Known { job: false, runner: false, served: false };
+
+    fn seen(report: JobReport) -> JobObservation {
+        JobObservation {
+            id: JobId(1),
+            run: RunId(2),
+            attempt: 1,
+            repository: "acme/app".parse().unwrap(),
+            enterprise: None,
+            name: "build".to_owned(),
+            workflow: None,
+            labels: Labels::parse(["linux"]).unwrap(),
+            created_at: at(0),
+            report,
+        }
+    }
+
+    fn queued() -> WorkflowJob {
+        let job = observe(None, &seen(JobReport::Queued), None, at(0)).unwrap();
+        assert!(matches!(job.state, JobState::Queued { .. }));
+        job
+    }
+
+    #[test]
+    fn what_is_recorded_can_be_got_rid_of_again() {
+        let running = JobReport::InProgress { runner: "r".to_owned(), runner_id: None };
+        let ended = JobReport::Completed { conclusion: Conclusion::Success, runner: None };
+        let (served, runner) = (Known { served: true, ..NOTHING }, Known { runner: true, ..NOTHING });
+        let table = [
+            (JobReport::Queued, served, Found::Wanted),
+            (JobReport::Queued, NOTHING, Found::Passed),
+            (JobReport::Waiting, served, Found::Passed),
+            (running.clone(), served, Found::Passed),
+            (running.clone(), runner, Found::Wanted),
+            (ended.clone(), runner, Found::Passed),
+        ];
+        for (report, known, expected) in table {
+            assert_eq!(found(&seen(report.clone()), known, at(1)), expected, "{report:?} {known:?}");
+            let on_record = Known { job: true, ..known };
+            assert_eq!(found(&seen(report), on_record, at(1)), Found::Wanted);
+        }
+        let waited = later(at(0), UNSERVED_AGE);
+        assert_eq!(found(&seen(JobReport::Queued), NOTHING, waited), Found::Unserved);
+    }
+
+    #[test]
+    fn a_job_is_asked_for_where_a_listing_lacks_it() {
+        let job = queued();
+        assert!(is_in_doubt(&job, Listing::Without, at(1)));
+        assert!(!is_in_doubt(&job, Listing::Without, at(0)), "the listing may have begun before the job");
+        assert!(!is_in_doubt(&job, Listing::With, at(1_000_000)));
+        assert!(!is_in_doubt(&job, Listing::Unknown, at(1_000_000)));
+        assert!(!is_in_doubt(&job, Listing::None, at(1)));
+        assert!(is_in_doubt(&job, Listing::None, later(at(0), UNLISTED_AGE)));
+    }
+
+    #[test]
+    fn what_github_knows_no_more_ends_after_a_day() {
+        let (job, day) = (queued(), later(at(0), LONGEST_QUEUED));
+        assert!(has_surely_ended(&job, day));
+        assert!(!has_surely_ended(&job, day - Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,148 @@
+//! Replicas whose files differ: one configuration holds, and nobody takes turns.
+
+use std::time::Duration;
+
+use runner_manager_backends::fake::Behaviour;
+use runner_manager_core::domain::{Deployment, Digest, RunnerGroup};
+use runner_manager_core::manager::{Configured, Manager};
+use runner_manager_core::store::Store;
+
+use crate::world::{World, group, name, spec};
+use crate::{MINUTE, all_run, linux};
+
+async fn max_of(world: &World) -> u32 {
+    world.storage.group(&name("linux")).await.unwrap().unwrap().record.value.spec.bounds.max()
+}
+
+async fn drifts(manager: &Manager) -> bool {
+    manager.deployment().await.unwrap().config_drift
+}
+
+fn fingerprint(groups: &[RunnerGroup]) -> Option<Digest> {
+    Some(Deployment::fingerprint(groups))
+}
+
+#[tokio::test]
+async fn a_replica_with_the_same_file_writes_no_group() {
+    let mut world = World::new(vec![linux(0, 4)], Behaviour::default()).await;
+    world.pass(MINUTE).await;
+    let before = world.storage.group(&name("linux")).await.unwrap().unwrap();
+    let second = world.replica(vec![linux(0, 4)]).await;
+    world.pass(MINUTE).await;
+    assert_eq!(second.configured, Configured::Current);
+    assert_eq!(world.storage.group(&name("linux")).await.unwrap().unwrap().record, before.record);
+    let status = second.manager.deployment().await.unwrap();
+    assert_eq!((status.revision, status.replicas.len(), status.config_drift), (1, 2, false));
+}
+
+#[tokio::test]
+async fn a_rolling_restart_applies_the_new_file_once() {
+    let (old, new) = (vec![linux(0, 4)], vec![linux(0, 6)]);
+    let mut world = World::new(old.clone(), Behaviour::default()).await;
+    let second = world.replica(new.clone()).await;
+    assert_eq!(second.configured, Configured::Applied);
+    world.pass(MINUTE).await;
+    assert!(drifts(&world.manager).await && !drifts(&second.manager).await);
+    assert_eq!(max_of(&world).await, 6);
+    let shown = second.manager.deployment().await.unwrap().replicas;
+    assert_eq!(shown.iter().filter(|replica| replica.config_drift).count(), 1);
+
+    // One that comes back with the old file does not bring it back.
+    let third = world.replica(old).await;
+    assert_eq!(third.configured, Configured::Drift);
+    world.pass(2 * MINUTE).await;
+    assert!(drifts(&third.manager).await);
+    assert_eq!(max_of(&world).await, 6);
+    // It works by the store's groups all the same.
+    third.stop(&mut world).await;
+    world.stop().await;
+    world.groups = new.clone();
+    world.start();
+    world.pass(MINUTE).await;
+    let status = world.manager.deployment().await.unwrap();
+    assert_eq!((status.revision, status.config_drift), (2, false));
+    assert_eq!(status.configuration, fingerprint(&new));
+    assert_eq!(status.replicas.len(), 2, "who stopped in order is not remembered: {:?}", status.replicas);
+    world.queue(&spec(&["large"]), 12);
+    all_run(&mut world, 12, 30 * MINUTE).await;
+    world.check(6);
+}
+
+#[tokio::test]
+async fn a_roll_back_holds_once_nobody_has_the_newer_file() {
+    let (old, new) = (vec![linux(0, 4)], vec![linux(0, 6)]);
+    let mut world = World::new(old.clone(), Behaviour::default()).await;
+    world.pass(MINUTE).await;
+    let second = world.replica(new.clone()).await;
+    let third = world.replica(new).await;
+    assert_eq!((second.configured, third.configured), (Configured::Applied, Configured::Current));
+    second.stop(&mut world).await;
+    let second = world.replica(old.clone()).await;
+    assert_eq!(second.configured, Configured::Drift);
+    // The last one that has the newer file dies without a word, and its successor starts at once.
+    third.kill();
+    let third = world.replica(old).await;
+    assert_eq!(third.configured, Configured::Drift, "it may still run");
+    world.pass(Duration::from_secs(40)).await;
+    assert_eq!(max_of(&world).await, 4, "it turned out not to");
+    for manager in [&world.manager, &second.manager, &third.manager] {
+        assert!(!drifts(manager).await);
+    }
+    assert_eq!(third.manager.deployment().await.unwrap().revision, 3);
+}
+
+#[tokio::test]
+async fn drift_from_long_ago_is_not_decided_anew() {
+    let (old, new) = (vec![linux(0, 4)], vec![linux(0, 6)]);
+    let mut world = World::new(old, Behaviour::default()).await;
+    let second = world.replica(new).await;
+    world.pass(5 * MINUTE).await;
+    second.stop(&mut world).await;
+    world.pass(5 * MINUTE).await;
+    assert_eq!(max_of(&world).await, 6, "a file is applied at start and on reload only");
+    assert!(drifts(&world.manager).await);
+    world.manager.reconfigure(vec![linux(0, 4)]).await.unwrap();
+    assert_eq!(max_of(&world).await, 4);
+    assert!(!drifts(&world.manager).await);
+}
+
+#[tokio::test]
+async fn of_two_files_the_one_that_held_comes_back_after_all_was_lost() {
+    let (old, new) = (vec![linux(0, 4)], vec![linux(0, 6)]);
+    let mut world = World::new(old, Behaviour::default()).await;
+    let second = world.replica(new).await;
+    world.pass(MINUTE).await;
+    world.storage.lose(None);
+    world.pass(5 * MINUTE).await;
+    assert_eq!(max_of(&world).await, 6);
+    assert!(drifts(&world.manager).await && !drifts(&second.manager).await);
+    // Without anybody who has it, the other one is better than none.
+    second.stop(&mut world).await;
+    world.storage.lose(None);
+    world.pass(5 * MINUTE).await;
+    assert_eq!(max_of(&world).await, 4);
+    assert!(!drifts(&world.manager).await);
+}
+
+#[tokio::test]
+async fn two_replicas_that_start_at_once_do_not_mix_their_groups() {
+    let many = |max| -> Vec<RunnerGroup> {
+        (0..120).map(|number| group(&format!("g{number}"), &["large"], 0, max, &["zone-a"])).collect()
+    };
+    let world = World::new(vec![linux(0, 4)], Behaviour::default()).await;
+    let managers = [101, 102].map(|seed| {
+        let parts = runner_manager_core::manager::Parts {
+            random: std::sync::Arc::new(runner_manager_core::random::SeededRandom::new(seed)),
+            ..world.parts()
+        };
+        Manager::new(parts)
+    });
+    let (one, two) = tokio::join!(managers[0].configure(many(3)), managers[1].configure(many(7)));
+    let outcomes = [one.unwrap(), two.unwrap()];
+    assert!(outcomes.contains(&Configured::Applied), "{outcomes:?}");
+    let groups = world.storage.groups().await.unwrap();
+    let present = groups.iter().filter(|view| view.record.value.draining.is_none());
+    let maxima: std::collections::BTreeSet<u32> =
+        present.map(|view| view.record.value.spec.bounds.max()).collect();
+    assert_eq!(maxima.len(), 1, "{maxima:?}");
+}

@@ -1,0 +1,125 @@
+//! The agents on the instances: what the actions runner does, and the machine under it.
+
+use jiff::{SignedDuration, Timestamp};
+use runner_manager_backends::fake::StartedInstance;
+use runner_manager_core::backend::Bootstrap;
+use runner_manager_core::domain::InstanceId;
+use runner_manager_core::testing::simulator::{Conclusion, JobCounts, JobId, SessionId};
+
+use super::dice::Dice;
+use super::shared::Shared;
+use super::trace::Who;
+
+#[derive(Debug)]
+struct Agent {
+    runner: String,
+    instance: InstanceId,
+    session: SessionId,
+    job: Option<(JobId, Timestamp)>,
+}
+
+/// All agents that live.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    agents: Vec<Agent>,
+    dice: Dice,
+    /// How many in a hundred never come up.
+    pub(crate) broken: u32,
+    seen: (JobCounts, u64, u64),
+}
+
+impl Agents {
+    pub(crate) fn new(dice: Dice, broken: u32) -> Self {
+        Self { agents: Vec::new(), dice, broken, seen: Default::default() }
+    }
+
+    /// When an agent does something by itself.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.agents.iter().filter_map(|agent| agent.job).map(|(_, until)| until).min()
+    }
+
+    /// Plays all agents; tells whether any did anything.
+    pub(crate) fn play(&mut self, shared: &Shared) -> bool {
+        let now = shared.now();
+        let started = shared.cloud().take_started(now);
+        let mut any = !started.is_empty();
+        for instance in started {
+            self.boot(shared, &instance, now);
+        }
+        // One who waits gets nothing new as long as nothing changed at GitHub.
+        let seen = {
+            let github = shared.github();
+            let books = github.books();
+            (books.jobs, books.runners.registered, books.runners.alive)
+        };
+        let polls = any || seen != self.seen;
+        self.agents.retain_mut(|agent| {
+            let (lives, acted) = play(shared, agent, polls, now);
+            any |= acted;
+            lives
+        });
+        self.seen = seen;
+        any
+    }
+
+    fn boot(&mut self, shared: &Shared, instance: &StartedInstance, now: Timestamp) {
+        let Bootstrap::Direct { jit_config } = &instance.bootstrap else { panic!("direct mode only") };
+        if self.dice.percent(self.broken) {
+            shared.note(Who::World, "agent", "never comes up", || instance.runner.to_string());
+            shared.state().strike("agent: never comes up");
+            return;
+        }
+        let connected = shared.github().connect(jit_config.expose(), now);
+        match connected {
+            Ok(session) => {
+                let runner = instance.runner.to_string();
+                shared.note(Who::World, "agent", "online", || runner.clone());
+                shared.state().checker.online(&runner, now);
+                self.agents.push(Agent { runner, instance: instance.id.clone(), session, job: None });
+            }
+            Err(refusal) => {
+                shared.note(Who::World, "agent", "refused", || format!("{}: {refusal}", instance.runner));
+                shared.cloud().instance_ended(&instance.id, now);
+            }
+        }
+    }
+}
+
+/// Whether the agent lives on, and whether it did anything.
+fn play(shared: &Shared, agent: &mut Agent, polls: bool, now: Timestamp) -> (bool, bool) {
+    if !shared.cloud().is_running(&agent.instance, now) {
+        shared.note(Who::World, "agent", "died", || agent.runner.clone());
+        let _ = shared.github().die(agent.session, now);
+        return (false, true);
+    }
+    let mut github = shared.github();
+    let ends = |agent: &Agent, why: &'static str| {
+        shared.note(Who::World, "agent", why, || agent.runner.clone());
+        shared.cloud().instance_ended(&agent.instance, now);
+        (false, true)
+    };
+    match agent.job {
+        Some((job, until)) => {
+            let cancelled = polls && github.job(job).is_some_and(|job| job.cancel_requested);
+            if until > now && !cancelled {
+                return (true, false);
+            }
+            let conclusion = if cancelled { Conclusion::Cancelled } else { Conclusion::Success };
+            match github.finish(agent.session, conclusion, now) {
+                Ok(()) => ends(agent, "finished"),
+                Err(_) => ends(agent, "lost its session"),
+            }
+        }
+        None if !polls => (true, false),
+        None => match github.poll(agent.session, now) {
+            Ok(Some(job)) => {
+                shared.note(Who::World, "agent", "begins", || format!("job {} on {}", job.id.0, agent.runner));
+                let seconds = i64::try_from(job.seconds).expect("jobs take minutes");
+                agent.job = Some((job.id, now + SignedDuration::from_secs(seconds)));
+                (true, true)
+            }
+            Ok(None) => (true, false),
+            Err(_) => ends(agent, "lost its session"),
+        },
+    }
+}

@@ -1,0 +1,183 @@
+//! GitHub as a replica reaches it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runner_manager_core::domain::{
+    GitHubRunnerId, JobId, JobObservation, Repository, RunnerName, Scope,
+};
+use runner_manager_core::github::{
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
+    RegisteredRunner, WebhookDelivery,
+};
+use runner_manager_core::rest::RestGitHub;
+use runner_manager_core::testing::simulator::{Removal, RunnerId};
+
+use super::{Call, Failure, Process, Side};
+use crate::checker::Removed;
+use crate::limits::Asked;
+use crate::trace::Who;
+
+/// A replica's way to GitHub.
+#[derive(Debug)]
+pub(crate) struct FaultyGitHub {
+    pub(crate) process: Arc<Process>,
+    pub(crate) inner: RestGitHub,
+}
+
+/// What a replica is told of a call that failed: unclear where it may have changed something.
+fn failed(what: &'static str) -> impl Fn(Failure) -> GitHubError + Send {
+    move |failure| {
+        let kind = match (failure, what) {
+            (Failure::Lost, "create_jit_config" | "remove_runner" | "redeliver") => GitHubErrorKind::Unclear,
+            (Failure::Refused | Failure::Lost, _) => GitHubErrorKind::Unavailable,
+        };
+        GitHubError::new(kind, what, format!("{failure:?}"))
+    }
+}
+
+impl FaultyGitHub {
+    async fn call<T: Send>(
+        &self,
+        name: &'static str,
+        made: impl Future<Output = Result<T, GitHubError>> + Send,
+    ) -> Result<T, GitHubError> {
+        let made = self.process.within_limits(Asked::GitHub, made);
+        self.process.call(Call { side: Side::GitHub, name }, failed(name), made).await
+    }
+
+    fn note(&self, what: &'static str, outcome: &'static str, detail: impl FnOnce() -> String) {
+        self.process.shared.note(Who::Replica(self.process.replica), what, outcome, detail);
+    }
+
+    fn read<'r>(&self, begun: Timestamp, found: impl IntoIterator<Item = &'r RegisteredRunner>) {
+        let mut state = self.process.shared.state();
+        for runner in found {
+            state.checker.read(runner, begun);
+        }
+    }
+
+    /// Removes a registration, and looks what GitHub truly had and what it did.
+    async fn remove(&self, scope: &Scope, id: GitHubRunnerId) -> Result<(), GitHubError> {
+        let shared = &self.process.shared;
+        let (before, before_it) = {
+            let github = shared.github();
+            (github.runner(RunnerId(id.0)).cloned(), deleted(&github))
+        };
+        let mut removal = pin!(self.inner.remove_runner(scope, id));
+        // GitHub does what it is asked before anybody waits.
+        let first = futures_util::poll!(&mut removal);
+        let done = deleted(&shared.github()) > before_it;
+        if let (true, Some(runner)) = (done, before) {
+            let now = shared.now();
+            self.note("remove_runner", "done", || runner.name.clone());
+            let violations = shared.github().books().violations.clone();
+            let ours = runner.labels.iter().any(|label| label.eq_ignore_ascii_case(&shared.owner.label()));
+            let removed = Removed { name: runner.name, online: runner.session.is_some(), job: runner.job, ours };
+            shared.state().checker.removed(&removed, &violations, now);
+        }
+        match first {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => removal.await,
+        }
+    }
+}
+
+fn deleted(github: &runner_manager_core::testing::simulator::Simulator) -> u64 {
+    github.books().runners.removed.get(&Removal::Deleted).copied().unwrap_or_default()
+}
+
+#[async_trait]
+impl GitHub for FaultyGitHub {
+    async fn create_jit_config(&self, request: &JitRequest) -> Result<JitConfig, GitHubError> {
+        let made = async {
+            let made = self.inner.create_jit_config(request).await?;
+            self.note("create_jit_config", "ok", || request.name.to_string());
+            self.process.shared.state().checker.secret(made.encoded.expose());
+            Ok(made)
+        };
+        self.call("create_jit_config", made).await
+    }
+
+    async fn runners(&self, scope: &Scope) -> Result<Vec<RegisteredRunner>, GitHubError> {
+        let made = async {
+            let begun = self.process.shared.now();
+            let listed = self.inner.runners(scope).await?;
+            self.read(begun, &listed);
+            self.note("runners", "ok", || format!("{} in {scope}", listed.len()));
+            Ok(listed)
+        };
+        self.call("runners", made).await
+    }
+
+    async fn runner(
+        &self,
+        scope: &Scope,
+        id: GitHubRunnerId,
+    ) -> Result<Option<RegisteredRunner>, GitHubError> {
+        let made = async {
+            let begun = self.process.shared.now();
+            let found = self.inner.runner(scope, id).await?;
+            self.read(begun, &found);
+            Ok(found)
+        };
+        self.call("runner", made).await
+    }
+
+    async fn find_runner(
+        &self,
+        scope: &Scope,
+        name: &RunnerName,
+    ) -> Result<Option<RegisteredRunner>, GitHubError> {
+        let made = async {
+            let begun = self.process.shared.now();
+            let found = self.inner.find_runner(scope, name).await?;
+            self.read(begun, &found);
+            Ok(found)
+        };
+        self.call("find_runner", made).await
+    }
+
+    async fn remove_runner(&self, scope: &Scope, id: GitHubRunnerId) -> Result<(), GitHubError> {
+        self.call("remove_runner", self.remove(scope, id)).await
+    }
+
+    async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError> {
+        self.call("runner_groups", self.inner.runner_groups(scope)).await
+    }
+
+    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
+        self.call("open_jobs", self.inner.open_jobs(repository)).await
+    }
+
+    async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {
+        self.call("repositories", self.inner.repositories(scope)).await
+    }
+
+    async fn job(&self, repository: &Repository, id: JobId) -> Result<Option<JobObservation>, GitHubError> {
+        self.call("job", self.inner.job(repository, id)).await
+    }
+
+    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<WebhookDelivery>, GitHubError> {
+        self.call("deliveries", self.inner.deliveries(hook, since)).await
+    }
+
+    async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {
+        self.call("redeliver", self.inner.redeliver(hook, id)).await
+    }
+
+    async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
+        self.call("check", self.inner.check(scope)).await
+    }
+
+    fn account(&self, scope: &Scope) -> String {
+        self.inner.account(scope)
+    }
+
+    fn budget(&self, scope: &Scope) -> Option<Budget> {
+        self.inner.budget(scope)
+    }
+}

@@ -1,0 +1,102 @@
+//! Promise 7: what all replicas together ask of the outside, by what went through the wrappers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use jiff::Timestamp;
+use runner_manager_core::budget::{BudgetKey, Permission, Quota};
+use runner_manager_core::domain::later;
+
+/// Whom a call goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asked {
+    GitHub,
+    Backend,
+}
+
+impl Asked {
+    fn of(key: &BudgetKey) -> Self {
+        if key.as_str().starts_with("github") { Self::GitHub } else { Self::Backend }
+    }
+}
+
+/// What one of those outside was asked.
+#[derive(Debug, Default)]
+struct Account {
+    /// When calls were allowed, as long as that matters.
+    granted_at: VecDeque<Timestamp>,
+    paused_until: Option<Timestamp>,
+}
+
+/// The calls that are under way, and what was allowed.
+#[derive(Debug, Default)]
+pub(crate) struct LimitsChecker {
+    accounts: BTreeMap<BudgetKey, Account>,
+    /// Calls that a replica was allowed and has not begun, by whom they go to.
+    leaves: BTreeMap<(usize, Asked), u64>,
+    under_way: BTreeMap<(usize, Asked), u64>,
+    /// How many calls may be under way.
+    pub(crate) most: BTreeMap<Asked, u32>,
+}
+
+impl LimitsChecker {
+    /// A call begins. Tells what is wrong with that.
+    pub(crate) fn begins(&mut self, replica: usize, asked: Asked, is_late: bool) -> Option<String> {
+        *self.under_way.entry((replica, asked)).or_default() += 1;
+        let leaves = self.leaves.entry((replica, asked)).or_default();
+        let Some(left) = leaves.checked_sub(1) else {
+            return Some(format!("replica {replica} calls {asked:?} without leave"));
+        };
+        *leaves = left;
+        let all: u64 = self.under_way.iter().filter(|((_, to), _)| *to == asked).map(|(_, count)| count).sum();
+        let most = self.most.get(&asked).copied().map(u64::from);
+        // A process that was thawed sends what it was about to send, whatever its permit says by then.
+        let is_too_much = most.is_some_and(|most| all > most) && !is_late;
+        is_too_much.then(|| format!("{all} calls to {asked:?} are under way, at most {most:?}"))
+    }
+
+    /// A call is over.
+    pub(crate) fn ends(&mut self, replica: usize, asked: Asked) {
+        if let Some(count) = self.under_way.get_mut(&(replica, asked)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// A process ended: its calls did, too, and what it was allowed.
+    pub(crate) fn gone(&mut self, replica: usize) {
+        self.under_way.retain(|(of, _), _| *of != replica);
+        self.leaves.retain(|(of, _), _| *of != replica);
+    }
+
+    /// A call was allowed, or not. Tells what is wrong with that.
+    pub(crate) fn taken(
+        &mut self,
+        replica: usize,
+        key: &BudgetKey,
+        quota: &Quota,
+        permission: &Permission,
+        now: Timestamp,
+    ) -> Option<String> {
+        if !matches!(permission, Permission::Granted(_)) {
+            return None;
+        }
+        *self.leaves.entry((replica, Asked::of(key))).or_default() += 1;
+        let account = self.accounts.entry(key.clone()).or_default();
+        if let Some(until) = account.paused_until.filter(|until| *until > now) {
+            return Some(format!("a call to {key} was allowed, which is to be left alone until {until}"));
+        }
+        let rate = quota.rate?;
+        account.granted_at.push_back(now);
+        while account.granted_at.front().is_some_and(|at| later(*at, rate.per) <= now) {
+            account.granted_at.pop_front();
+        }
+        let count = account.granted_at.len();
+        (count > rate.calls as usize)
+            .then(|| format!("{count} calls to {key} within {:?}, at most {}", rate.per, rate.calls))
+    }
+
+    /// Nobody is to call before a time.
+    pub(crate) fn paused(&mut self, key: &BudgetKey, until: Timestamp) {
+        let account = self.accounts.entry(key.clone()).or_default();
+        account.paused_until = account.paused_until.max(Some(until));
+    }
+}

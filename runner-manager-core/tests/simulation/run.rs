@@ -1,0 +1,148 @@
+//! One run of a plan from its beginning to its end, and many runs.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::panic;
+use std::sync::Once;
+use std::time::Duration;
+
+use super::foreign;
+use super::plan::Plan;
+use super::shared::{Promise, Violation};
+use super::world::World;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<Violation>,
+    pub(crate) hash: u64,
+    pub(crate) events: u64,
+    pub(crate) steps: u64,
+    pub(crate) struck: BTreeMap<String, u64>,
+    pub(crate) honest: BTreeMap<&'static str, u64>,
+    pub(crate) lines: Vec<String>,
+}
+
+/// Runs a plan in a runtime of its own.
+pub(crate) fn run(plan: Plan, with_lines: bool) -> Outcome {
+    within_runtime(async move {
+        let before = panics();
+        let mut world = World::new(plan, with_lines).await;
+        let mut result = whole(&mut world).await;
+        if panics() > before {
+            result = Err(Violation { promise: Promise::NothingLost, what: "something panicked: see above".into() });
+        }
+        outcome(&world, result.err())
+    })
+}
+
+/// Runs something in a runtime whose clock moves on only when every task waits.
+pub(crate) fn within_runtime<T>(task: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(task)
+}
+
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has panicked: a worker that does is caught by the manager itself, and must not go
+/// unseen.
+pub(crate) fn panics() -> u64 {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |what| {
+            PANICS.set(PANICS.get() + 1);
+            usual(what);
+        }));
+    });
+    PANICS.get()
+}
+
+/// Trouble, then quiet, then the end.
+async fn whole(world: &mut World) -> Result<(), Violation> {
+    world.pass(world.plan.trouble).await?;
+    world.be_quiet();
+    world.come_to_the_end().await
+}
+
+fn all_completed(world: &World) -> bool {
+    let jobs = world.shared.github().books().jobs;
+    jobs.completed == jobs.total
+}
+
+fn outcome(world: &World, violation: Option<Violation>) -> Outcome {
+    let mut struck = world.shared.state().struck.clone();
+    for (fault, count) in &world.books().faults {
+        *struck.entry(format!("cloud: {fault}")).or_default() += count;
+    }
+    for (fault, count) in &world.shared.github().books().faults {
+        *struck.entry(format!("github: {fault:?}")).or_default() += count;
+    }
+    let state = world.shared.state();
+    let mut honest = state.honest.clone();
+    honest.insert("a lie that promise 1 does not cover", state.checker.best_effort);
+    Outcome {
+        violation,
+        hash: state.trace.hash(),
+        events: state.trace.events(),
+        steps: world.steps,
+        struck,
+        honest,
+        lines: state.trace.lines().to_vec(),
+    }
+}
+
+impl World {
+    /// Nothing goes wrong any more: every job runs, all of ours goes, and the books are right.
+    pub(crate) async fn come_to_the_end(&mut self) -> Result<(), Violation> {
+        self.until(Promise::EveryJob, "every job has run", 3 * HOUR, all_completed).await?;
+        let is_clean = |world: &Self| world.left().next().is_none();
+        self.until(Promise::NothingLeft, "nothing is left", 2 * HOUR, is_clean).await?;
+        self.at_the_end().await
+    }
+
+    /// What must be true once all is over.
+    async fn at_the_end(&self) -> Result<(), Violation> {
+        use runner_manager_core::queue::TaskQueue;
+        let dead = self.shared.storage.dead(10).await.unwrap();
+        let broken = |promise, what: String| Err(Violation { promise, what });
+        if !dead.is_empty() {
+            return broken(Promise::NothingLost, format!("tasks were given up: {dead:?}"));
+        }
+        let missing = foreign::missing(&self.shared, self.plan.unused_registration.is_none());
+        if !missing.is_empty() {
+            return broken(Promise::NothingLeft, format!("foreign things are gone: {missing:?}"));
+        }
+        let books = self.books();
+        if !books.doubles.is_empty() || !books.repeats.is_empty() {
+            return broken(Promise::OneInstance, format!("{:?} {:?}", books.doubles, books.repeats));
+        }
+        let github = self.shared.github();
+        if let Some((job, runs)) = github.books().runs_by_job.iter().find(|(_, runs)| **runs > 1) {
+            return broken(Promise::EveryJob, format!("job {job} was run {runs} times"));
+        }
+        for job in github.jobs().filter(|job| job.lost) {
+            let runner = job.runner.as_ref().map(|runner| runner.name.as_str()).unwrap_or_default();
+            let life = books.lives.iter().find(|life| life.runner.as_str() == runner);
+            let ended_by_itself = life.is_some_and(|life| life.ended.is_some());
+            if !ended_by_itself && self.shared.state().checker.best_effort == 0 {
+                return broken(Promise::RunningJobs, format!("job {} was lost with {runner}", job.id));
+            }
+        }
+        self.no_secret_is_stored()
+    }
+
+    fn no_secret_is_stored(&self) -> Result<(), Violation> {
+        let snapshot = self.shared.storage.snapshot().expect("the storage is in memory");
+        let state = self.shared.state();
+        match state.checker.secrets().iter().find(|secret| snapshot.contains(secret.as_bytes())) {
+            Some(_) => Err(Violation { promise: Promise::Secrets, what: "the store has a secret in clear".to_owned() }),
+            None => Ok(()),
+        }
+    }
+}
