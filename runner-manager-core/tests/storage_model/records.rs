@@ -136,7 +136,8 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
 }
 
 pub(crate) fn deployment(revision: u64, now: Timestamp) -> Deployment {
-    let replica = Replica { configuration: Digest::new("digest"), seen_at: now };
+    let backends = [backend(0), backend(1)].into();
+    let replica = Replica { configuration: Digest::new("digest"), backends, seen_at: now };
     let doubt = Doubt {
         incarnation: Incarnation::new("a life"),
         since: now,

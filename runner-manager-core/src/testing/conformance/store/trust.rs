@@ -19,7 +19,11 @@ fn trust(incarnation: &Incarnation) -> Change {
 /// A deployment's record with something in each of its parts.
 async fn deployment(on: &StorageSubject) -> Deployment {
     let now = on.now().await;
-    let replica = Replica { configuration: Digest::new("two"), seen_at: now };
+    let replica = Replica {
+        configuration: Digest::new("two"),
+        backends: std::collections::BTreeSet::new(),
+        seen_at: now,
+    };
     Deployment {
         configuration: Some(Digest::new("two")),
         revision: 2,
