@@ -139,7 +139,9 @@ impl Drive<'_> {
             }
             Operation::Push(tasks) => {
                 let tasks = self.tasks(tasks);
-                tasks.iter().for_each(|task| self.model.held.queue.push(task.clone(), self.model.now));
+                for task in &tasks {
+                    self.model.held.queue.push(task.clone(), self.model.now);
+                }
                 self.storage.queue.push(tasks).await.unwrap();
                 Ok(())
             }

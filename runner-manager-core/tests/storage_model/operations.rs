@@ -132,7 +132,7 @@ const HOUR: Duration = Duration::from_hours(1);
 fn seconds(times: Times) -> impl Strategy<Value = i64> {
     match times {
         Times::Any => prop_oneof![Just(-5), Just(0), Just(1), Just(5), Just(20)].boxed(),
-        Times::ClearCut => prop_oneof![Just(-5), Just(3600)].boxed(),
+        Times::ClearCut => prop_oneof![Just(-5), Just(3600), Just(7200)].boxed(),
     }
 }
 

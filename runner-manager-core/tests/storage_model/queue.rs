@@ -159,7 +159,6 @@ impl Queue {
         let Some(hold) = entry.held.take() else { return false };
         let attempts = hold.from.attempts + 1;
         match how {
-            End::Ack => {}
             End::Release => entry.join(hold.from),
             End::Retry(when) => {
                 let due = when.max(now);
@@ -169,7 +168,7 @@ impl Queue {
                 let task = entry.task.clone();
                 self.dead.push(DeadTask { task, reason: reason.to_owned(), at: now, attempts });
             }
-            End::Bury => {}
+            End::Ack | End::Bury => {}
         }
         self.entries.retain(|_, entry| entry.waits.is_some() || entry.held.is_some());
         true

@@ -1,6 +1,6 @@
 //! The records that sequences write, each by a small number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -136,7 +136,8 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
 }
 
 pub(crate) fn deployment(revision: u64, now: Timestamp) -> Deployment {
-    let replica = Replica { configuration: Digest::new("digest"), seen_at: now, backends: BTreeSet::new() };
+    let backends = [backend(0), backend(1)].into();
+    let replica = Replica { configuration: Digest::new("digest"), backends, seen_at: now };
     let doubt = Doubt {
         incarnation: Incarnation::new("a life"),
         since: now,
