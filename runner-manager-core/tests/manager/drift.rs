@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use runner_manager_backends::fake::Behaviour;
-use runner_manager_core::domain::{Deployment, Digest, RunnerGroup};
+use runner_manager_core::domain::{Deployment, RunnerGroup};
 use runner_manager_core::manager::{Configured, Manager};
 use runner_manager_core::store::Store;
 
@@ -16,10 +16,6 @@ async fn max_of(world: &World) -> u32 {
 
 async fn drifts(manager: &Manager) -> bool {
     manager.deployment().await.unwrap().config_drift
-}
-
-fn fingerprint(groups: &[RunnerGroup]) -> Option<Digest> {
-    Some(Deployment::fingerprint(groups))
 }
 
 #[tokio::test]
@@ -61,7 +57,7 @@ async fn a_rolling_restart_applies_the_new_file_once() {
     world.pass(MINUTE).await;
     let status = world.manager.deployment().await.unwrap();
     assert_eq!((status.revision, status.config_drift), (2, false));
-    assert_eq!(status.configuration, fingerprint(&new));
+    assert_eq!(status.configuration, Some(Deployment::fingerprint(&new)));
     assert_eq!(status.replicas.len(), 2, "who stopped in order is not remembered: {:?}", status.replicas);
     world.queue(&spec(&["large"]), 12);
     all_run(&mut world, 12, 30 * MINUTE).await;
