@@ -64,7 +64,7 @@ async fn a_hang_up_has_the_groups_read_anew_and_a_faulty_file_changes_nothing() 
         configuration(&github).replace("max: 3", "max: 5").replace(TOKEN, "another-token-of-the-tests");
     write(&system.folder, &more);
     system.manager.signal("HUP");
-    system.wait_for("/api/v1/groups", |told| told["items"][0]["max"] == Value::from(5)).await;
+    system.wait_for("/api/v1/groups", |told| told["items"][0]["max"] == 5).await;
     let log = system.manager.log();
     let needs_restart = log.lines().filter(|line| line.contains("it needs a restart to take effect"));
     let sections: Vec<&str> = needs_restart.collect();
