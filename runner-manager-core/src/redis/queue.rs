@@ -25,7 +25,8 @@ const MOST_AT_A_TIME: usize = 1000;
 #[derive(Debug)]
 struct Claimed {
     claims: Vec<Claim>,
-    /// How long until something happens next on the lane; none where nothing is known to.
+    /// How long until something happens next on the lane by itself; none where nothing is known to. For what
+    /// is due already there is a token.
     next: Option<Duration>,
 }
 
@@ -35,7 +36,7 @@ async fn claim(data: &Data, args: &Args) -> Result<Claimed, StoreError> {
         StoreError::Unclear(text, source) => StoreError::Unavailable(text, source),
         other => other,
     })?;
-    let next = reply.maybe_number()?.map(Duration::from_micros);
+    let next = reply.maybe_number()?.map(Duration::from_micros).filter(|next| !next.is_zero());
     let mut claims = Vec::new();
     while !reply.is_empty() {
         claims.push(read_claim(data, &mut reply)?);

@@ -50,7 +50,7 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Notes when something happens next on the lane, as a look at it has shown.
+    /// Notes when something happens next on the lane by itself, as a look at it has shown.
     pub(super) fn note_next(&self, next: Option<Timestamp>) {
         *self.next() = next;
     }
@@ -74,14 +74,18 @@ impl Waiters {
         let next = self.next().unwrap_or(Timestamp::MAX).min(later(now, LOOK_AT_LEAST));
         let until = next.min(end);
         let limit = Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO);
-        if limit.is_zero() {
-            return Ok(next < end);
+        if !limit.is_zero() {
+            tokio::select! {
+                biased;
+                () = self.handed_on.notified() => return Ok(true),
+                woken = link.wait(tokens, limit) => if woken? { return Ok(true) },
+            }
         }
-        tokio::select! {
-            biased;
-            () = self.handed_on.notified() => Ok(true),
-            woken = link.wait(tokens, limit) => Ok(woken? || next < end),
+        // The one who looks now notes it anew: it is not for all who keep the time until then.
+        if next < end {
+            self.note_next(None);
         }
+        Ok(next < end)
     }
 
     /// Makes sure that another is woken where this one was and leaves before it looked.

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests panic where the storage does not behave")]
 
 mod conformance;
+mod counted;
+mod records;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod trouble;
 mod world;
