@@ -24,8 +24,11 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("github", &["clock", "domain", "retry"]),
     ("store", &["domain", "policy", "queue"]),
     ("queue", &["domain", "store"]),
-    ("manager", &["backend", "clock", "domain", "github", "policy", "queue", "random", "retry", "store"]),
-    ("embedded", &["clock", "domain", "queue", "store"]),
+    (
+        "manager",
+        &["backend", "budget", "clock", "domain", "github", "policy", "queue", "random", "retry", "store"],
+    ),
+    ("embedded", &["budget", "clock", "domain", "queue", "store"]),
     ("redis", &["budget", "clock", "domain", "policy", "queue", "random", "retry", "store"]),
     ("rest", &["clock", "domain", "github", "retry"]),
     ("octocrab", &["clock", "domain", "rest"]),
