@@ -12,7 +12,7 @@ use runner_manager_core::config::{self, Configuration, Fault, LoadError, StoreSe
 use runner_manager_core::domain::{RunnerGroup, Scope};
 use runner_manager_core::github::GitHub;
 use runner_manager_core::random::SystemRandom;
-use runner_manager_core::redis;
+use runner_manager_core::redis::examine;
 use serde::Serialize;
 
 use crate::cli::ConfigFile;
@@ -142,7 +142,7 @@ async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding 
     };
     let mut finding = Finding::new("store", answer);
     if let StoreSettings::Redis(settings) = &configuration.store {
-        match in_time(&*clock, redis::examine(settings, clock.clone(), Arc::new(SystemRandom))).await {
+        match in_time(&*clock, examine(settings, clock.clone(), Arc::new(SystemRandom))).await {
             Ok(found) => {
                 finding.missing.extend(found.faults());
                 finding.remarks = found.remarks();

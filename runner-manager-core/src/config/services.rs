@@ -119,6 +119,7 @@ pub(super) fn default_store(environment: &dyn Environment) -> StoreSettings {
 }
 
 /// Reads the store. `name` is none where the deployment's name could not be read.
+#[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "a Redis store alone bears the name"))]
 pub(super) fn store(
     at: &Cursor<'_>,
     environment: &dyn Environment,

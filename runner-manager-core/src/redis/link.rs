@@ -278,7 +278,8 @@ impl Inner {
         if let Some(last) = self.lock_failures().in_the_way(now) {
             return Err(RedisOpenError::Waiting { last });
         }
-        let dialled = sentinel::dial(&self.dialer).await;
+        // Large, and rare: boxed, so that every question need not have room for it.
+        let dialled = Box::pin(sentinel::dial(&self.dialer)).await;
         let mut failures = self.lock_failures();
         match &dialled {
             Ok(_) => *failures = Failures::default(),
