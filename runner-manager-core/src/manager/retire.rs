@@ -108,17 +108,16 @@ impl Manager {
 
     /// Has GitHub remove the registration.
     async fn deregister(&self, runner: &Runner) -> Result<Event, TaskError> {
-        let removal = async {
-            let id = match runner.registration {
-                Some(id) => Some(id),
-                None => self.github().find_runner(&runner.scope, &runner.name).await?.map(|found| found.id),
-            };
-            match id {
-                Some(id) => self.github().remove_runner(&runner.scope, id).await,
-                None => Ok(()),
+        let scope = &runner.scope;
+        let registered = match runner.registration {
+            Some(id) => Some(id),
+            None => {
+                let look = self.github().find_runner(scope, &runner.name);
+                self.ask_github(scope, "find_runner", look).await?.map(|found| found.id)
             }
         };
-        match self.ask_github(&runner.scope, "remove_runner", removal).await {
+        let Some(id) = registered else { return Ok(Event::Deregistered) };
+        match self.ask_github(scope, "remove_runner", self.github().remove_runner(scope, id)).await {
             Ok(()) => Ok(Event::Deregistered),
             Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::Busy => {
                 Ok(Event::DeregisterRefused)

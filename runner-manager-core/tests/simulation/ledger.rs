@@ -110,11 +110,6 @@ impl Ledger {
         }
     }
 
-    /// When the next lease is over.
-    pub(crate) fn next_end(&self) -> Option<Timestamp> {
-        self.holds.values().map(|hold| hold.until).min()
-    }
-
     /// The longest that a task has been due and not been claimed.
     pub(crate) fn oldest(&self, now: Timestamp) -> Option<(&str, Duration)> {
         let (at, key) = self.by_time.first().filter(|(at, _)| later(*at, Duration::ZERO) < now)?;

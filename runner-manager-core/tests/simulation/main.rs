@@ -21,6 +21,7 @@ mod happenings;
 mod ledger;
 mod limits;
 mod plan;
+mod regressions;
 mod replica;
 mod run;
 mod scenarios;

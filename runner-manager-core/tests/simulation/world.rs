@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use runner_manager_backends::fake::{Books, FakeCloud};
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::{DeploymentName, Owner, RunnerGroup, Secret, later};
@@ -51,7 +51,6 @@ pub(crate) struct World {
     survey: Survey,
     /// The store as it was at a moment.
     pub(crate) kept: Option<Kept>,
-    pub(crate) began: Timestamp,
     pub(crate) is_quiet: bool,
     pub(crate) steps: u64,
 }
@@ -81,7 +80,6 @@ impl World {
             operator,
             dice,
             operations: JoinSet::new(),
-            began,
             is_quiet: false,
             steps: 0,
         };
@@ -339,9 +337,4 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
         owner,
         state,
     ))
-}
-
-/// How long ago something began.
-pub(crate) fn since(from: Timestamp, now: Timestamp) -> SignedDuration {
-    now.duration_since(from)
 }

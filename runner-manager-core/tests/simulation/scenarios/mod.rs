@@ -42,8 +42,8 @@ use super::run::{panics, within_runtime};
 use super::shared::{Promise, Violation};
 use super::world::World;
 
-const MINUTE: Duration = Duration::from_mins(1);
-const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 type Told = Result<(), Violation>;
 
@@ -53,13 +53,13 @@ fn linux(min_idle: u32, max: u32) -> Plan {
 }
 
 /// A job of so many seconds.
-fn job(labels: &[&str], seconds: u64) -> JobSpec {
+pub(crate) fn job(labels: &[&str], seconds: u64) -> JobSpec {
     JobSpec::new("acme/app", labels.iter().copied()).seconds(seconds)
 }
 
 /// Tells a story in a world, and then lets it come to its end: every job has run and nothing is left.
 #[track_caller]
-fn play(plan: Plan, story: impl AsyncFnOnce(&mut World) -> Told) {
+pub(crate) fn play(plan: Plan, story: impl AsyncFnOnce(&mut World) -> Told) {
     within_runtime(async {
         let before = panics();
         let mut world = World::new(plan, true).await;
@@ -96,7 +96,7 @@ impl World {
         self.books().lives.iter().filter(|life| life.owner == *owner && life.gone_at.is_none()).count()
     }
 
-    async fn until_all_run(&mut self, limit: Duration) -> Told {
+    pub(crate) async fn until_all_run(&mut self, limit: Duration) -> Told {
         let total = self.shared.github().books().jobs.total;
         self.until(Promise::EveryJob, "all jobs have run", limit, |world| world.completed() == total).await
     }

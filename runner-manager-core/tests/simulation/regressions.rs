@@ -1,0 +1,56 @@
+//! What seeds found to be wrong, told as short stories, so that it stays right however plans change.
+
+use jiff::SignedDuration;
+
+use super::plan::{Chances, Plan, quiet};
+use super::run::run;
+use super::scenarios::{HOUR, MINUTE, job, play};
+
+/// A plan in which something about one side goes wrong again and again.
+fn with(side: usize, chances: Chances) -> Plan {
+    let mut plan = quiet("linux", "large", 0, 5);
+    plan.chances[side] = chances;
+    plan
+}
+
+/// A reading that took long was dated by its begin: what it said stood less than a minute before what the second
+/// one said. The checker holds every removal against that.
+#[test]
+fn two_readings_are_a_minute_apart_however_long_they_take() {
+    let mut plan = with(3, Chances { slow: 500_000, ..Chances::default() });
+    plan.groups[0].limits.idle_timeout = std::time::Duration::from_secs(20);
+    play(plan, async |world| {
+        let jobs = world.queue(&job(&["large"], 30), 5, false);
+        world.pass(MINUTE / 6).await?;
+        let now = world.now();
+        for job in jobs {
+            let run = world.shared.github().job(job).unwrap().run;
+            let _ = world.shared.github().cancel_run(run, now);
+        }
+        world.pass(HOUR / 2).await
+    });
+}
+
+/// A worker that did not get the store's time put its task back by its own clock. Where that is minutes ahead,
+/// the task waited so long, and no push brought it forward.
+#[test]
+fn a_clock_that_is_ahead_delays_no_retry() {
+    for seed in 0..12 {
+        let mut plan = with(0, Chances { refuse: 50_000, lose: 50_000, ..Chances::default() });
+        plan.seed = seed;
+        plan.skews = vec![SignedDuration::from_mins(30).as_millis() as i64];
+        play(plan, async |world| {
+            world.queue(&job(&["large"], 5), 3, false);
+            world.until_all_run(20 * MINUTE).await
+        });
+    }
+}
+
+/// A registration was looked for and removed with leave for one call. The checker holds every call against its
+/// leave.
+#[test]
+fn every_call_has_a_leave_of_its_own() {
+    for seed in [34, 57] {
+        assert_eq!(run(Plan::of(seed), false).violation, None, "seed {seed}");
+    }
+}
