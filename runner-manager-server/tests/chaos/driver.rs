@@ -72,12 +72,12 @@ impl Driver {
             let group = ["small", "middle", "large"][usize::try_from(self.dice.roll(0..3)).unwrap()];
             self.site.queue(group, upto - queued).await;
             queued = upto;
-            self.bring_back().await;
+            self.bring_back();
             self.disturb().await;
             tokio::time::sleep(self.dice.millis(300..1_800)).await;
         }
         while !self.away.is_empty() {
-            self.bring_back().await;
+            self.bring_back();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let never: Vec<_> = self.done.all().into_iter().filter(|times| *times == 0).collect();
@@ -156,7 +156,7 @@ impl Driver {
     }
 
     /// Brings back whoever was away for long enough.
-    async fn bring_back(&mut self) {
+    fn bring_back(&mut self) {
         let now = Instant::now();
         let (back, away) = std::mem::take(&mut self.away).into_iter().partition(|(.., until)| *until <= now);
         self.away = away;
