@@ -12,6 +12,7 @@ use runner_manager_core::testing::simulator::{
 };
 
 use super::dice::Dice;
+use super::faults::Side;
 use super::groups::{self, group};
 
 /// Whether the store may be rolled back or emptied.
@@ -238,9 +239,11 @@ fn chances(dice: &mut Dice) -> AllChances {
         2 => low,
         _ => high,
     };
-    std::array::from_fn(|_| Chances {
-        crash: level(dice, 200, 1_000),
-        freeze: level(dice, 200, 1_000),
+    // The outside is called more seldom than the storage.
+    let often = |side: usize| if side >= Side::Budgets as usize { 6 } else { 1 };
+    std::array::from_fn(|side| Chances {
+        crash: level(dice, 200, 1_000) * often(side),
+        freeze: level(dice, 200, 1_000) * often(side),
         slow: level(dice, 10_000, 100_000),
         refuse: level(dice, 2_000, 20_000),
         lose: level(dice, 2_000, 20_000),
