@@ -194,8 +194,8 @@ impl GitHubError {
 /// - `lists_are_complete`: `runners` follows all pages; where one is missing it is an error.
 /// - `get_absent_is_none`, `find_absent_is_none`: what is not registered is `None`, not an error.
 /// - `groups_are_listed`: `runner_groups` has `Default`.
-/// - `open_jobs_are_listed`: `open_jobs` has the jobs that wait and those that run, whatever run they are part
-///   of, and none that has ended.
+/// - `open_jobs_are_listed`: the jobs that wait and those that run, whatever run they are part of, and none
+///   that has ended.
 /// - `a_job_is_told`, `an_absent_job_is_none`.
 /// - `a_delivery_is_logged_and_repeated`: a delivery stands in the log, and `redeliver` sends it again under
 ///   the same name.

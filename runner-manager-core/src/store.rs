@@ -461,6 +461,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// `Unavailable`.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
+    /// Whether it works now: fails where a write would fail for a reason that lies in the store.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Unclear`, `Corrupt`.
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.now().await.map(drop)
+    }
+
     /// The deployment's record, and whether the store is trusted.
     ///
     /// # Errors

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use clap::Args;
 use runner_manager_core::clock::{Clock, SystemClock, timeout};
-use runner_manager_core::config::{self, Configuration, Fault, LoadError};
+use runner_manager_core::config::{self, Configuration, Fault, LoadError, StoreSettings};
 use runner_manager_core::domain::{RunnerGroup, Scope};
 use runner_manager_core::github::GitHub;
+use runner_manager_core::random::SystemRandom;
+use runner_manager_core::redis::examine;
 use serde::Serialize;
 
 use crate::cli::ConfigFile;
@@ -50,13 +52,16 @@ struct Finding {
     subject: String,
     /// What is missing, in words; empty where all is well.
     missing: Vec<String>,
+    /// What is good to know, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<String>,
 }
 
 impl Finding {
     /// What an answer says; a failed question is something missing, too.
     fn new(subject: impl Into<String>, answer: Result<Vec<String>, impl Display>) -> Self {
         let missing = answer.unwrap_or_else(|error| vec![format!("{error:#}")]);
-        Self { subject: subject.into(), missing }
+        Self { subject: subject.into(), missing, remarks: Vec::new() }
     }
 }
 
@@ -95,12 +100,15 @@ pub(crate) async fn run(options: &CheckOptions) -> anyhow::Result<ExitCode> {
 }
 
 fn print(findings: &[Finding]) -> std::io::Result<()> {
-    for Finding { subject, missing } in findings {
+    for Finding { subject, missing, remarks } in findings {
         if missing.is_empty() {
             output::line(&format!("ok       {subject}"))?;
         }
         for what in missing {
             output::line(&output::printable(&format!("MISSING  {subject}: {what}")))?;
+        }
+        for what in remarks {
+            output::line(&output::printable(&format!("note     {subject}: {what}")))?;
         }
     }
     Ok(())
@@ -126,11 +134,25 @@ async fn ask(configuration: &Configuration) -> Vec<Finding> {
 }
 
 async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding {
-    let answer = match connect::storage(&configuration.store, clock.clone()) {
-        Ok(storage) => in_time(&*clock, async { storage.store.now().await.map(|_| Vec::new()) }).await,
-        Err(error) => Err(error),
+    let opened = timeout(&*clock, QUESTION_WITHIN, connect::storage(&configuration.store, clock.clone()));
+    let answer = match opened.await {
+        Ok(Ok(storage)) => in_time(&*clock, async { storage.store.ready().await.map(|()| Vec::new()) }).await,
+        Ok(Err(error)) => Err(error),
+        Err(late) => Err(late.into()),
     };
-    Finding::new("store", answer)
+    let mut finding = Finding::new("store", answer);
+    if let StoreSettings::Redis(settings) = &configuration.store {
+        match in_time(&*clock, examine(settings, clock.clone(), Arc::new(SystemRandom))).await {
+            Ok(found) => {
+                finding.missing.extend(found.faults());
+                finding.remarks = found.remarks();
+            }
+            // What is in the way was told by opening it.
+            Err(error) if finding.missing.is_empty() => finding.missing.push(format!("{error:#}")),
+            Err(_) => {}
+        }
+    }
+    finding
 }
 
 async fn scope(github: &dyn GitHub, scope: &Scope, clock: &dyn Clock) -> Finding {

@@ -13,17 +13,23 @@ use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::{ConnectedBackend, Storage};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
+use runner_manager_core::random::SystemRandom;
+use runner_manager_core::redis::RedisStorage;
 use runner_manager_core::rest::RestGitHub;
 
 /// Opens the storage.
 ///
 /// # Errors
 /// When it cannot be opened: held by another process, out of reach, damaged.
-pub(crate) fn storage(settings: &StoreSettings, clock: Arc<dyn Clock>) -> anyhow::Result<Storage> {
+pub(crate) async fn storage(settings: &StoreSettings, clock: Arc<dyn Clock>) -> anyhow::Result<Storage> {
     match settings {
         StoreSettings::Embedded { path } => {
             let storage = Arc::new(EmbeddedStorage::open(path, clock).context("the store cannot be opened")?);
             Ok(storage.into())
+        }
+        StoreSettings::Redis(settings) => {
+            let storage = RedisStorage::open(settings.clone(), clock, Arc::new(SystemRandom));
+            Ok(Arc::new(storage.await.context("the store cannot be used")?).into())
         }
         other => anyhow::bail!("this program has no store of this kind: {other:?}"),
     }

@@ -22,6 +22,7 @@ mod http_face;
 mod logging;
 mod metrics;
 mod output;
+mod reload;
 mod serve;
 mod signals;
 mod view;

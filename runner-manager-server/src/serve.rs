@@ -2,7 +2,7 @@
 //!
 //! The order at the start: the configuration, the port, the storage, GitHub, the backends, the groups. What is
 //! wrong with one of them ends the start before anything was done. At the stop the port closes first, and the
-//! manager finishes or puts back what it holds.
+//! manager finishes or puts back what it holds. In between, SIGHUP has the groups read anew.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::auth::Access;
 use crate::http::{AppParts, AppState, router, server};
+use crate::reload::Reloads;
+use crate::signals::ReloadSignal;
 use crate::{connect, output};
 
 /// Serves until `stop` is cancelled.
@@ -26,12 +28,18 @@ use crate::{connect, output};
 /// # Errors
 /// When it cannot start.
 pub(crate) async fn run(file: &Path, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let reload = ReloadSignal::listen().context("cannot listen for SIGHUP")?;
     let configuration = config::load(file, &runner_manager_backends::registry())?;
-    serve(configuration, stop).await?;
+    serve(file, configuration, reload, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    file: &Path,
+    configuration: Configuration,
+    reload: ReloadSignal,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let listen = configuration.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -42,7 +50,10 @@ async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow:
     let parts = parts(&configuration, clock.clone()).await?;
     let github = parts.github.clone();
     let manager = Manager::new(parts);
-    manager.configure(configuration.groups).await.context("the groups cannot be written to the store")?;
+    manager
+        .configure(configuration.groups.clone())
+        .await
+        .context("the groups cannot be written to the store")?;
     let state = AppState::new(AppParts {
         manager: manager.clone(),
         github,
@@ -53,12 +64,17 @@ async fn serve(configuration: Configuration, stop: CancellationToken) -> anyhow:
     });
     tracing::info!(%address, deployment = %configuration.name, version = env!("CARGO_PKG_VERSION"), "listening");
     output::line(&format!("listening on http://{address}"))?;
-    tokio::join!(server::serve(listener, router(state), clock, stop.clone()), manager.run(stop));
+    let reloads = Reloads { file, started_with: configuration, manager: &manager };
+    tokio::join!(
+        server::serve(listener, router(state), clock, stop.clone()),
+        reloads.serve(reload, &stop),
+        manager.run(stop.clone())
+    );
     Ok(())
 }
 
 async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
-    let storage = connect::storage(&configuration.store, clock.clone())?;
+    let storage = connect::storage(&configuration.store, clock.clone()).await?;
     let registry = runner_manager_backends::registry();
     Ok(Parts {
         owner: configuration.owner.clone(),
@@ -70,6 +86,9 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
         settings: Settings {
             balance: configuration.balance,
             sweep_interval: configuration.sweep_interval,
+            lease: configuration.lease,
+            call_timeout: configuration.call_timeout,
+            heartbeat: configuration.lease / 18,
             recover_interval: configuration.recover_interval,
             github_quota: Quota { concurrent: Some(configuration.github.concurrency.into()), rate: None },
             ..Settings::default()

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once.
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. SIGHUP asks for the
+//! configuration to be read anew.
 
 use std::io;
 use std::process::ExitCode;
@@ -32,6 +33,40 @@ where
             tracing::warn!(signal, "ended before what was under way was finished: the next start carries on");
             Ok(ExitCode::from(INTERRUPTED))
         }
+    }
+}
+
+/// The signal that asks for the configuration to be read anew. Where there is none, nobody asks.
+#[derive(Debug)]
+pub(crate) struct ReloadSignal {
+    #[cfg(unix)]
+    hang_up: Signal,
+}
+
+impl ReloadSignal {
+    /// Listens for it from now on: until then it ends the process.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one.
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) {
+        if self.hang_up.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits for the next one.
+    #[cfg(not(unix))]
+    pub(crate) async fn next(&mut self) {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -29,6 +29,42 @@ pub(super) const SWEEP_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub and the backends are listed and compared with the records.",
 };
 
+/// How long a task is held without a sign of life.
+pub(super) const LEASE: DurationKey = DurationKey {
+    name: "lease",
+    least: Duration::from_secs(3),
+    most: Duration::from_mins(15),
+    default: Some(Duration::from_secs(90)),
+    meaning: "How long a replica that gives no sign of life holds what it works on, before another one goes on with it.",
+};
+
+/// How long a call may take.
+pub(super) const CALL_TIMEOUT: DurationKey = DurationKey {
+    name: "call_timeout",
+    least: Duration::from_secs(1),
+    most: Duration::from_mins(7),
+    default: Some(Duration::from_secs(40)),
+    meaning: "How long one call to GitHub or to a backend may take. Less than half of `lease`.",
+};
+
+/// How long connecting to Redis may take.
+pub(super) const CONNECT_TIMEOUT: DurationKey = DurationKey {
+    name: "connect_timeout",
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+    default: Some(Duration::from_secs(3)),
+    meaning: "`redis`: how long connecting may take, signing in included.",
+};
+
+/// How long an answer of Redis may take.
+pub(super) const RESPONSE_TIMEOUT: DurationKey = DurationKey {
+    name: "response_timeout",
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(30),
+    default: Some(Duration::from_secs(5)),
+    meaning: "`redis`: how long an answer may take.",
+};
+
 /// How often GitHub is asked for the jobs that no webhook told of.
 pub(super) const RECOVER_INTERVAL: DurationKey = DurationKey {
     name: "recover_interval",
@@ -115,12 +151,28 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
     })
 }
 
-/// Reads [`SWEEP_INTERVAL`] or [`RECOVER_INTERVAL`].
-pub(super) fn interval(fields: &Fields<'_>, key: DurationKey) -> Option<Duration> {
-    fields.or(key.name, key.default, |at| key.parse(at).map(Some))?
+/// Reads [`LEASE`] and [`CALL_TIMEOUT`], which have to fit.
+pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, Duration)> {
+    let (lease, call_timeout) = (LEASE.read(fields), CALL_TIMEOUT.read(fields));
+    let (lease, call_timeout) = (lease?, call_timeout?);
+    if call_timeout * 2 < lease {
+        return Some((lease, call_timeout));
+    }
+    let (shown, most) = (friendly(call_timeout), friendly(lease / 2));
+    if let Some(at) = fields.optional(CALL_TIMEOUT.name).or_else(|| fields.optional(LEASE.name)) {
+        at.fault(format!(
+            "a call_timeout of {shown} outlives the lease: it must be less than half of it, {most}"
+        ));
+    }
+    None
 }
 
 impl DurationKey {
+    /// Reads a key that has a default.
+    pub(super) fn read(&self, fields: &Fields<'_>) -> Option<Duration> {
+        fields.or(self.name, self.default, |at| self.parse(at).map(Some))?
+    }
+
     pub(super) fn parse(&self, at: &Cursor<'_>) -> Option<Duration> {
         let expected = "a duration such as 90s, 10m, 12h or 1h30m";
         let text = at.text_as(expected)?;

@@ -27,6 +27,8 @@ mod environment;
 mod fault;
 mod groups;
 mod node;
+#[cfg(feature = "redis")]
+mod redis;
 mod schema;
 mod server;
 mod services;
@@ -52,7 +54,7 @@ pub use self::server::{ApiToken, Role, Server, Webhooks};
 pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "name",
     "secret_key",
     "server",
@@ -63,6 +65,8 @@ const KEYS: [&str; 10] = [
     "balance",
     "sweep_interval",
     "recover_interval",
+    "lease",
+    "call_timeout",
 ];
 const BALANCES: [(&str, Balance); 2] = [("pack", Balance::Pack), ("spread", Balance::Spread)];
 /// The least length of the secrets that a user makes up, in characters: 128 bits in the densest usual
@@ -94,6 +98,10 @@ pub struct Configuration {
     pub sweep_interval: Duration,
     /// How often GitHub is asked which jobs wait and run, for those that no webhook told of. Default 5 min.
     pub recover_interval: Duration,
+    /// How long a replica that gives no sign of life holds what it works on. Default 90 s.
+    pub lease: Duration,
+    /// How long one call to GitHub or to a backend may take. Default 40 s.
+    pub call_timeout: Duration,
 }
 
 /// Why a configuration file cannot be used.
@@ -158,17 +166,19 @@ fn document(
     let secret_key =
         fields.required("secret_key").and_then(|at| environment::secret(at, environment, MIN_SECRET_LENGTH));
     let server = fields.required("server").and_then(|at| server::read(at, environment));
-    let store =
-        fields.or("store", services::default_store(environment), |at| services::store(at, environment));
+    let store = fields.or("store", services::default_store(environment), |at| {
+        services::store(at, environment, name.as_ref())
+    });
     let github = fields.required("github").and_then(|at| services::github(at, environment));
     let (declared, backends) =
         fields.required("backends").and_then(|at| services::backends(at, registry)).unzip();
     let groups =
         fields.required("runner_groups").and_then(|at| groups::read(at, name.as_ref(), declared.as_ref()));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
-    let sweep_interval = duration::interval(&fields, duration::SWEEP_INTERVAL);
-    let recover_interval = duration::interval(&fields, duration::RECOVER_INTERVAL);
-    let (name, secret_key) = (name?, secret_key?);
+    let sweep_interval = duration::SWEEP_INTERVAL.read(&fields);
+    let recover_interval = duration::RECOVER_INTERVAL.read(&fields);
+    let timing = duration::lease_and_call_timeout(&fields);
+    let (name, secret_key, (lease, call_timeout)) = (name?, secret_key?, timing?);
     Some(Configuration {
         owner: Owner::new(name.clone(), &secret_key),
         name,
@@ -181,5 +191,7 @@ fn document(
         balance: balance?,
         sweep_interval: sweep_interval?,
         recover_interval: recover_interval?,
+        lease,
+        call_timeout,
     })
 }

@@ -5,10 +5,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::duration::{DurationKey, RATE_PERIOD, RECOVER_INTERVAL, SWEEP_INTERVAL, friendly, limit_keys};
+use super::duration::{
+    CALL_TIMEOUT, CONNECT_TIMEOUT, DurationKey, LEASE, RATE_PERIOD, RECOVER_INTERVAL, RESPONSE_TIMEOUT,
+    SWEEP_INTERVAL, friendly, limit_keys,
+};
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
 use super::server::ROLES;
-use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY};
+use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
 use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server};
 use crate::backend::BackendRegistry;
 use crate::budget::Rate;
@@ -62,6 +65,8 @@ pub fn schema(registry: &BackendRegistry) -> Value {
             ),
             ("sweep_interval", duration(&SWEEP_INTERVAL)),
             ("recover_interval", duration(&RECOVER_INTERVAL)),
+            ("lease", duration(&LEASE)),
+            ("call_timeout", duration(&CALL_TIMEOUT)),
         ],
     );
     root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
@@ -136,27 +141,64 @@ fn token() -> Value {
 }
 
 fn store() -> Value {
-    object(
+    let ca = object(
+        "`redis`: the certificates, in PEM, that the server's is checked with. Without them, the system's.",
+        &["file"],
+        vec![("file", text("The file; a relative path leads from the configuration's folder."))],
+    );
+    let mut store = object(
         "Where state lives.",
         &["kind"],
         vec![
             (
                 "kind",
                 json!({
-                    "description": "`embedded`: in a file of this machine, for one process.",
+                    "description": "`embedded`: in a file of this machine, for one process. `redis`: in a Redis \
+                                    (6.2 or later) or Valkey, for any number of processes.",
                     "type": "string",
-                    "enum": ["embedded"],
+                    "enum": STORES,
                 }),
             ),
             (
                 "path",
                 with_default(
-                    text("The store's file; a relative path leads from the configuration's folder."),
+                    text(
+                        "`embedded`: the store's file; a relative path leads from the configuration's folder.",
+                    ),
                     DEFAULT_STORE_PATH,
                 ),
             ),
+            (
+                "url",
+                secret(
+                    "`redis`: where it is, required: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://` with \
+                     TLS, `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE` or `rediss+sentinel://` by \
+                     sentinels.",
+                ),
+            ),
+            ("user", text("`redis`: the user, where it does not stand in the URL.")),
+            ("password", secret("`redis`: the password, where it does not stand in the URL.")),
+            ("ca", ca),
+            (
+                "prefix",
+                text(
+                    "`redis`: what the names of all keys begin with, one part of it in braces. Default `rm:{NAME}` \
+                     with the deployment's name. The same for all replicas.",
+                ),
+            ),
+            ("connect_timeout", duration(&CONNECT_TIMEOUT)),
+            ("response_timeout", duration(&RESPONSE_TIMEOUT)),
         ],
-    )
+    );
+    let is = |kind: &str| json!({"required": ["kind"], "properties": {"kind": {"const": kind}}});
+    let without =
+        |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), false.into())).collect::<Map<_, _>>();
+    let of_redis = ["url", "user", "password", "ca", "prefix", CONNECT_TIMEOUT.name, RESPONSE_TIMEOUT.name];
+    store["allOf"] = json!([
+        {"if": is("redis"), "then": {"required": ["url"], "properties": without(&["path"])}},
+        {"if": is("embedded"), "then": {"properties": without(&of_redis)}},
+    ]);
+    store
 }
 
 fn github() -> Value {

@@ -11,11 +11,19 @@ use super::environment::{Environment, secret};
 use super::url::BaseUrl;
 use crate::backend::{BackendKind, BackendRegistry};
 use crate::budget::Rate;
-use crate::domain::{BackendName, Secret};
+use crate::domain::{BackendName, DeploymentName, Secret};
+#[cfg(feature = "redis")]
+use crate::redis::RedisSettings;
 
 pub(super) const GITHUB_KEYS: [&str; 4] = ["api_url", "app", "token", "concurrency"];
 pub(super) const APP_KEYS: [&str; 3] = ["id", "private_key", "installation"];
 pub(super) const EMBEDDED_KEYS: [&str; 2] = ["kind", "path"];
+/// The keys of a Redis store.
+#[cfg(any(feature = "redis", test))]
+pub(super) const REDIS_KEYS: [&str; 8] =
+    ["kind", "url", "user", "password", "ca", "prefix", "connect_timeout", "response_timeout"];
+/// The kinds of stores, whether or not this program was built with them.
+pub(super) const STORES: [&str; 2] = ["embedded", "redis"];
 /// The keys of a backend that are ours, not its kind's.
 pub(super) const BACKEND_KEYS: [&str; 3] = ["kind", "concurrency", "rate"];
 pub(super) const RATE_KEYS: [&str; 2] = ["calls", "per"];
@@ -26,7 +34,7 @@ pub(super) const DEFAULT_API_URL: &str = "https://api.github.com";
 pub(super) const MAX_CONCURRENCY: u16 = 1024;
 
 /// Where state lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum StoreSettings {
     /// In a file of this machine, for one process alone.
@@ -34,6 +42,9 @@ pub enum StoreSettings {
         /// The file. A relative path of the configuration leads from its own folder.
         path: PathBuf,
     },
+    /// In a Redis, for any number of processes.
+    #[cfg(feature = "redis")]
+    Redis(RedisSettings),
 }
 
 /// How GitHub is reached.
@@ -107,7 +118,13 @@ pub(super) fn default_store(environment: &dyn Environment) -> StoreSettings {
     StoreSettings::Embedded { path: environment.resolve(DEFAULT_STORE_PATH) }
 }
 
-pub(super) fn store(at: &Cursor<'_>, environment: &dyn Environment) -> Option<StoreSettings> {
+/// Reads the store. `name` is none where the deployment's name could not be read.
+#[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "a Redis store alone bears the name"))]
+pub(super) fn store(
+    at: &Cursor<'_>,
+    environment: &dyn Environment,
+    name: Option<&DeploymentName>,
+) -> Option<StoreSettings> {
     let kind = at.fields()?.required("kind")?.clone();
     match kind.text()? {
         "embedded" => {
@@ -115,12 +132,16 @@ pub(super) fn store(at: &Cursor<'_>, environment: &dyn Environment) -> Option<St
             let path = fields.or("path", DEFAULT_STORE_PATH, |at| at.parsed(not_empty))?;
             Some(StoreSettings::Embedded { path: environment.resolve(path) })
         }
-        "redis" => {
-            kind.fault("this version has no Redis store; known: embedded");
+        #[cfg(feature = "redis")]
+        "redis" => super::redis::read(at, environment, name),
+        other if STORES.contains(&other) => {
+            kind.fault(format!(
+                "this program was built without its store `{other}`: build it with that feature"
+            ));
             None
         }
         other => {
-            kind.fault(format!("unknown kind of store `{other}`{}", hint(other, ["embedded"].into_iter())));
+            kind.fault(format!("unknown kind of store `{other}`{}", hint(other, STORES.into_iter())));
             None
         }
     }

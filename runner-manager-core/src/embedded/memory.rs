@@ -24,6 +24,14 @@ impl Memory {
         Self(Table::ALL.map(|_| Entries::new()).into())
     }
 
+    /// Takes a value over from other tables, where they have it.
+    #[cfg(feature = "testing")]
+    pub(super) fn take_over(&mut self, table: Table, key: &[u8], other: &Self) {
+        if let Some(value) = other.0[table.place()].get(key) {
+            self.0[table.place()].insert(key.to_vec(), value.clone());
+        }
+    }
+
     /// Whether some bytes stand in any key or value.
     #[cfg(feature = "testing")]
     pub(super) fn contains(&self, bytes: &[u8]) -> bool {

@@ -181,14 +181,15 @@ fn note_next(step: &mut Step<'_>, lane: &str, full: bool) -> Result<(), StoreErr
         }
     }
     let (due, ahead): (Vec<_>, Vec<_>) = times.into_iter().partition(|time| *time <= step.now);
-    let wake = step.wakes.entry(lane.to_owned()).or_default();
-    *wake = Wake {
+    // What was noted before is in what was looked up.
+    let wake = Wake {
         due: !due.is_empty(),
         at: ahead.into_iter().min(),
         looked_up: true,
         full: Some(full),
-        freed: wake.freed,
+        freed: false,
     };
+    step.wakes.insert(lane.to_owned(), wake);
     Ok(())
 }
 

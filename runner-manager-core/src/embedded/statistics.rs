@@ -55,16 +55,19 @@ impl Count<'_> {
         Ok(())
     }
 
-    /// A hold whose time is over is a task that is due, even if nobody has claimed it yet.
+    /// A hold whose time is over is a task that is due, even if nobody has claimed it yet: since then, or since
+    /// what was pushed behind it is.
     fn held(&mut self, key: &[u8], task: &[u8]) -> Result<(), StoreError> {
         let now = self.now;
-        let pushed = indexed(self.tables, task)?.waiting.is_some();
+        let pushed = indexed(self.tables, task)?.waiting;
         let (lane, rest) = self.lane(key, task)?;
         match Key::time_at(rest, 0) {
-            Some(until) if until <= now => add(lane, until, now),
+            Some(until) if until <= now => {
+                add(lane, pushed.map_or(until, |pushed| pushed.due.min(until)), now);
+            }
             Some(_) | None => {
                 lane.claimed += 1;
-                lane.delayed += u64::from(pushed);
+                lane.delayed += u64::from(pushed.is_some());
             }
         }
         Ok(())

@@ -11,6 +11,8 @@ use super::engine::{Engine, Shared};
 use super::file::{DataFile, Open};
 use super::memory::Memory;
 use super::open::OpenError;
+#[cfg(feature = "testing")]
+use super::schema::{NUMBER_ROW, Table};
 use super::step::Step;
 use super::tally::StorageStatistics;
 use super::wake::Baton;
@@ -88,11 +90,17 @@ impl EmbeddedStorage {
     }
 
     /// Makes a storage in memory lose what it has acknowledged since a snapshot, or all it has, and begin
-    /// another life: what a server does that is started anew without having written everything down.
+    /// another life: what a server does that is started anew without having written everything down. One in a
+    /// file loses nothing.
+    ///
+    /// What was asked of those outside stays counted. Numbers go on, too: a server's follow the time, and its
+    /// loss takes some; here the clock may stand still meanwhile.
     #[cfg(feature = "testing")]
     pub fn lose(&self, all_since: Option<Snapshot>) {
         let Some(mut memory) = self.engine.memory() else { return };
-        *memory = all_since.map_or_else(Memory::new, |snapshot| snapshot.0);
+        let mut left = all_since.map_or_else(Memory::new, |snapshot| snapshot.0);
+        left.take_over(Table::Meta, NUMBER_ROW, &memory);
+        *memory = left;
         self.shared.incarnation.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         drop(memory);
         self.shared.lanes.wake_all();
@@ -124,8 +132,7 @@ impl Store for EmbeddedStorage {
     }
 
     async fn deployment(&self) -> Result<DeploymentView, StoreError> {
-        let incarnation = self.shared.incarnation();
-        self.engine.read(&self.shared, |tables| read::deployment_view(tables, incarnation))
+        self.engine.read(&self.shared, |tables| read::deployment_view(tables, self.shared.incarnation()))
     }
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {

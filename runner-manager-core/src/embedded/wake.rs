@@ -3,6 +3,9 @@
 //! One who waits on a lane is woken when a task is due there. Only one is woken for however many tasks: who
 //! claims and leaves some behind wakes the next. Time is kept by one of those who wait, so that a task that
 //! becomes due wakes one as well; when that one leaves, another takes over.
+//!
+//! While a lane is full, the end of a hold wakes one. All who wait on a lane are taken to have one bound, as the
+//! workers of one process do.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

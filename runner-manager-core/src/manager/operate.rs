@@ -181,6 +181,14 @@ impl Manager {
         Ok(true)
     }
 
+    /// Whether the store works now, so that webhooks can be taken in.
+    ///
+    /// # Errors
+    /// When it does not: why.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.store().ready().await
+    }
+
     /// All groups, by name.
     ///
     /// # Errors

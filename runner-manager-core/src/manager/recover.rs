@@ -233,7 +233,9 @@ impl Manager {
         let error = match self.list_github(&account, "open_jobs", call).await {
             Ok(mut jobs) => {
                 if let Scope::Enterprise(slug) = scope {
-                    jobs.iter_mut().for_each(|job| job.enterprise = Some(slug.clone()));
+                    for job in &mut jobs {
+                        job.enterprise = Some(slug.clone());
+                    }
                 }
                 return Ok(Answer::Jobs(jobs));
             }

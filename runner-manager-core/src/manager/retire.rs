@@ -109,12 +109,11 @@ impl Manager {
     /// Has GitHub remove the registration.
     async fn deregister(&self, runner: &Runner) -> Result<Event, TaskError> {
         let scope = &runner.scope;
-        let registered = match runner.registration {
-            Some(id) => Some(id),
-            None => {
-                let look = self.github().find_runner(scope, &runner.name);
-                self.ask_github(scope, "find_runner", look).await?.map(|found| found.id)
-            }
+        let registered = if runner.registration.is_some() {
+            runner.registration
+        } else {
+            let look = self.github().find_runner(scope, &runner.name);
+            self.ask_github(scope, "find_runner", look).await?.map(|found| found.id)
         };
         let Some(id) = registered else { return Ok(Event::Deregistered) };
         match self.ask_github(scope, "remove_runner", self.github().remove_runner(scope, id)).await {

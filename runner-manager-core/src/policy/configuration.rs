@@ -46,11 +46,10 @@ pub fn judge(
     let has_current = |(id, other): (&ReplicaId, &Replica)| {
         id != replica && other.configuration == *current && lives(other, patience, now)
     };
+    let was_replaced = deployment.superseded.contains(offered);
     match offer {
-        Offer::Reload => Verdict::Apply,
-        Offer::Start if !deployment.superseded.contains(offered) => Verdict::Apply,
-        Offer::Start if deployment.replicas.iter().any(has_current) => Verdict::Drift,
-        Offer::Start => Verdict::Apply,
+        Offer::Start if was_replaced && deployment.replicas.iter().any(has_current) => Verdict::Drift,
+        Offer::Start | Offer::Reload => Verdict::Apply,
     }
 }
 

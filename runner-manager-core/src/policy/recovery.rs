@@ -51,14 +51,15 @@ pub fn found(seen: &JobObservation, known: Known, begun: Timestamp) -> Found {
     if known.job {
         return Found::Wanted;
     }
-    let wanted = |wanted| if wanted { Found::Wanted } else { Found::Passed };
     match &seen.report {
-        // It is listed as queued once it wants a runner.
-        JobReport::Waiting | JobReport::Completed { .. } => Found::Passed,
         JobReport::Queued if known.served => Found::Wanted,
         JobReport::Queued if later(seen.created_at, UNSERVED_AGE) <= begun => Found::Unserved,
-        JobReport::Queued => Found::Passed,
-        JobReport::InProgress { .. } => wanted(known.runner),
+        JobReport::InProgress { .. } if known.runner => Found::Wanted,
+        // One that waits for an approval is listed as queued once it wants a runner.
+        JobReport::Queued
+        | JobReport::InProgress { .. }
+        | JobReport::Waiting
+        | JobReport::Completed { .. } => Found::Passed,
     }
 }
 

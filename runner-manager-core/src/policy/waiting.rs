@@ -158,12 +158,12 @@ fn in_group(view: &GroupView, hindrances: &Hindrances, now: Timestamp) -> WaitRe
     let requested = if hindrances.doubt.is_some() { 0 } else { counts.requested };
     let starting = counts.creating + counts.booting + requested;
     let all_served = counts.queued <= counts.free();
-    let paused = hindrances.pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
+    let until = hindrances.pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
     if record.draining.is_some() {
         WaitReason::Draining(group)
     } else if counts.idle > 0 && all_served {
         WaitReason::Assigning(group)
-    } else if let (Some(until), true) = (paused, starting > 0 && all_served) {
+    } else if let (Some(until), true) = (until, starting > 0 && all_served) {
         WaitReason::Paused { group, until: *until }
     } else if starting > 0 && all_served {
         WaitReason::Starting { group, runners: starting }
@@ -246,7 +246,7 @@ mod tests {
         );
         let requested = GroupView { counts: GroupCounts { queued: 1, requested: 1, ..counts }, ..linux() };
         let waiting = job(&["large"], Some("linux"));
-        assert_eq!(says(&waiting, &[requested.clone()]), "a runner of group linux is starting");
+        assert_eq!(says(&waiting, std::slice::from_ref(&requested)), "a runner of group linux is starting");
         let pauses = [(requested.record.value.spec.scope.clone(), at(60))].into();
         let hindrances = Hindrances { pauses, ..Hindrances::default() };
         assert_eq!(

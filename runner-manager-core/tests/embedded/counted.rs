@@ -79,7 +79,33 @@ async fn cost_beside(runners: u32) -> [u64; 4] {
 async fn cost_does_not_grow_with_the_number_of_runners() {
     let few = cost_beside(10).await;
     assert_eq!(few, cost_beside(10_000).await);
-    assert!(few.iter().all(|cost| (1..=50).contains(cost)), "{few:?}");
+    let most = [2, 21, 16, 3];
+    assert!(few.iter().zip(most).all(|(cost, most)| (1..=most).contains(cost)), "{few:?}");
+}
+
+/// What a claim and its end touch on a lane of which so many may be held, and all but one are.
+async fn cost_of_the_last_place(bound: usize, tasks: u32) -> [u64; 2] {
+    let storage = EmbeddedStorage::in_memory(Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH)));
+    storage.push((0..tasks).map(|at| reconcile(&format!("g{at}"))).collect()).await.unwrap();
+    let claim =
+        async |most| storage.claim(&Lane::control(), most, bound, LEASE, Duration::ZERO).await.unwrap();
+    assert_eq!(claim(bound - 1).await.len(), bound - 1);
+    let before = storage.storage_statistics();
+    let claims = claim(9).await;
+    let claimed = since(&storage, before).entries;
+    assert_eq!(claims.len(), 1);
+    let before = storage.storage_statistics();
+    storage.ack(&claims[0].token).await.unwrap();
+    [claimed, since(&storage, before).entries]
+}
+
+#[tokio::test]
+async fn a_bound_costs_as_much_as_may_be_held() {
+    let few = cost_of_the_last_place(4, 10).await;
+    assert_eq!(few, cost_of_the_last_place(4, 10_000).await);
+    let many = cost_of_the_last_place(40, 100).await;
+    assert!(many[0] <= few[0] + 36, "{many:?} beside {few:?}");
+    assert_eq!(many[1], few[1], "an end costs the same on any lane");
 }
 
 #[tokio::test]
@@ -105,6 +131,32 @@ async fn one_task_wakes_one_of_those_who_wait() {
     let (claims, ()) = join(waiting, passing).await;
     let claims: Vec<Claim> = claims.into_iter().flat_map(Result::unwrap).collect();
     assert_eq!(claims.len(), 2);
+}
+
+#[tokio::test]
+async fn one_end_wakes_one_of_those_who_wait_for_room() {
+    let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
+    let storage = EmbeddedStorage::in_memory(clock.clone());
+    let (lane, hour) = (Lane::control(), Duration::from_hours(1));
+    storage.push((0..90).map(|at| reconcile(&format!("g{at}"))).collect()).await.unwrap();
+    let held = storage.claim(&lane, 9, 2, hour * 2, Duration::ZERO).await.unwrap();
+    assert_eq!(held.len(), 2);
+    let waiting = join_all((0..50).map(|_| storage.claim(&lane, 1, 2, hour * 2, hour)));
+    let ending = async {
+        for claim in &held {
+            let before = storage.storage_statistics();
+            storage.ack(&claim.token).await.unwrap();
+            tokio::task::yield_now().await;
+            let looks = since(&storage, before).operations - 1;
+            assert_eq!(looks, 1, "an end makes room for one");
+        }
+        storage.push(vec![reconcile("more")]).await.unwrap();
+        tokio::task::yield_now().await;
+        clock.advance(hour);
+    };
+    let (claims, ()) = join(waiting, ending).await;
+    let claims: Vec<Claim> = claims.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(claims.len(), 2, "no more than the bound");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use runner_manager_core::clock::SystemClock;
 use runner_manager_core::domain::JobId;
 use runner_manager_core::embedded::{EmbeddedStorage, OpenError};
 use runner_manager_core::queue::TaskQueue;
-use runner_manager_core::store::Store;
+use runner_manager_core::store::{Change, Store};
 use tempfile::TempDir;
 
 use crate::records::{put_job, reconcile, write};
@@ -50,6 +50,36 @@ async fn kept(storage: &EmbeddedStorage) -> u64 {
 
 async fn is_full(storage: &EmbeddedStorage) -> bool {
     kept(storage).await == 100
+}
+
+#[tokio::test]
+async fn a_file_that_was_brought_back_gives_no_number_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = a_file(&directory, true).await;
+    let copy = directory.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let versions = async |path: &Path| {
+        let storage = open(path).unwrap();
+        let mut versions = Vec::new();
+        for id in 100..110 {
+            let answer = storage.apply(write(&format!("operation-{id}"), vec![put_job(id)])).await.unwrap();
+            versions.extend(answer.versions);
+        }
+        versions
+    };
+    let lost = versions(&path).await;
+    assert!(versions(&copy).await.iter().all(|version| !lost.contains(version)));
+}
+
+#[tokio::test]
+async fn a_file_has_one_life() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = a_file(&directory, false).await;
+    let before = open(&path).unwrap().deployment().await.unwrap();
+    assert!(before.trusted);
+    let trust = Change::Trust { incarnation: before.incarnation.clone() };
+    open(&path).unwrap().apply(write("trust", vec![trust])).await.unwrap();
+    assert_eq!(open(&path).unwrap().deployment().await.unwrap(), before);
 }
 
 /// A file with a hundred records. Where it is `crashed`, it is as a process left it that was killed.

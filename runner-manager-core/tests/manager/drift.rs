@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use runner_manager_backends::fake::Behaviour;
-use runner_manager_core::domain::{Deployment, Digest, RunnerGroup};
+use runner_manager_backends::fake::{Behaviour, Operation};
+use runner_manager_core::domain::{Deployment, RunnerGroup, Source};
 use runner_manager_core::manager::{Configured, Manager};
 use runner_manager_core::store::Store;
 
-use crate::world::{World, group, name, spec};
+use crate::world::{World, backend, group, name, spec};
 use crate::{MINUTE, all_run, linux};
 
 async fn max_of(world: &World) -> u32 {
@@ -16,10 +16,6 @@ async fn max_of(world: &World) -> u32 {
 
 async fn drifts(manager: &Manager) -> bool {
     manager.deployment().await.unwrap().config_drift
-}
-
-fn fingerprint(groups: &[RunnerGroup]) -> Option<Digest> {
-    Some(Deployment::fingerprint(groups))
 }
 
 #[tokio::test]
@@ -61,7 +57,7 @@ async fn a_rolling_restart_applies_the_new_file_once() {
     world.pass(MINUTE).await;
     let status = world.manager.deployment().await.unwrap();
     assert_eq!((status.revision, status.config_drift), (2, false));
-    assert_eq!(status.configuration, fingerprint(&new));
+    assert_eq!(status.configuration, Some(Deployment::fingerprint(&new)));
     assert_eq!(status.replicas.len(), 2, "who stopped in order is not remembered: {:?}", status.replicas);
     world.queue(&spec(&["large"]), 12);
     all_run(&mut world, 12, 30 * MINUTE).await;
@@ -122,6 +118,38 @@ async fn of_two_files_the_one_that_held_comes_back_after_all_was_lost() {
     world.pass(5 * MINUTE).await;
     assert_eq!(max_of(&world).await, 4);
     assert!(!drifts(&world.manager).await);
+}
+
+#[tokio::test]
+async fn a_replica_that_reaches_no_backend_leaves_the_work_to_the_other_one() {
+    let mut world = World::new(vec![linux(2, 4)], Behaviour::default()).await;
+    world.pass(MINUTE).await;
+    assert_eq!(world.books().total.alive, 2);
+    world.adjust = Box::new(|parts| parts.backends.clear());
+    let second = world.replica(vec![linux(2, 4)]).await;
+    assert_eq!(second.configured, Configured::Current, "others reach the backend that runners live on");
+    world.queue(&spec(&["large"]), 8);
+    world.until("all run", 30 * MINUTE, |world| world.completed() == 8).await;
+    let listings = |world: &World| world.books().calls(Operation::List);
+    let before = listings(&world);
+    world.pass(60 * MINUTE).await;
+    let made = listings(&world) - before;
+    assert!((10..=14).contains(&made), "{made} listings in an hour");
+
+    // It does not think that all was listed while a backend was not that it cannot reach.
+    world.storage.lose(None);
+    world.pass(Duration::from_secs(20)).await;
+    let doubt = second.manager.deployment().await.unwrap().doubt.unwrap();
+    assert!(doubt.missing.contains(&Source::Instances(backend())), "{doubt:?}");
+    world.pass(3 * MINUTE).await;
+    assert!(second.manager.deployment().await.unwrap().trusted);
+    world.check(4);
+    // Once the other one is gone, nobody could take the runners away.
+    world.crash().await;
+    world.pass(MINUTE).await;
+    let third = Manager::new(world.parts());
+    let refused = third.configure(vec![linux(2, 4)]).await.unwrap_err();
+    assert!(refused.to_string().contains("backend cloud"), "{refused}");
 }
 
 #[tokio::test]

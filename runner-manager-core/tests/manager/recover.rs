@@ -274,6 +274,10 @@ async fn one_run_adds_a_thousand_jobs_and_the_next_the_rest() {
 #[tokio::test]
 async fn a_job_that_github_shows_no_more_ends_after_a_day() {
     let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
+    // A day has very many heartbeats.
+    world.adjust = Box::new(|parts| parts.settings.heartbeat = 10 * MINUTE);
+    world.crash().await;
+    world.start();
     world.queue(&spec(&["large"]).seconds(100_000), 1);
     world.until("it runs", MINUTE, |world| world.github().books().jobs.in_progress == 1).await;
     let now = world.clock.now();

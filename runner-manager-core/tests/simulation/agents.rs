@@ -113,7 +113,8 @@ fn play(shared: &Shared, agent: &mut Agent, polls: bool, now: Timestamp) -> (boo
         None if !polls => (true, false),
         None => match github.poll(agent.session, now) {
             Ok(Some(job)) => {
-                shared.note(Who::World, "agent", "begins", || format!("job {} on {}", job.id.0, agent.runner));
+                shared
+                    .note(Who::World, "agent", "begins", || format!("job {} on {}", job.id.0, agent.runner));
                 let seconds = i64::try_from(job.seconds).expect("jobs take minutes");
                 agent.job = Some((job.id, now + SignedDuration::from_secs(seconds)));
                 (true, true)

@@ -132,11 +132,15 @@ impl Checker {
                 self.best_effort += 1;
             }
             Some(job) if killed => {
-                let what = format!("job {} ran on {name} when its registration was removed without two readings", job.0);
+                let what = format!(
+                    "job {} ran on {name} when its registration was removed without two readings",
+                    job.0
+                );
                 self.broken(Promise::RunningJobs, what);
             }
             Some(_) | None if removed.online && !in_order && !came_up_unseen => {
-                let what = format!("the runner {name} was online and removed without two readings: {readings:?}");
+                let what =
+                    format!("the runner {name} was online and removed without two readings: {readings:?}");
                 self.broken(Promise::RunningJobs, what);
             }
             Some(_) | None => {}
@@ -147,7 +151,10 @@ impl Checker {
     pub(crate) fn delete(&mut self, life: &Life, owner: &Owner, online: bool, job: Option<simulator::JobId>) {
         let runner = &life.runner;
         if life.owner != *owner {
-            self.broken(Promise::NothingLeft, format!("the instance of {runner} is not ours and was deleted"));
+            self.broken(
+                Promise::NothingLeft,
+                format!("the instance of {runner} is not ours and was deleted"),
+            );
         }
         if let Some(job) = job {
             let what = format!("job {} runs on {runner}, whose instance was deleted", job.0);
@@ -169,7 +176,10 @@ impl Checker {
         if !held && excused {
             self.excused.insert(runner.clone());
         } else if !held {
-            self.broken(Promise::NothingLost, format!("create was called for {runner} without a hold on its task"));
+            self.broken(
+                Promise::NothingLost,
+                format!("create was called for {runner} without a hold on its task"),
+            );
         }
         let others = books.lives.iter().filter(|life| {
             life.group == spec.group && life.gone_at.is_none() && !self.excused.contains(&life.runner)
@@ -177,7 +187,10 @@ impl Checker {
         let alive = others.count() + usize::from(!self.excused.contains(runner));
         let max = self.greatest_max.get(&spec.group).copied().unwrap_or_default() as usize;
         if alive > max {
-            let what = format!("group {} has {alive} instances, at most {max}, with the one of {runner}", spec.group);
+            let what = format!(
+                "group {} has {alive} instances, at most {max}, with the one of {runner}",
+                spec.group
+            );
             self.broken(Promise::Max, what);
         }
     }
@@ -279,7 +292,10 @@ impl Checker {
             }
         }
         if let Some(key) = withheld {
-            self.broken(Promise::EveryJob, format!("task {key} is due, and those who wait for it do not get it"));
+            self.broken(
+                Promise::EveryJob,
+                format!("task {key} is due, and those who wait for it do not get it"),
+            );
         }
     }
 

@@ -21,7 +21,10 @@ fn is_found(flaw: Flaw, expected: &[Promise]) {
     });
     let Some((seed, violation)) = tally.failed else { panic!("{flaw:?} is not found within {SEEDS} seeds") };
     println!("{flaw:?} is found by seed {seed}: {violation}");
-    assert!(expected.contains(&violation.promise), "{flaw:?} breaks another promise than expected: {violation}");
+    assert!(
+        expected.contains(&violation.promise),
+        "{flaw:?} breaks another promise than expected: {violation}"
+    );
 }
 
 #[test]

@@ -3,9 +3,7 @@
 
 use runner_manager_backends::fake::FakeBackend;
 use runner_manager_core::backend::{Backend, Bootstrap, InstanceSpec};
-use runner_manager_core::domain::{
-    DeploymentName, GitHubGroupId, Labels, Owner, RunnerName, Scope, Secret,
-};
+use runner_manager_core::domain::{DeploymentName, GitHubGroupId, Labels, Owner, RunnerName, Scope, Secret};
 use runner_manager_core::github::{GitHub, JitRequest};
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulated::SimulatorTransport;
@@ -61,9 +59,12 @@ pub(crate) fn missing(shared: &Shared, registrations_stay: bool) -> Vec<&'static
     let now = shared.now();
     let mut cloud = shared.cloud();
     let lives = &cloud.books(now).lives;
-    let is_there = |name: &str| lives.iter().any(|life| life.runner.as_str() == name && life.gone_at.is_none());
+    let is_there =
+        |name: &str| lives.iter().any(|life| life.runner.as_str() == name && life.gone_at.is_none());
     let github = shared.github();
     let is_registered = |name: &str| github.runners().any(|runner| runner.name == name);
     let instances = INSTANCES.into_iter().filter(|name| !is_there(name));
-    instances.chain(REGISTRATIONS.into_iter().filter(|name| registrations_stay && !is_registered(name))).collect()
+    instances
+        .chain(REGISTRATIONS.into_iter().filter(|name| registrations_stay && !is_registered(name)))
+        .collect()
 }

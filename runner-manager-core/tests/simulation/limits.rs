@@ -47,7 +47,8 @@ impl LimitsChecker {
             return Some(format!("replica {replica} calls {asked:?} without leave"));
         };
         *leaves = left;
-        let all: u64 = self.under_way.iter().filter(|((_, to), _)| *to == asked).map(|(_, count)| count).sum();
+        let all: u64 =
+            self.under_way.iter().filter(|((_, to), _)| *to == asked).map(|(_, count)| count).sum();
         let most = self.most.get(&asked).copied().map(u64::from);
         // A process that was thawed sends what it was about to send, whatever its permit says by then.
         let is_too_much = most.is_some_and(|most| all > most) && !is_late;

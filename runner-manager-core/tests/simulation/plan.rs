@@ -38,7 +38,11 @@ pub(crate) type AllChances = [Chances; 5];
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Happening {
     /// Jobs are queued, all in one run where they are a matrix.
-    Jobs { spec: JobSpec, count: usize, matrix: bool },
+    Jobs {
+        spec: JobSpec,
+        count: usize,
+        matrix: bool,
+    },
     /// Somebody cancels the run of a job that waits or runs.
     Cancel,
     /// Somebody runs a job again that has ended.
@@ -60,7 +64,9 @@ pub(crate) enum Happening {
     /// What the store holds is kept, for it to be lost.
     KeepStore,
     /// The store forgets what came after the moment that was kept; everything where none was.
-    LoseStore { everything: bool },
+    LoseStore {
+        everything: bool,
+    },
     /// The cloud has no room, or has it again.
     Room(Option<u32>),
     /// The quota is this small, or none.
@@ -222,8 +228,11 @@ impl Plan {
         for _ in 0..some(dice, 2) {
             let room = u32::try_from(dice.between(0, 2)).ok();
             let scarce = if dice.percent(50) { Happening::Room(room) } else { Happening::Quota(room) };
-            let again =
-                if matches!(scarce, Happening::Room(_)) { Happening::Room(None) } else { Happening::Quota(None) };
+            let again = if matches!(scarce, Happening::Room(_)) {
+                Happening::Room(None)
+            } else {
+                Happening::Quota(None)
+            };
             add(&mut all, dice, 0, scarce);
             add(&mut all, dice, end / 2, again);
         }

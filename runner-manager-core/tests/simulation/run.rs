@@ -32,7 +32,10 @@ pub(crate) fn run(plan: Plan, with_lines: bool) -> Outcome {
         let mut world = World::new(plan, with_lines).await;
         let mut result = whole(&mut world).await;
         if panics() > before {
-            result = Err(Violation { promise: Promise::NothingLost, what: "something panicked: see above".into() });
+            result = Err(Violation {
+                promise: Promise::NothingLost,
+                what: "something panicked: see above".into(),
+            });
         }
         outcome(&world, result.err())
     })
@@ -141,7 +144,10 @@ impl World {
         let snapshot = self.shared.storage.snapshot().expect("the storage is in memory");
         let state = self.shared.state();
         match state.checker.secrets().iter().find(|secret| snapshot.contains(secret.as_bytes())) {
-            Some(_) => Err(Violation { promise: Promise::Secrets, what: "the store has a secret in clear".to_owned() }),
+            Some(_) => Err(Violation {
+                promise: Promise::Secrets,
+                what: "the store has a secret in clear".to_owned(),
+            }),
             None => Ok(()),
         }
     }

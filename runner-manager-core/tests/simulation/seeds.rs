@@ -58,7 +58,9 @@ pub(crate) fn run_all(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> Outcome 
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end || tally.lock().unwrap().failed.as_ref().is_some_and(|(first, _)| *first < seed) {
+            if seed >= seeds.end
+                || tally.lock().unwrap().failed.as_ref().is_some_and(|(first, _)| *first < seed)
+            {
                 return;
             }
             let outcome = run(seed);
@@ -123,7 +125,10 @@ fn seeds() {
     }
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let speed = count as f64 / seconds;
-    println!("{count} seeds in {seconds:.1} s: {speed:.1} seeds/s, {} events, {} steps", tally.events, tally.steps);
+    println!(
+        "{count} seeds in {seconds:.1} s: {speed:.1} seeds/s, {} events, {} steps",
+        tally.events, tally.steps
+    );
     println!("struck: {:#?}", tally.struck);
     println!("allowed, counted by itself: {:#?}", tally.honest);
     if count >= ENOUGH_SEEDS {

@@ -69,9 +69,11 @@ impl Survey {
     fn nothing_is_forgotten<'j>(&self, shared: &Shared, jobs: impl Iterator<Item = &'j WorkflowJob>) {
         let known: BTreeMap<JobId, u8> = jobs.map(|job| (job.id, rank(&job.state))).collect();
         let mut state = shared.state();
-        let forgotten = state.checker.jobs().iter().find(|(job, rank)| known.get(job).is_none_or(|known| known < rank));
+        let forgotten =
+            state.checker.jobs().iter().find(|(job, rank)| known.get(job).is_none_or(|known| known < rank));
         if let Some((job, rank)) = forgotten.map(|(job, rank)| (*job, *rank)) {
-            let what = format!("a webhook of job {job} (rank {rank}) was acknowledged: {:?}", known.get(&job));
+            let what =
+                format!("a webhook of job {job} (rank {rank}) was acknowledged: {:?}", known.get(&job));
             state.checker.broken(Promise::NothingLost, what);
         }
     }

@@ -260,10 +260,14 @@ impl World {
         let books = self.books();
         let github = self.shared.github();
         let label = self.shared.owner.label();
-        let ours = books.lives.into_iter().filter(|life| life.owner == self.shared.owner && life.gone_at.is_none());
+        let ours =
+            books.lives.into_iter().filter(|life| life.owner == self.shared.owner && life.gone_at.is_none());
         let instances: Vec<String> = ours.map(|life| format!("instance of {}", life.runner)).collect();
-        let marked = github.runners().filter(|runner| runner.labels.iter().any(|own| own.eq_ignore_ascii_case(&label)));
-        let registrations: Vec<String> = marked.map(|runner| format!("registration {}", runner.name)).collect();
+        let marked = github
+            .runners()
+            .filter(|runner| runner.labels.iter().any(|own| own.eq_ignore_ascii_case(&label)));
+        let registrations: Vec<String> =
+            marked.map(|runner| format!("registration {}", runner.name)).collect();
         instances.into_iter().chain(registrations)
     }
 }
@@ -284,23 +288,28 @@ impl Drop for World {
 /// Returns once nobody has anything left to do at this moment.
 ///
 /// The runtime's own clock is paused: it moves on, and ends this sleep, only when every task waits.
-#[expect(clippy::disallowed_methods, reason = "nobody waits for it: it is how a runtime tells that it is idle")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody waits for it: it is how a runtime tells that it is idle"
+)]
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
     let clock = Arc::new(SimulatedClock::new(began));
-    let mut settings =
-        simulator::Settings { seed: plan.seed, faults: plan.github.clone(), ..simulator::Settings::default() };
+    let mut settings = simulator::Settings {
+        seed: plan.seed,
+        faults: plan.github.clone(),
+        ..simulator::Settings::default()
+    };
     if let Some(time) = plan.unused_registration {
         settings.timings.unused_registration = time;
     }
     let mut github = Simulator::new(settings);
-    for scope in [
-        simulator::Scope::Organization("acme".into()),
-        simulator::Scope::Repository("beta/tool".into()),
-    ] {
+    for scope in
+        [simulator::Scope::Organization("acme".into()), simulator::Scope::Repository("beta/tool".into())]
+    {
         github.add_hook(&scope, "http://manager/webhook", SECRET, clock.now());
     }
     let state = State {

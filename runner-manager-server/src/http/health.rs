@@ -32,9 +32,14 @@ pub(super) async fn alive() -> Json<Health> {
     Json(Health { ok: true, checks: BTreeMap::new(), remarks: Vec::new() })
 }
 
-/// 200 where webhooks can be taken in, with remarks about what else is not as usual; 503 where not, with the names of what is in the way.
+/// 200 where webhooks can be taken in (the store takes writes), with remarks about what else is not as usual; 503
+/// where not, with the names of what is in the way.
 pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let (store, remarks) = match timeout(state.clock(), STORE_WITHIN, state.manager().deployment()).await {
+    let asked = async {
+        state.manager().ready().await?;
+        state.manager().deployment().await
+    };
+    let (store, remarks) = match timeout(state.clock(), STORE_WITHIN, asked).await {
         Ok(Ok(deployment)) => (Ok(()), Deployment::from(deployment).remarks()),
         Ok(Err(error)) => (Err(error.to_string()), Vec::new()),
         Err(late) => (Err(late.to_string()), Vec::new()),

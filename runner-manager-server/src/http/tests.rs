@@ -78,6 +78,7 @@ fn state(secret: &Secret, stop: CancellationToken) -> AppState {
     let settings = GitHubSettings {
         api_url: BaseUrl::new("https://github.invalid").unwrap(),
         credentials: GitHubCredentials::Token(Secret::new("ghp_0123456789")),
+        concurrency: GitHubSettings::DEFAULT_CONCURRENCY,
     };
     let github = connect::github(&settings, clock.clone()).unwrap();
     let other = Arc::new(EmbeddedStorage::in_memory(clock.clone()));

@@ -4,5 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod commands;
+mod deployment;
 mod support;
 mod webhook;

@@ -113,7 +113,7 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
 #[derive(Debug)]
 pub(crate) struct System {
     pub(crate) manager: Listening,
-    _github: Listening,
+    github: Listening,
     pub(crate) folder: TempDir,
 }
 
@@ -124,7 +124,12 @@ impl System {
         let config = write(&folder, &configuration(&github.url));
         let manager =
             Listening::start(&folder, "manager", &["serve", "--config", &config, "--log-format", "json"]);
-        Self { manager, _github: github, folder }
+        Self { manager, github, folder }
+    }
+
+    /// Where the GitHub of this system is.
+    pub(crate) fn github_url(&self) -> String {
+        self.github.url.clone()
     }
 
     /// Asks for a path with the token, and gives the answer's JSON.

@@ -22,7 +22,10 @@ fn validator() -> Validator {
 #[test]
 fn the_schema_takes_what_the_readers_take() {
     let validator = validator();
-    for text in [GOOD, example()] {
+    let redis =
+        "store: {kind: redis, url: 'rediss://h/1', ca: {file: ca.pem}, connect_timeout: 1s}\ngithub:\n";
+    let redis = super::spoilt("github:\n", redis);
+    for text in [GOOD, example(), &redis] {
         try_read(text).unwrap();
         let errors: Vec<_> = validator.iter_errors(&as_json(text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:?}");
@@ -37,6 +40,8 @@ fn the_schema_refuses_what_the_readers_refuse() {
         ("secret_key:", "secret_kye:"),
         ("role: admin", "role: root"),
         ("github:\n", "store: {kind: redis}\ngithub:\n"),
+        ("github:\n", "store: {kind: embedded, url: 'redis://h'}\ngithub:\n"),
+        ("github:\n", "store: {kind: redis, url: 'redis://h', path: a}\ngithub:\n"),
         ("token: {env: GITHUB_TOKEN}", "token: {env: A}\n  app: {id: 1, private_key: x}"),
         ("token: {env: GITHUB_TOKEN}", "token: {enf: GITHUB_TOKEN}"),
         ("region: r1", "regino: r1"),
@@ -80,7 +85,8 @@ fn parts() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("", "", KEYS.to_vec()),
         ("server", "/properties/server", server::KEYS.to_vec()),
         ("server.tokens[]", "/properties/server/properties/tokens/items", server::TOKEN_KEYS.to_vec()),
-        ("store", "/properties/store", services::EMBEDDED_KEYS.to_vec()),
+        ("store", "/properties/store", [&services::EMBEDDED_KEYS[..], &services::REDIS_KEYS[1..]].concat()),
+        ("store.ca", "/properties/store/properties/ca", vec!["file"]),
         ("github", "/properties/github", services::GITHUB_KEYS.to_vec()),
         ("github.app", "/properties/github/properties/app", services::APP_KEYS.to_vec()),
         (

@@ -277,7 +277,7 @@ fn placements() {
         ("region: r1", "rate: {calls: 10}", "11:29: backends.here.rate.per: is required, but missing"),
         (
             "region: r1",
-            "rate: {calls: 0, per: 1ms}",
+            "rate: {calls: 0, per: 1s}",
             "11:37: backends.here.rate.calls: expected a whole number from 1 to 20000, found 0",
         ),
         (
@@ -285,7 +285,7 @@ fn placements() {
             "rate: {calls: 9, per: 1ms}",
             "11:45: backends.here.rate.per: expected a duration from 1s to 1h, found `1ms`",
         ),
-        ("region: r1", "rate: {call: 10, per: 1s}", "11:30: backends.here.rate.call: unknown key `call`"),
+        ("region: r1", "rate: {calls: 10, per: 1s, of: x}", "11:48: backends.here.rate.of: unknown key `of`"),
     ]);
 }
 
@@ -410,11 +410,6 @@ fn services() {
     each(&[
         (
             "github:\n",
-            "store: {kind: redis, url: 'redis://127.0.0.1'}\ngithub:\n",
-            "8:15: store.kind: this version has no Redis store; known: embedded",
-        ),
-        (
-            "github:\n",
             "store: {kind: embeded}\ngithub:\n",
             "8:15: store.kind: unknown kind of store `embeded`; did you mean `embedded`?",
         ),
@@ -441,6 +436,59 @@ fn services() {
         ),
         ("github:\n", "balance: fill\ngithub:\n", "8:10: balance: expected `pack` or `spread`, found `fill`"),
     ]);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_store() {
+    let cases = [
+        ("", "8:8: store.url: is required, but missing"),
+        (
+            ", url: 'http://hidden'",
+            "8:27: store.url: expected a URL that begins with redis://, rediss:// (TLS), redis+sentinel:// or rediss+sentinel://",
+        ),
+        (
+            ", url: {env: SHORT}",
+            "8:27: store.url: expected a URL that begins with redis://, rediss:// (TLS), redis+sentinel:// or rediss+sentinel://",
+        ),
+        (", url: {env: NONE}", "8:33: store.url.env: environment variable `NONE` is not set"),
+        (
+            ", url: 'redis://ops@h'",
+            "8:27: store.url: it names a user, but no password: write redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST",
+        ),
+        (
+            ", url: 'redis://h', user: ops",
+            "8:8: store.password: is required, but missing: there is a user without one",
+        ),
+        (
+            ", url: 'redis://a:hidden@h', user: b, password: c",
+            "8:55: store.user: stands in the URL, too: remove one of them\n8:68: store.password: stands in the URL, too: remove one of them",
+        ),
+        (
+            ", url: 'redis://h', ca: {file: ca.pem}",
+            "8:44: store.ca: has no meaning without TLS: write rediss:// or rediss+sentinel:// in the URL",
+        ),
+        (
+            ", url: 'rediss://h', ca: {file: empty}",
+            "8:52: store.ca.file: file `/etc/rm/empty` has no certificate in PEM in it",
+        ),
+        (
+            ", url: 'redis://h', prefix: rm",
+            "8:48: store.prefix: expected a prefix with one part in braces, such as rm:{acme}, at most 128 visible characters",
+        ),
+        (
+            ", url: 'redis://h', connect_timeout: 1ms",
+            "8:57: store.connect_timeout: expected a duration from 100ms to 30s, found `1ms`",
+        ),
+        (
+            ", url: 'redis://h', path: x",
+            "8:40: store.path: unknown key `path`; known: kind, url, user, password, ca, prefix, connect_timeout, response_timeout",
+        ),
+    ];
+    let cases = cases.map(|(rest, fault)| (format!("store: {{kind: redis{rest}}}\ngithub:\n"), fault));
+    let cases: Vec<_> = cases.iter().map(|(to, fault)| ("github:\n", &**to, *fault)).collect();
+    each(&cases);
+    assert!(cases.iter().all(|(_, to, _)| !told(&spoilt("github:\n", to)).contains("hidden")));
 }
 
 #[test]
@@ -475,6 +523,16 @@ fn durations() {
             "github:\n",
             "sweep_interval: 1s\ngithub:\n",
             "8:17: sweep_interval: expected a duration from 30s to 1h, found `1s`",
+        ),
+        (
+            "github:\n",
+            "call_timeout: 45s\ngithub:\n",
+            "8:15: call_timeout: a call_timeout of 45s outlives the lease: it must be less than half of it, 45s",
+        ),
+        (
+            "github:\n",
+            "lease: 1m\ngithub:\n",
+            "8:8: lease: a call_timeout of 40s outlives the lease: it must be less than half of it, 30s",
         ),
     ]);
 }

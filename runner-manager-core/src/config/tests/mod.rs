@@ -142,10 +142,12 @@ impl Held {
                 ("RM_TOKEN", "the token of operators"),
                 ("GITHUB_TOKEN", "ghp_hidden"),
                 ("SHORT", "hidden"),
+                ("REDIS_URL", "redis+sentinel://ops:hidden@a,b:1/main/2"),
             ]),
             files: BTreeMap::from([
                 ("/etc/rm/webhook.secret".into(), "the secret of webhooks\n"),
                 ("/etc/rm/app.pem".into(), "-----BEGIN RSA PRIVATE KEY-----\nhidden\n"),
+                ("/etc/rm/ca.pem".into(), "-----BEGIN CERTIFICATE-----\nshown\n"),
                 ("/etc/rm/empty".into(), "\n"),
             ]),
         }

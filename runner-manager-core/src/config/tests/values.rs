@@ -1,14 +1,14 @@
 //! What a file that is right is read as.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::{
     BackendSettings, GitHubCredentials, LoadError, ProcessEnvironment, Role, Server, StoreSettings, Webhooks,
     load, read,
 };
-use super::{GOOD, good, registry, try_read};
+use super::{Configuration, GOOD, good, registry, try_read};
 use crate::budget::Rate;
 use crate::domain::{Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope};
 
@@ -45,16 +45,61 @@ fn groups_in_the_order_of_the_file() {
     assert_eq!(arm.scope, Scope::Repository("my-org/app".parse().unwrap()));
 }
 
+/// The path of the embedded store.
+fn embedded(read: &Configuration) -> &Path {
+    let StoreSettings::Embedded { path } = &read.store else { panic!("{:?}", read.store) };
+    path
+}
+
+#[cfg(feature = "redis")]
+fn redis(settings: &str) -> crate::redis::RedisSettings {
+    let read = good("github:\n", &format!("store: {{kind: redis, {settings}}}\ngithub:\n"));
+    let StoreSettings::Redis(settings) = read.store else { panic!("{:?}", read.store) };
+    settings
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_store_has_defaults() {
+    let read = redis("url: 'rediss://r.example.com'");
+    assert_eq!(read.servers.to_string(), "r.example.com:6379");
+    assert_eq!((&*read.prefix, read.database, read.tls), ("rm:{acme}", 0, true));
+    assert!(read.user.is_none() && read.password.is_none() && read.ca.is_none());
+    assert_eq!(
+        (read.connect_timeout, read.response_timeout),
+        (Duration::from_secs(3), Duration::from_secs(5))
+    );
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_store_takes_what_a_user_chooses() {
+    let read = redis("url: {env: REDIS_URL}, prefix: 'ci:{a}', connect_timeout: 1s, response_timeout: 500ms");
+    assert_eq!(read.servers.to_string(), "the master of `main` by the sentinels a:26379, b:1");
+    assert_eq!((read.user.as_deref(), read.password.unwrap().expose()), (Some("ops"), "hidden"));
+    assert_eq!((&*read.prefix, read.database), ("ci:{a}", 2));
+    assert_eq!(read.connect_timeout, Duration::from_secs(1));
+    assert_eq!(read.response_timeout, Duration::from_millis(500));
+
+    let apart = redis("url: 'rediss://h', user: ops, password: {env: SHORT}, ca: {file: ca.pem}");
+    assert_eq!((apart.user.as_deref(), apart.password.unwrap().expose()), (Some("ops"), "hidden"));
+    assert!(apart.ca.unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    let beside = redis("url: 'redis://ops@h', password: {env: SHORT}");
+    assert_eq!((beside.user.as_deref(), beside.password.unwrap().expose()), (Some("ops"), "hidden"));
+    assert!(!format!("{:?}", redis("url: {env: REDIS_URL}")).contains("hidden"));
+}
+
 #[test]
 fn defaults() {
     let read = good("  listen: 127.0.0.1:8080\n", "");
     assert_eq!(read.server.listen, Server::DEFAULT_LISTEN);
     assert!(read.server.listen.ip().is_loopback());
     assert_eq!(read.server.public_url, None);
-    assert_eq!(read.store, StoreSettings::Embedded { path: "/etc/rm/runner-manager.redb".into() });
+    assert_eq!(embedded(&read), Path::new("/etc/rm/runner-manager.redb"));
     assert_eq!(read.github.api_url.as_str(), "https://api.github.com");
     assert_eq!(read.balance, Balance::Pack);
     assert_eq!(read.sweep_interval, Duration::from_mins(5));
+    assert_eq!((read.lease, read.call_timeout), (Duration::from_secs(90), Duration::from_secs(40)));
     assert_eq!(read.recover_interval, Duration::from_mins(5));
     let group = &read.groups[1];
     assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
@@ -78,7 +123,7 @@ fn what_a_user_may_choose() {
         "github:\n",
         "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\nrecover_interval: 10m\ngithub:\n",
     );
-    assert_eq!(read.store, StoreSettings::Embedded { path: PathBuf::from("/var/rm.redb") });
+    assert_eq!(embedded(&read), Path::new("/var/rm.redb"));
     assert_eq!((read.balance, read.sweep_interval), (Balance::Spread, Duration::from_secs(90)));
     assert_eq!(read.recover_interval, Duration::from_mins(10));
 
@@ -176,7 +221,7 @@ fn a_file_on_the_disk() {
     std::fs::write(folder.path().join("webhook.secret"), "a secret from the disk\r\n").unwrap();
     let read = load(&path, &registry()).unwrap();
     assert_eq!(read.secret_key.expose(), "a secret from the disk");
-    assert_eq!(read.store, StoreSettings::Embedded { path: folder.path().join("runner-manager.redb") });
+    assert_eq!(embedded(&read), folder.path().join("runner-manager.redb"));
 }
 
 #[test]

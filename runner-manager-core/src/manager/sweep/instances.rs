@@ -227,7 +227,9 @@ impl Manager {
             Condemned::Missing(_) | Condemned::Double(_) if !self.begin_listing().await?.trusted => Ok(()),
             Condemned::Missing(record) => {
                 let reading = match self.instance_reading(&record.value).await? {
-                    Event::Instance { begun, .. } if is_on(Flaw::ListBeforeReading) => gone(&record.value, begun),
+                    Event::Instance { begun, .. } if is_on(Flaw::ListBeforeReading) => {
+                        gone(&record.value, begun)
+                    }
                     reading => reading,
                 };
                 self.feed_if_new(claim, &record, &reading).await

@@ -134,9 +134,12 @@ fn idle_reading(
         (RegistrationReading::Present { online: false, busy: false }, None) => {
             not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun, now)
         }
-        (RegistrationReading::Absent, None) => {
-            not_busy(runner, &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None }, begun, now)
-        }
+        (RegistrationReading::Absent, None) => not_busy(
+            runner,
+            &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None },
+            begun,
+            now,
+        ),
         (RegistrationReading::Present { busy: false, .. } | RegistrationReading::Absent, Some(leaving)) => {
             not_busy(runner, leaving, begun, now)
         }

@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod backend_kind;
+pub mod budget;
 pub mod clock;
 pub mod github;
 pub mod queue;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a case panics where the subject does not behave")]
 
+mod bounds;
 mod claims;
 mod ends;
 
@@ -17,6 +18,7 @@ pub fn cases() -> Vec<Case<StorageSubject>> {
         Case::new("one_claim_per_key", claims::one_claim_per_key),
         Case::new("a_delay_is_kept", claims::a_delay_is_kept),
         Case::new("higher_priorities_go_first", claims::higher_priorities_go_first),
+        Case::new("a_lane_is_held_within_its_bound", bounds::a_lane_is_held_within_its_bound),
         Case::new("lanes_are_apart", claims::lanes_are_apart),
         Case::new("a_claim_waits_for_a_task", claims::a_claim_waits_for_a_task),
         Case::new("all_who_wait_are_served", claims::all_who_wait_are_served),

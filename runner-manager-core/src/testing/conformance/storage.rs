@@ -1,4 +1,4 @@
-//! What the suites of [`Store`] and [`TaskQueue`] are run on, and the records that they write.
+//! What the suites of [`Store`], [`TaskQueue`] and [`Budgets`] are run on, and the records that they write.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,15 +8,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use crate::budget::Budgets;
 use crate::domain::{
-    Arch, BackendName, Bounds, Conclusion, EndedRunner, GitHubGroup, GroupName, JobId, JobState, Labels,
-    Limits, OperationId, Os, Placement, RetireReason, RunId, Runner, RunnerGroup, RunnerName, RunnerState,
-    Scope, WorkflowJob, later,
+    Arch, BackendName, Bounds, Conclusion, EndedRunner, GitHubGroup, GroupName, Incarnation, JobId, JobState,
+    Labels, Limits, OperationId, Os, Placement, RetireReason, RunId, Runner, RunnerGroup, RunnerName,
+    RunnerState, Scope, WorkflowJob, later,
 };
+use crate::manager::Storage;
 use crate::queue::{Claim, NewTask, Task, TaskQueue};
 use crate::store::{
-    Applied, Change, Draining, Expected, GroupCounts, GroupRecord, Retention, Store, StoreError, Version,
-    Write,
+    Applied, Change, DeploymentView, Draining, Expected, GroupCounts, GroupRecord, Retention, Store,
+    StoreError, Version, Write,
 };
 
 /// How a suite lets time pass.
@@ -26,15 +28,46 @@ pub trait PassTime: Debug + Send + Sync + 'static {
     async fn pass(&self, by: Duration);
 }
 
-/// One fresh storage with the way to let its time pass.
+/// How a suite makes a storage lose what it acknowledged.
+#[async_trait]
+pub trait LoseWord: Debug + Send + Sync + 'static {
+    /// Begins another life of the storage in which it still has everything, as a server does that is started
+    /// anew after it wrote all down. Ends when the storage works again.
+    async fn begin_another_life(&self);
+
+    /// Has the storage lose everything that it holds. Ends when it works again.
+    async fn lose_everything(&self);
+}
+
+/// The answer of a storage that cannot lose what it acknowledged. Its list of skips has the cases
+/// `the_untrusted_is_not_relied_on` and `numbers_outlive_a_loss`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeepsItsWord;
+
+#[async_trait]
+impl LoseWord for KeepsItsWord {
+    async fn begin_another_life(&self) {
+        panic!("this storage has one life");
+    }
+
+    async fn lose_everything(&self) {
+        panic!("this storage loses nothing");
+    }
+}
+
+/// One fresh storage with the ways to let its time pass and to make it lose what it holds.
 #[derive(Debug)]
 pub struct StorageSubject {
     /// The storage as a store.
     pub store: Arc<dyn Store>,
     /// The same storage as a queue.
     pub queue: Arc<dyn TaskQueue>,
+    /// The same storage as what counts calls.
+    pub budgets: Arc<dyn Budgets>,
     /// How time passes.
     pub time: Arc<dyn PassTime>,
+    /// How it loses what it acknowledged.
+    pub loss: Arc<dyn LoseWord>,
     /// What durations of the cases are counted in: long enough that a few calls take much less, at most a
     /// second where time really has to pass.
     pub unit: Duration,
@@ -57,14 +90,30 @@ impl StorageSubject {
         }
     }
 
-    /// A subject of a fresh storage with that retention.
-    pub fn new(
-        store: Arc<dyn Store>,
-        queue: Arc<dyn TaskQueue>,
+    /// A subject of a fresh storage with that retention. One that is born without trust is trusted from here
+    /// on.
+    pub async fn new(
+        storage: Storage,
         time: Arc<dyn PassTime>,
+        loss: Arc<dyn LoseWord>,
         unit: Duration,
     ) -> Self {
-        Self { store, queue, time, unit, operations: AtomicU64::new(0) }
+        let Storage { store, queue, budgets } = storage;
+        let subject = Self { store, queue, budgets, time, loss, unit, operations: AtomicU64::new(0) };
+        subject.trust().await;
+        subject
+    }
+
+    /// Says that the storage's word may be relied on, and tells the life of which that was said.
+    pub(super) async fn trust(&self) -> Incarnation {
+        let incarnation = self.deployment().await.incarnation;
+        let trust = Change::Trust { incarnation: incarnation.clone() };
+        self.try_apply(trust).await.expect("the present life can be trusted");
+        incarnation
+    }
+
+    pub(super) async fn deployment(&self) -> DeploymentView {
+        self.store.deployment().await.expect("the store works")
     }
 
     pub(super) async fn pass(&self, units: u32) {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a case panics where the subject does not behave")]
 
 mod lists;
+mod trust;
 mod writes;
 
 use super::Case;
@@ -25,6 +26,9 @@ pub fn cases() -> Vec<Case<StorageSubject>> {
         Case::new("adoption_is_not_bounded", writes::adoption_is_not_bounded),
         Case::new("a_lost_claim_is_refused", writes::a_lost_claim_is_refused),
         Case::new("a_repeat_gets_the_first_answer", writes::a_repeat_gets_the_first_answer),
+        Case::new("trust_is_said_of_a_life", trust::trust_is_said_of_a_life),
+        Case::new("the_untrusted_is_not_relied_on", trust::the_untrusted_is_not_relied_on),
+        Case::new("numbers_outlive_a_loss", trust::numbers_outlive_a_loss),
         Case::new("counters_follow_the_records", lists::counters_follow_the_records),
         Case::new("lists_are_ordered_and_paged", lists::lists_are_ordered_and_paged),
         Case::new("history_is_kept_and_bounded", lists::history_is_kept_and_bounded),

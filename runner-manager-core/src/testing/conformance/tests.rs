@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Case, clock, queue, store};
+use super::{Case, budget, clock, queue, store};
 
 /// The names that the *Behaviour* section of a trait's documentation lists.
 fn promised(source: &str) -> BTreeSet<&str> {
@@ -25,5 +25,6 @@ fn tested<S>(cases: &[Case<S>]) -> BTreeSet<&'static str> {
 fn every_point_of_behaviour_has_its_case() {
     assert_eq!(tested(&store::cases()), promised(include_str!("../../store.rs")));
     assert_eq!(tested(&queue::cases()), promised(include_str!("../../queue.rs")));
+    assert_eq!(tested(&budget::cases()), promised(include_str!("../../budget.rs")));
     assert_eq!(tested(&clock::cases()), promised(include_str!("../../clock.rs")));
 }

@@ -6,9 +6,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runner_manager_core::domain::{
-    GitHubRunnerId, JobId, JobObservation, Repository, RunnerName, Scope,
-};
+use runner_manager_core::domain::{GitHubRunnerId, JobId, JobObservation, Repository, RunnerName, Scope};
 use runner_manager_core::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
     RegisteredRunner, WebhookDelivery,
@@ -76,7 +74,8 @@ impl FaultyGitHub {
             self.note("remove_runner", "done", || runner.name.clone());
             let violations = shared.github().books().violations.clone();
             let ours = runner.labels.iter().any(|label| label.eq_ignore_ascii_case(&shared.owner.label()));
-            let removed = Removed { name: runner.name, online: runner.session.is_some(), job: runner.job, ours };
+            let removed =
+                Removed { name: runner.name, online: runner.session.is_some(), job: runner.job, ours };
             shared.state().checker.removed(&removed, &violations, now);
         }
         match first {

@@ -37,8 +37,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Store, Self::Queue, Self::Budgets, Self::GitHub, Self::Backend];
+    pub(crate) const ALL: [Self; 5] = [Self::Store, Self::Queue, Self::Budgets, Self::GitHub, Self::Backend];
 
     const fn word(self) -> &'static str {
         match self {

@@ -62,7 +62,8 @@ fn a_registration_that_expired_before_its_machine_came_up_is_replaced() {
 fn a_registration_whose_answer_was_lost_is_replaced() {
     play(linux(0, 10), async |world| {
         let until = world.now() + SignedDuration::from_mins(1);
-        let lost = RequestFault::always(Effect::LoseReply).on("POST", "/orgs/*/actions/runners/generate-jitconfig");
+        let lost =
+            RequestFault::always(Effect::LoseReply).on("POST", "/orgs/*/actions/runners/generate-jitconfig");
         world.shared.github().faults_mut().requests.push(lost.until(until));
         world.queue(&job(&["large"], 30), 3, false);
         world.until_all_run(15 * MINUTE).await?;

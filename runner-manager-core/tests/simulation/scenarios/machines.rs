@@ -140,7 +140,9 @@ fn a_machine_that_dies_with_a_job_frees_its_slot() {
         world.queue(&job(&["large"], 30), 1, false);
         // The slot is free long before GitHub gives the lost job up.
         let second = |world: &World| world.made() == 2;
-        world.until(crate::shared::Promise::EveryJob, "the second gets its machine", 8 * MINUTE, second).await?;
+        world
+            .until(crate::shared::Promise::EveryJob, "the second gets its machine", 8 * MINUTE, second)
+            .await?;
         world.until_all_run(HOUR).await
     });
 }
@@ -154,7 +156,9 @@ fn nothing_stays_stuck_while_the_cloud_refuses() {
         }
         world.queue(&job(&["large"], 30), 4, false);
         world.until_all_run(3 * HOUR).await?;
-        world.until(crate::shared::Promise::NothingLeft, "all are gone", HOUR, |world| world.alive() == 0).await
+        world
+            .until(crate::shared::Promise::NothingLeft, "all are gone", HOUR, |world| world.alive() == 0)
+            .await
     });
 }
 

@@ -11,7 +11,7 @@ use crate::domain::{Bounds, JobId, RunnerState};
 use crate::queue::NewTask;
 use crate::store::{Change, Expected, GroupCounts, StoreError, Version, Write};
 
-fn is_conflict<T>(answer: &Result<T, StoreError>) -> bool {
+pub(super) fn is_conflict<T>(answer: &Result<T, StoreError>) -> bool {
     matches!(answer, Err(StoreError::Conflict { .. }))
 }
 

@@ -1,0 +1,96 @@
+-- Claims tasks of a lane that are due.
+--
+-- Arguments: the lane; how many at most; how many of the lane may be held in all, empty for any number; the
+-- lease in microseconds; whether nobody else of the process waits on this lane (1).
+-- Reply: ok; the microseconds until something happens next on the lane, empty for never; then for each claim
+-- its key, number, attempt, end, how long the task was due, and the task.
+
+-- How many ended holds are put back at most: the rest comes with the next claim, so that this one is short.
+local MOST_ENDED = 200
+
+local lane = arg()
+local most, bound, lease = number_arg(), number_arg(), number_arg()
+local alone = arg() == '1'
+local holds = lane_key('h', lane)
+
+local function end_leases()
+  local ended = ask('ZRANGEBYSCORE', holds, '-inf', int(NOW), 'LIMIT', 0, MOST_ENDED)
+  for _, key in ipairs(ended) do
+    local entry = entry_of(key)
+    local hold = entry.held or refuse('index', holds, key)
+    finish(entry, wait_again(hold.from, math.min(hold.till, NOW), nil, hold.from.attempts + 1))
+  end
+  stage_entries()
+  commit()
+end
+
+local function take(set, member, reply)
+  local key = string.sub(member, 17)
+  local entry = entry_of(key)
+  local from = entry.waiting
+  if not from or entry.held then
+    refuse('index', set, member)
+  end
+  local hold = { number = next_number(), till = NOW + lease, from = from }
+  entry.waiting, entry.held = nil, hold
+  touch(entry)
+  local parts = {
+    key, hold.number, int(from.attempts + 1), int(hold.till), int(math.max(NOW - from.due, 0)), entry.task,
+  }
+  for _, part in ipairs(parts) do
+    reply[#reply + 1] = part
+  end
+end
+
+-- When something happens next on the lane. While no more may be held, only the end of a hold counts.
+local function next_event(full)
+  local sets = { holds }
+  for priority = 0, full and -1 or 2 do
+    sets[#sets + 1] = waiting_key(lane, priority)
+  end
+  local first
+  for _, set in ipairs(sets) do
+    local score = tonumber(ask('ZRANGE', set, 0, 0, 'WITHSCORES')[2])
+    first = score and math.min(first or score, score) or first
+  end
+  return first
+end
+
+-- Remembers whether those who wait are waiting for the end of a hold.
+local function note_full(full)
+  if full then
+    ask('HSET', P .. 'f', lane, '1')
+  else
+    ask('HDEL', P .. 'f', lane)
+  end
+end
+
+return answer(function()
+  end_leases()
+  local room = bound and math.max(bound - ask('ZCARD', holds), 0) or math.huge
+  local reply, claimed = { 'ok', '' }, 0
+  for priority = 0, 2 do
+    local left = math.min(most, room) - claimed
+    if left > 0 then
+      local set = waiting_key(lane, priority)
+      for _, member in ipairs(ask('ZRANGEBYSCORE', set, '-inf', int(NOW), 'LIMIT', 0, int(left))) do
+        take(set, member, reply)
+        claimed = claimed + 1
+      end
+    end
+  end
+  stage_entries()
+  commit()
+  local full = claimed >= room
+  note_full(full)
+  local event = next_event(full)
+  if event then
+    reply[2] = int(math.max(event - NOW, 0))
+    -- Who claims and leaves something behind wakes the next. Who kept the time alone and leaves has somebody
+    -- else of another process keep it.
+    if event <= NOW or (claimed > 0 and alone) then
+      add_tokens(lane, 1)
+    end
+  end
+  return reply
+end)

@@ -1,0 +1,161 @@
+-- What all scripts share: time, numbers, arguments, refusals, and writes that are all made or none.
+--
+-- KEYS[1] is the prefix of all keys of a deployment. It holds their one hash tag, so all keys that are made
+-- from it here are in its slot. The keys are listed in docs/decisions/0004-redis-data.md.
+--
+-- Numbers are doubles: whole ones are exact up to 2^53, which microseconds since 1970 reach in 2255. They are
+-- written by `int` alone, because `tostring` rounds. Versions and claims' numbers are compared as text.
+
+local P = KEYS[1]
+local SCHEMA = '1'
+
+local clock = redis.call('TIME')
+-- The time of this script, in microseconds since 1970.
+local NOW = clock[1] * 1000000 + clock[2]
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+-- The next argument.
+local taken = 0
+local function arg()
+  taken = taken + 1
+  return ARGV[taken]
+end
+
+-- The next argument as a number; nothing where it is empty.
+local function number_arg()
+  return tonumber(arg())
+end
+
+-- Ends the script with a reply. What is staged is not done.
+local function refuse(...)
+  error({ reply = { ... } }, 0)
+end
+
+-- Asks Redis. A key of another type is refused by name; other errors are the script's answer.
+local function ask(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == 'table' and answer.err then
+    if string.find(answer.err, 'WRONGTYPE', 1, true) then
+      refuse('type', key)
+    end
+    error(answer, 0)
+  end
+  return answer
+end
+
+-- The last members of a sorted set, the very last first, so many at most.
+local function newest(set, limit)
+  if limit == 0 then
+    return {}
+  end
+  return ask('ZREVRANGE', set, 0, int(limit - 1))
+end
+
+-- Writes wait here until everything was checked, because Redis takes nothing back.
+local staged, kinds = {}, {}
+local KIND = {
+  HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', ZREMRANGEBYRANK = 'zset',
+  ZREMRANGEBYSCORE = 'zset', LPUSH = 'list', RPUSH = 'list', LPOP = 'list', SADD = 'set', SET = 'string',
+}
+
+-- Notes that a key will be of a kind, if there is one.
+local function expect(kind, key)
+  kinds[key] = kind
+end
+
+local function stage(command, key, ...)
+  expect(KIND[command], key)
+  staged[#staged + 1] = { command, key, ... }
+end
+
+-- Makes the writes that are staged, unless a key that is concerned is of another type than ours.
+local function commit()
+  if #staged == 0 then
+    return
+  end
+  for key, kind in pairs(kinds) do
+    local found = ask('TYPE', key).ok
+    if found ~= 'none' and found ~= kind then
+      refuse('type', key)
+    end
+  end
+  for _, command in ipairs(staged) do
+    ask(unpack(command))
+  end
+  staged, kinds = {}, {}
+end
+
+-- A number that was never given out before and is greater than all that were. It follows the time, so that
+-- this also holds after Redis lost the last numbers that it gave out. Written by `stage_number`.
+local last, last_written
+local function next_number()
+  if not last then
+    local known = ask('HMGET', P .. 'm', 'number', 'schema')
+    if known[2] and known[2] ~= SCHEMA then
+      refuse('newer', known[2])
+    end
+    last_written = known[1] and tonumber(known[1]) or 0
+    last = last_written
+  end
+  last = math.max(last + 1, NOW)
+  return int(last)
+end
+
+local function stage_number()
+  if last ~= last_written then
+    -- The schema comes along: a server that lost everything has lost that, too.
+    stage('HSET', P .. 'm', 'number', int(last), 'schema', SCHEMA)
+    last_written = last
+  end
+end
+
+-- A record is a line of fields with tabs between them, which scripts read, and a body, which they do not.
+-- The first field tells the form of the line.
+local FORM = '1\t'
+
+local function pack(fields, body)
+  return FORM .. table.concat(fields, '\t') .. '\n' .. body
+end
+
+-- The fields and the body of a record that has so many fields.
+local function open(key, field, value, count)
+  local line_end = string.find(value, '\n', 1, true)
+  if not line_end or string.sub(value, 1, #FORM) ~= FORM then
+    refuse('unreadable', key, field)
+  end
+  local fields = {}
+  for part in string.gmatch(string.sub(value, #FORM + 1, line_end - 1) .. '\t', '([^\t]*)\t') do
+    fields[#fields + 1] = part
+  end
+  if #fields ~= count then
+    refuse('unreadable', key, field)
+  end
+  return fields, string.sub(value, line_end + 1)
+end
+
+-- The life of this server: another one after a restart, and on a replica that takes over.
+local function incarnation()
+  local info = redis.pcall('INFO', 'server')
+  if type(info) == 'table' then
+    refuse('info', info.err)
+  end
+  return string.match(info, 'run_id:(%w+)') or refuse('info', 'it names no run_id')
+end
+
+local function is_trusted()
+  return ask('HGET', P .. 'm', 'trusted') == incarnation()
+end
+
+-- Runs a script: its answer, its refusal, or the error that Redis gave.
+local function answer(main)
+  local done, result = pcall(main)
+  if done then
+    return result
+  elseif type(result) == 'table' then
+    return result.reply or result
+  end
+  return redis.error_reply('ERR ' .. tostring(result))
+end

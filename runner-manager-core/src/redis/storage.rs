@@ -1,0 +1,266 @@
+//! The storage itself, and its [`Store`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
+
+use super::args::{Args, job_key};
+use super::data::Data;
+use super::link::Link;
+use super::open_error::RedisOpenError;
+use super::reply::{self, Reply, not_understood};
+use super::settings::RedisSettings;
+use super::wake::Lanes;
+use super::{scripts, write};
+use crate::clock::Clock;
+use crate::domain::{EndedRunner, GroupName, Incarnation, JobId, Phase, Runner, RunnerName, WorkflowJob};
+use crate::random::Random;
+use crate::store::{
+    Applied, DeploymentView, GroupCounts, GroupView, JobFilter, Page, Retention, RunnerFilter, Store,
+    StoreError, Version, Versioned, Write,
+};
+
+/// The most records that one script reads: it holds up everybody else meanwhile.
+const MOST_AT_A_TIME: usize = 1000;
+
+/// A storage on a Redis, which any number of replicas share.
+///
+/// How much it loses when the server stops depends on that server's settings. What it acknowledged before the
+/// server's present life is not relied on, until [`Change::Trust`](crate::store::Change::Trust) was said of it.
+#[derive(Debug)]
+pub struct RedisStorage {
+    pub(super) data: Data,
+    pub(super) retention: Retention,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) lanes: Lanes,
+    /// Claims under way, which go on where nobody waits for them any more, to put back what they got.
+    pub(super) claiming: TaskTracker,
+}
+
+impl RedisStorage {
+    /// A storage on the Redis that the settings name. The clock and the randomness are for waits of this
+    /// process alone: records bear the server's time.
+    ///
+    /// # Errors
+    /// [`RedisOpenError`]: the server cannot be used, or what is stored there cannot. Nothing was changed then.
+    pub async fn open(
+        settings: RedisSettings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, RedisOpenError> {
+        let prefix = settings.prefix.clone();
+        let link = Link::open(settings, Arc::clone(&clock), random).await?;
+        let data = Data::new(link, &prefix);
+        data.write(&scripts::OPEN, &Args::default()).await.map_err(RedisOpenError::Data)?;
+        Ok(Self {
+            data,
+            retention: Retention::default(),
+            clock,
+            lanes: Lanes::default(),
+            claiming: TaskTracker::new(),
+        })
+    }
+
+    /// The same storage with another memory for what is over. All replicas should have the same.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    async fn read(&self, args: Args) -> Result<Reply, StoreError> {
+        self.data.read(&scripts::READ, &args).await
+    }
+
+    /// A record of the hash `table`; none where there is none.
+    async fn record<T: DeserializeOwned>(
+        &self,
+        args: Args,
+        table: &str,
+        field: &str,
+    ) -> Result<Option<Versioned<T>>, StoreError> {
+        let record = self.read(args.text(field)).await?.bytes()?;
+        if record.is_empty() {
+            Ok(None)
+        } else {
+            reply::record(&self.data.key(table), field, &record).map(Some)
+        }
+    }
+
+    /// A page of a list.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        list: &List,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Versioned<T>>, StoreError> {
+        let (table, mut after, mut records) = (self.data.key(list.table), after, Vec::new());
+        while records.len() < limit {
+            let most = (limit - records.len()).min(MOST_AT_A_TIME);
+            let args = Args::of(&list.set).text(list.table).flag(list.by_name).flag(list.backward);
+            let args = args.number(most).text(after.as_deref().unwrap_or_default()).flag(list.keeps_place);
+            let mut page = self.data.read(&scripts::LIST, &args).await?;
+            let before = records.len();
+            while !page.is_empty() {
+                let name = page.text()?;
+                records.push(reply::record(&table, &name, &page.bytes()?)?);
+                after = Some(name);
+            }
+            if records.len() - before < most {
+                break;
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// A sorted set of Redis that is read page by page.
+struct List {
+    /// Its name behind the prefix.
+    set: String,
+    /// The hash that has the records.
+    table: &'static str,
+    /// Whether it is in the order of names, or else of times.
+    by_name: bool,
+    /// Whether it is read from its end.
+    backward: bool,
+    /// Whether a record's place in it is known after it has left it.
+    keeps_place: bool,
+}
+
+impl List {
+    fn of_runners(filter: &RunnerFilter) -> Self {
+        let (set, by_name) = match filter {
+            RunnerFilter::All => ("ra".to_owned(), true),
+            RunnerFilter::Group(group) => (format!("rg:{group}"), true),
+            RunnerFilter::Phase(group, phase) => (format!("rp{}:{group}", *phase as u8), false),
+            RunnerFilter::Backend(backend) => (format!("rb:{backend}"), true),
+            RunnerFilter::Scope(scope) => (format!("rs:{}", write::scope_key(scope)), true),
+        };
+        Self { set, table: "r", by_name, backward: false, keeps_place: false }
+    }
+
+    fn of_jobs(filter: &JobFilter) -> Self {
+        let (set, backward) = match filter {
+            JobFilter::All => ("ja".to_owned(), true),
+            JobFilter::Queued(group) => (format!("jq:{group}"), false),
+            JobFilter::Unserved => ("ju".to_owned(), false),
+        };
+        Self { set, table: "j", by_name: false, backward, keeps_place: !backward }
+    }
+}
+
+/// A group's counters as `apply.lua` writes them; empty where all are 0.
+fn counts(text: &str) -> Result<GroupCounts, StoreError> {
+    let mut counts = GroupCounts::default();
+    if text.is_empty() {
+        return Ok(counts);
+    }
+    let numbers: Vec<u32> = text.split(' ').map_while(|number| number.parse().ok()).collect();
+    let [queued, phases @ ..] = &numbers[..] else { return Err(not_understood()) };
+    if phases.len() != Phase::ALL.len() {
+        return Err(not_understood());
+    }
+    counts.queued = *queued;
+    for (phase, count) in Phase::ALL.into_iter().zip(phases) {
+        *counts.of_mut(phase) = *count;
+    }
+    Ok(counts)
+}
+
+impl Reply {
+    /// A group's record and its counters; none where there is none.
+    fn group(&mut self, data: &Data, name: &str) -> Result<Option<GroupView>, StoreError> {
+        let (record, packed) = (self.bytes()?, self.text()?);
+        if record.is_empty() {
+            return Ok(None);
+        }
+        let record = reply::record(&data.key("g"), name, &record)?;
+        Ok(Some(GroupView { record, counts: counts(&packed)? }))
+    }
+}
+
+#[async_trait]
+impl Store for RedisStorage {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read(Args::of("now")).await?.time()
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.data.link.probe(&self.data.key("probe")).await
+    }
+
+    async fn deployment(&self) -> Result<DeploymentView, StoreError> {
+        let mut reply = self.read(Args::of("deployment")).await?;
+        let record = reply.bytes()?;
+        let record = (!record.is_empty()).then(|| reply::record(&self.data.key("m"), "deployment", &record));
+        Ok(DeploymentView {
+            record: record.transpose()?,
+            incarnation: Incarnation::new(reply.text()?),
+            trusted: reply.number()? == 1,
+        })
+    }
+
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+        let args = write::arguments(&write, &self.retention);
+        let (tag, mut reply) = self.data.write(&scripts::APPLY, &args).await?;
+        let mut versions: Vec<Option<Version>> = Vec::new();
+        while !reply.is_empty() {
+            versions.push(reply.maybe_version()?);
+        }
+        Ok(Applied { versions, repeated: tag == "repeated" })
+    }
+
+    async fn group(&self, name: &GroupName) -> Result<Option<GroupView>, StoreError> {
+        let mut reply = self.read(Args::of("group").text(name.as_str())).await?;
+        reply.group(&self.data, name.as_str())
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupView>, StoreError> {
+        let mut reply = self.read(Args::of("groups")).await?;
+        let mut groups = Vec::new();
+        while !reply.is_empty() {
+            let name = reply.text()?;
+            groups.extend(reply.group(&self.data, &name)?);
+        }
+        groups.sort_by(|one, two| one.record.value.spec.name.cmp(&two.record.value.spec.name));
+        Ok(groups)
+    }
+
+    async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
+        self.record(Args::of("runner"), "r", name.as_str()).await
+    }
+
+    async fn runners(
+        &self,
+        filter: &RunnerFilter,
+        page: &Page<RunnerName>,
+    ) -> Result<Vec<Versioned<Runner>>, StoreError> {
+        let after = page.after.as_ref().map(ToString::to_string);
+        self.list(&List::of_runners(filter), after, page.limit).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
+        self.record(Args::of("job"), "j", &job_key(id)).await
+    }
+
+    async fn jobs(
+        &self,
+        filter: &JobFilter,
+        page: &Page<JobId>,
+    ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
+        self.list(&List::of_jobs(filter), page.after.map(job_key), page.limit).await
+    }
+
+    async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {
+        let mut reply = self.read(Args::of("ended").number(limit)).await?;
+        let (key, mut ended) = (self.data.key("e"), Vec::new());
+        while !reply.is_empty() {
+            ended.push(reply::decode(&key, "an ended runner", &reply.bytes()?)?);
+        }
+        Ok(ended)
+    }
+}

@@ -1,0 +1,216 @@
+//! What operations cost, counted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use futures_util::poll;
+use runner_manager_core::budget::{BudgetKey, Budgets, Permission, Quota, Rate};
+use runner_manager_core::clock::{Clock, SystemClock};
+use runner_manager_core::queue::{Claim, Lane, TaskQueue};
+use runner_manager_core::redis::RedisStorage;
+use runner_manager_core::store::{Change, Retention, Store};
+
+use crate::records::{
+    completed, group_name, job, put_group, put_job, queued, reconcile, runner, trust, write,
+};
+use crate::redis_server::RedisServer;
+use crate::world::open;
+
+const LEASE: Duration = Duration::from_mins(1);
+
+/// How often the server has run each command, those of scripts included.
+fn commands(server: &RedisServer) -> BTreeMap<String, u64> {
+    let told = server.ask(&["INFO", "commandstats"]);
+    let read = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+    };
+    told.lines().filter_map(read).collect()
+}
+
+/// What the server has run since `before`: round trips, and commands within them.
+fn since(server: &RedisServer, before: &BTreeMap<String, u64>) -> [u64; 2] {
+    let now = commands(server);
+    let count = |name: &str| now.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0);
+    let trips = count("evalsha") + count("eval");
+    // The look-up itself is no part of it, though `deployment` asks for it, too.
+    let beside = ["evalsha", "eval", "info", "quit"];
+    let within = now.keys().filter(|name| !beside.contains(&name.as_str())).map(|name| count(name)).sum();
+    [trips, within]
+}
+
+fn used_memory(server: &RedisServer) -> u64 {
+    let told = server.ask(&["INFO", "memory"]);
+    let used = told.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    used.trim().parse().unwrap()
+}
+
+/// Writes so many records, many at a time.
+async fn fill(storage: &RedisStorage, what: &str, count: usize, change: impl Fn(usize) -> Change) {
+    for first in (0..count).step_by(500) {
+        let changes = (first..count.min(first + 500)).map(&change).collect();
+        storage.apply(write(&format!("{what}-{first}"), changes)).await.unwrap();
+    }
+}
+
+/// What an accepted webhook, a reservation, a look at a group, a claim and its end cost, with so much beside.
+async fn cost_beside(count: usize) -> Option<[[u64; 2]; 5]> {
+    let server = RedisServer::start(&[])?;
+    let storage = open(&server, "acme").await;
+    trust(&storage).await;
+    storage.apply(write("group", vec![put_group("linux", 100_000)])).await.unwrap();
+    let adopt = |at| Change::AdoptRunner { runner: runner(at, "linux") };
+    fill(&storage, "runners", count, adopt).await;
+    fill(&storage, "jobs", count, |at| put_job(job(at as u64, queued("linux")))).await;
+    let tasks = (0..count).map(|at| reconcile(&format!("g{at}")));
+    storage.push(tasks.collect()).await.unwrap();
+    // Every script is known from here on.
+    let lane = Lane::control();
+    let warm = storage.claim(&lane, 1, 9, LEASE, Duration::ZERO).await.unwrap();
+    storage.ack(&warm[0].token).await.unwrap();
+
+    let mut costs = [[0; 2]; 5];
+    let before = commands(&server);
+    let mut webhook = write("delivery:1", vec![put_job(job(61_234_500_000, queued("linux")))]);
+    webhook.tasks = vec![reconcile("linux")];
+    storage.apply(webhook).await.unwrap();
+    costs[0] = since(&server, &before);
+    let before = commands(&server);
+    let reserve = Change::ReserveRunner { runner: runner(99_999_999, "linux") };
+    storage.apply(write("reserve", vec![reserve])).await.unwrap();
+    costs[1] = since(&server, &before);
+    let before = commands(&server);
+    let counts = storage.group(&group_name("linux")).await.unwrap().unwrap().counts;
+    assert_eq!((counts.busy as usize, counts.queued as usize), (count + 1, count + 1));
+    costs[2] = since(&server, &before);
+    let before = commands(&server);
+    let claims = storage.claim(&lane, 5, 9, LEASE, Duration::ZERO).await.unwrap();
+    assert_eq!(claims.len(), 5);
+    costs[3] = since(&server, &before);
+    let before = commands(&server);
+    storage.ack(&claims[0].token).await.unwrap();
+    costs[4] = since(&server, &before);
+    for whole in ["keys", "scan", "hscan", "zscan", "smembers", "hgetall", "hkeys", "hvals"] {
+        assert!(!commands(&server).contains_key(whole), "`{whole}` reads everything");
+    }
+    Some(costs)
+}
+
+#[tokio::test]
+async fn cost_does_not_grow_with_the_number_of_runners() {
+    let Some(few) = cost_beside(10).await else { return };
+    println!("round trips and commands of webhook, reservation, group, claim of 5, ack: {few:?}");
+    assert_eq!(few, cost_beside(10_000).await.unwrap());
+    assert!(few.iter().all(|[trips, _]| *trips == 1), "each is one round trip: {few:?}");
+    assert!(few.iter().all(|[_, commands]| *commands <= 75), "{few:?}");
+}
+
+#[tokio::test]
+async fn records_are_small() {
+    const COUNT: usize = 10_000;
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let retention = Retention { completed_jobs_for: Duration::MAX, ..Retention::default() };
+    let storage = open(&server, "acme").await.with_retention(retention);
+    let begin = used_memory(&server);
+    fill(&storage, "runners", COUNT, |at| Change::AdoptRunner { runner: runner(at, "linux-large") }).await;
+    let runners = used_memory(&server);
+    fill(&storage, "jobs", COUNT, |at| put_job(job(61_234_500_000 + at as u64, completed()))).await;
+    let jobs = used_memory(&server);
+    let (per_runner, per_job) = ((runners - begin) / COUNT as u64, (jobs - runners) / COUNT as u64);
+    println!("{per_runner} bytes for each runner, {per_job} for each completed job");
+    assert!(per_runner < 2048, "{per_runner} bytes for each runner");
+    assert!(per_job < 896, "{per_job} bytes for each completed job");
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_nothing() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let retention = Retention { operations: 20, completed_jobs: 20, ..Retention::default() };
+    let retention = Retention { completed_jobs_for: Duration::MAX, ..retention };
+    let storage = open(&server, "acme").await.with_retention(retention);
+    for id in 0..100 {
+        storage.apply(write(&format!("job-{id}"), vec![put_job(job(id, completed()))])).await.unwrap();
+    }
+    for (count, keys) in [("HLEN", vec!["j", "o"]), ("ZCARD", vec!["ja", "jf"]), ("LLEN", vec!["ol"])] {
+        for key in keys {
+            assert_eq!(server.ask(&[count, &format!("rm:{{acme}}:{key}")]), ":20", "{key}");
+        }
+    }
+    assert!(storage.apply(write("job-99", Vec::new())).await.unwrap().repeated);
+    assert!(!storage.apply(write("job-0", Vec::new())).await.unwrap().repeated);
+}
+
+#[tokio::test]
+async fn budgets_go_by_themselves() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    let key = BudgetKey::github("acme");
+    let rate = Some(Rate { calls: 5, per: Duration::from_hours(1) });
+    let quota = Quota { concurrent: Some(5), rate };
+    for lease in [Duration::from_hours(2), LEASE] {
+        let answer = storage.take(&key, &quota, lease).await.unwrap();
+        assert!(matches!(answer, Permission::Granted(_)));
+    }
+    storage
+        .pause(&key, runner_manager_core::domain::later(storage.now().await.unwrap(), LEASE))
+        .await
+        .unwrap();
+    for (name, seconds) in [("bu", 7200), ("bb", 3600), ("bp", 60)] {
+        let left = server.ask(&["TTL", &format!("rm:{{acme}}:{name}:github:acme")]);
+        let left: u64 = left.strip_prefix(':').unwrap().parse().expect("the key has an end");
+        assert!((seconds - 30..=seconds).contains(&left), "{name} stays for {left} s");
+    }
+}
+
+#[tokio::test]
+async fn one_task_wakes_one_of_those_who_wait_in_whichever_process() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (one, two) = (open(&server, "acme").await, open(&server, "acme").await);
+    let (lane, wait) = (Lane::control(), Duration::from_secs(5));
+    // Every script is known from here on.
+    one.claim(&lane, 1, usize::MAX, LEASE, Duration::ZERO).await.unwrap();
+    one.push(Vec::new()).await.unwrap();
+    let begin = commands(&server);
+    let waiting = [&one, &two]
+        .map(|storage| join_all((0..20).map(|_| storage.claim(&lane, 1, usize::MAX, LEASE, wait))));
+    let pushing = async {
+        // All have looked once.
+        while since(&server, &begin)[0] < 40 {
+            SystemClock.sleep(Duration::from_millis(5)).await;
+        }
+        let before = commands(&server);
+        for at in 0..10 {
+            one.push(vec![reconcile(&format!("g{at}"))]).await.unwrap();
+        }
+        while server.ask(&["ZCARD", "rm:{acme}:h:control"]) != ":10" {
+            SystemClock.sleep(Duration::from_millis(5)).await;
+        }
+        // Ten pushes and ten claims; a token that was there already makes another one look.
+        since(&server, &before)[0]
+    };
+    let [first, second] = waiting;
+    let ((first, second), trips) = join(join(first, second), pushing).await;
+    let claims: Vec<Claim> = first.into_iter().chain(second).flat_map(Result::unwrap).collect();
+    assert_eq!(claims.len(), 10);
+    assert!((20..=35).contains(&trips), "{trips} round trips for ten tasks");
+    let slowest = claims.iter().map(|claim| claim.waited).max().unwrap();
+    assert!(slowest < Duration::from_millis(1500), "one was claimed {slowest:?} late, as if by a poll");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_put_back() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    storage.push(vec![reconcile("linux")]).await.unwrap();
+    let (lane, hour) = (Lane::control(), Duration::from_hours(1));
+    server.pause();
+    let mut leaves = Box::pin(storage.claim(&lane, 1, usize::MAX, hour, hour));
+    assert!(poll!(&mut leaves).is_pending());
+    // The question is on its way, and will be answered.
+    SystemClock.sleep(Duration::from_millis(200)).await;
+    drop(leaves);
+    server.resume();
+    let stays = storage.claim(&lane, 1, usize::MAX, hour, Duration::from_secs(20)).await.unwrap();
+    assert_eq!((stays.len(), stays[0].attempt), (1, 1), "it is put back as if it had not been claimed");
+}

@@ -1,0 +1,12 @@
+//! The storage on a real Redis server.
+
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![expect(clippy::unwrap_used, reason = "tests panic where the storage does not behave")]
+
+mod conformance;
+mod counted;
+mod records;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+mod trouble;
+mod world;
