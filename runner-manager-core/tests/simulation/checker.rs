@@ -322,7 +322,7 @@ impl Checker {
 
 /// How long a job may wait for its group to look at it although it has room.
 pub(crate) fn patience(lease: Duration, quiet: bool) -> Duration {
-    if quiet { lease + Duration::from_secs(60) } else { lease * 3 + Duration::from_mins(4) }
+    if quiet { lease + Duration::from_mins(1) } else { lease * 3 + Duration::from_mins(4) }
 }
 
 /// Whether something began so long ago.

@@ -220,7 +220,7 @@ impl Plan {
                 let at = dice.millis(10_000, end);
                 let everything = dice.percent(40);
                 if !everything {
-                    all.push((at - dice.millis(1, 1_000), Happening::KeepStore));
+                    all.push((at.saturating_sub(dice.millis(1, 1_000)), Happening::KeepStore));
                 }
                 all.push((at, Happening::LoseStore { everything }));
             }
@@ -376,7 +376,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         skews: vec![0],
         groups: vec![group],
         sweep_interval: Duration::from_mins(2),
-        lease: Duration::from_secs(60),
+        lease: Duration::from_mins(1),
         call_timeout: Duration::from_secs(24),
         github_quota: Quota { concurrent: Some(60), rate: None },
         cloud_quota: Quota::default(),

@@ -1,7 +1,5 @@
 //! What seeds found to be wrong, told as short stories, so that it stays right however plans change.
 
-use jiff::SignedDuration;
-
 use super::plan::{Chances, Plan, quiet};
 use super::run::run;
 use super::scenarios::{HOUR, MINUTE, job, play};
@@ -38,7 +36,7 @@ fn a_clock_that_is_ahead_delays_no_retry() {
     for seed in 0..12 {
         let mut plan = with(0, Chances { refuse: 50_000, lose: 50_000, ..Chances::default() });
         plan.seed = seed;
-        plan.skews = vec![SignedDuration::from_mins(30).as_millis() as i64];
+        plan.skews = vec![30 * 60 * 1_000];
         play(plan, async |world| {
             world.queue(&job(&["large"], 5), 3, false);
             world.until_all_run(20 * MINUTE).await
