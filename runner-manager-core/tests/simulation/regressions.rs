@@ -1,5 +1,7 @@
 //! What seeds found to be wrong, told as short stories, so that it stays right however plans change.
 
+use runner_manager_core::testing::simulator::{Effect, LyingBusy, RequestFault};
+
 use super::plan::{Chances, Plan, quiet};
 use super::run::run;
 use super::scenarios::{HOUR, MINUTE, job, play};
@@ -51,4 +53,28 @@ fn every_call_has_a_leave_of_its_own() {
     for seed in [34, 57] {
         assert_eq!(run(Plan::of(seed), false).violation, None, "seed {seed}");
     }
+}
+
+/// An operator's word took a booting runner out of GitHub at once, also where GitHub did not say whether it was
+/// online by then: it ran a job of which no webhook told, and which GitHub denied.
+#[test]
+fn a_booting_runner_that_is_to_go_may_run_a_job_by_then() {
+    let mut plan = quiet("linux", "large", 0, 5);
+    plan.sweep_interval = 5 * MINUTE;
+    let lasts = jiff::SignedDuration::from_secs(100);
+    plan.github.lying_busy = Some(LyingBusy { probability: 1.0, lasts });
+    play(plan, async |world| {
+        world.webhooks.lost = 100;
+        world.queue(&job(&["large"], 900), 1, false);
+        world.until_running(1).await?;
+        let runner =
+            world.books().lives.iter().find(|life| life.owner == world.shared.owner).cloned().unwrap();
+        let fails = RequestFault::always(Effect::Answer { status: 502, retry_after: None });
+        world.shared.github().faults_mut().requests.push(fails);
+        world.operator.retire(&runner.runner, false).await.unwrap();
+        world.shared.github().faults_mut().requests.clear();
+        world.until_all_run(HOUR).await?;
+        assert_eq!(world.shared.github().books().jobs.lost, 0);
+        Ok(())
+    });
 }
