@@ -136,6 +136,8 @@ impl Checker {
                 && now <= since + MEANWHILE
         });
         match removed.job {
+            // Its machine is gone: nothing runs on it, whatever GitHub says of the job.
+            Some(_) if !removed.online => {}
             Some(_) if killed && (in_order || came_up_meanwhile) => self.best_effort += 1,
             Some(job) if killed => {
                 let what = format!(

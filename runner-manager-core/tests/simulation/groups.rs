@@ -80,7 +80,7 @@ pub(crate) fn job(dice: &mut Dice, groups: &[RunnerGroup]) -> JobSpec {
         }
     };
     let labels: Vec<String> = group.labels.iter().map(|label| label.as_str().to_uppercase()).collect();
-    let seconds = if dice.percent(70) { dice.between(1, 120) } else { dice.between(120, 900) };
+    let seconds = if dice.percent(70) { dice.between(1, 120) } else { dice.between(120, 600) };
     JobSpec::new(&repository, labels).seconds(seconds)
 }
 
