@@ -78,3 +78,23 @@ fn a_booting_runner_that_is_to_go_may_run_a_job_by_then() {
         Ok(())
     });
 }
+
+/// A worker that heard late that its instance was created found no record, took its runner for one that had
+/// ended, and deleted the instance. But the store had lost the record, and the runner had a job.
+#[test]
+fn a_machine_whose_record_was_lost_is_not_deleted_by_who_created_it() {
+    let mut plan = quiet("linux", "large", 0, 5);
+    plan.skews = vec![0, 0];
+    plan.cloud.create_latency = MINUTE / 30;
+    play(plan, async |world| {
+        world.queue(&job(&["large"], 900), 1, false);
+        world.pass(MINUTE / 60).await?;
+        // Whoever asked is frozen while the answer is on its way; the store forgets that anybody did.
+        world.replicas.iter().for_each(|replica| replica.freeze(MINUTE / 2));
+        world.until_running(1).await?;
+        world.shared.lose_store(None);
+        world.until_all_run(HOUR).await?;
+        assert_eq!(world.shared.github().books().jobs.lost, 0);
+        Ok(())
+    });
+}
