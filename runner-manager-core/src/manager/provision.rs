@@ -232,6 +232,8 @@ impl Manager {
     ) -> Result<Work, TaskError> {
         let event = Event::Created { id: instance.id.clone() };
         if self.feed(Some(claim), &runner.name, &event).await? == Fed::Gone {
+            // A store that lost the record says the same of a runner that has a job by now.
+            self.rely_on_the_store().await?;
             tracing::warn!(runner = runner.name.as_str(), "created after its end: deleted again");
             self.ask_backend(&runner.backend, "delete", backend.delete(&instance.id)).await?;
         }

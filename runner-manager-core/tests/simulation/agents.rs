@@ -21,7 +21,7 @@ struct Agent {
 /// All agents that live.
 #[derive(Debug)]
 pub(crate) struct Agents {
-    agents: Vec<Agent>,
+    living: Vec<Agent>,
     dice: Dice,
     /// How many in a hundred never come up.
     pub(crate) broken: u32,
@@ -30,12 +30,12 @@ pub(crate) struct Agents {
 
 impl Agents {
     pub(crate) fn new(dice: Dice, broken: u32) -> Self {
-        Self { agents: Vec::new(), dice, broken, seen: Default::default() }
+        Self { living: Vec::new(), dice, broken, seen: Default::default() }
     }
 
     /// When an agent does something by itself.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.agents.iter().filter_map(|agent| agent.job).map(|(_, until)| until).min()
+        self.living.iter().filter_map(|agent| agent.job).map(|(_, until)| until).min()
     }
 
     /// Plays all agents; tells whether any did anything.
@@ -53,7 +53,7 @@ impl Agents {
             (books.jobs, books.runners.registered, books.runners.alive)
         };
         let polls = any || seen != self.seen;
-        self.agents.retain_mut(|agent| {
+        self.living.retain_mut(|agent| {
             let (lives, acted) = play(shared, agent, polls, now);
             any |= acted;
             lives
@@ -75,7 +75,7 @@ impl Agents {
                 let runner = instance.runner.to_string();
                 shared.note(Who::World, "agent", "online", || runner.clone());
                 shared.state().checker.online(&runner, now);
-                self.agents.push(Agent { runner, instance: instance.id.clone(), session, job: None });
+                self.living.push(Agent { runner, instance: instance.id.clone(), session, job: None });
             }
             Err(refusal) => {
                 shared.note(Who::World, "agent", "refused", || format!("{}: {refusal}", instance.runner));

@@ -80,7 +80,7 @@ pub(crate) fn job(dice: &mut Dice, groups: &[RunnerGroup]) -> JobSpec {
         }
     };
     let labels: Vec<String> = group.labels.iter().map(|label| label.as_str().to_uppercase()).collect();
-    let seconds = if dice.percent(70) { dice.between(1, 120) } else { dice.between(120, 900) };
+    let seconds = if dice.percent(70) { dice.between(1, 120) } else { dice.between(120, 600) };
     JobSpec::new(&repository, labels).seconds(seconds)
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn varied(dice: &mut Dice, groups: &[RunnerGroup]) -> Vec<RunnerGroup
     let mut varied = groups.to_vec();
     for group in &mut varied {
         let max = u32::try_from(dice.between(1, 8)).expect("it is small");
-        group.bounds = Bounds::new(if dice.percent(70) { 0 } else { 1 }, max).unwrap();
+        group.bounds = Bounds::new(u32::from(dice.percent(30)), max).unwrap();
     }
     if varied.len() > 1 && dice.percent(20) {
         varied.remove(dice.count(0, groups.len() - 1));

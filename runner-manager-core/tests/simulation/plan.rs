@@ -12,6 +12,7 @@ use runner_manager_core::testing::simulator::{
 };
 
 use super::dice::Dice;
+use super::faults::Side;
 use super::groups::{self, group};
 
 /// Whether the store may be rolled back or emptied.
@@ -219,7 +220,7 @@ impl Plan {
                 let at = dice.millis(10_000, end);
                 let everything = dice.percent(40);
                 if !everything {
-                    all.push((at - dice.millis(1, 1_000), Happening::KeepStore));
+                    all.push((at.saturating_sub(dice.millis(1, 1_000)), Happening::KeepStore));
                 }
                 all.push((at, Happening::LoseStore { everything }));
             }
@@ -247,9 +248,11 @@ fn chances(dice: &mut Dice) -> AllChances {
         2 => low,
         _ => high,
     };
-    std::array::from_fn(|_| Chances {
-        crash: level(dice, 200, 1_000),
-        freeze: level(dice, 200, 1_000),
+    // The outside is called more seldom than the storage.
+    let often = |side: usize| if side >= Side::Budgets as usize { 6 } else { 1 };
+    std::array::from_fn(|side| Chances {
+        crash: level(dice, 200, 1_000) * often(side),
+        freeze: level(dice, 200, 1_000) * often(side),
         slow: level(dice, 10_000, 100_000),
         refuse: level(dice, 2_000, 20_000),
         lose: level(dice, 2_000, 20_000),
@@ -373,7 +376,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         skews: vec![0],
         groups: vec![group],
         sweep_interval: Duration::from_mins(2),
-        lease: Duration::from_secs(60),
+        lease: Duration::from_mins(1),
         call_timeout: Duration::from_secs(24),
         github_quota: Quota { concurrent: Some(60), rate: None },
         cloud_quota: Quota::default(),

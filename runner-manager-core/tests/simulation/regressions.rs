@@ -1,6 +1,6 @@
 //! What seeds found to be wrong, told as short stories, so that it stays right however plans change.
 
-use jiff::SignedDuration;
+use runner_manager_core::testing::simulator::{Effect, LyingBusy, RequestFault};
 
 use super::plan::{Chances, Plan, quiet};
 use super::run::run;
@@ -38,7 +38,7 @@ fn a_clock_that_is_ahead_delays_no_retry() {
     for seed in 0..12 {
         let mut plan = with(0, Chances { refuse: 50_000, lose: 50_000, ..Chances::default() });
         plan.seed = seed;
-        plan.skews = vec![SignedDuration::from_mins(30).as_millis() as i64];
+        plan.skews = vec![30 * 60 * 1_000];
         play(plan, async |world| {
             world.queue(&job(&["large"], 5), 3, false);
             world.until_all_run(20 * MINUTE).await
@@ -53,4 +53,48 @@ fn every_call_has_a_leave_of_its_own() {
     for seed in [34, 57] {
         assert_eq!(run(Plan::of(seed), false).violation, None, "seed {seed}");
     }
+}
+
+/// An operator's word took a booting runner out of GitHub at once, also where GitHub did not say whether it was
+/// online by then: it ran a job of which no webhook told, and which GitHub denied.
+#[test]
+fn a_booting_runner_that_is_to_go_may_run_a_job_by_then() {
+    let mut plan = quiet("linux", "large", 0, 5);
+    plan.sweep_interval = 5 * MINUTE;
+    let lasts = jiff::SignedDuration::from_secs(100);
+    plan.github.lying_busy = Some(LyingBusy { probability: 1.0, lasts });
+    play(plan, async |world| {
+        world.webhooks.lost = 100;
+        world.queue(&job(&["large"], 900), 1, false);
+        world.until_running(1).await?;
+        let runner =
+            world.books().lives.iter().find(|life| life.owner == world.shared.owner).cloned().unwrap();
+        let fails = RequestFault::always(Effect::Answer { status: 502, retry_after: None });
+        world.shared.github().faults_mut().requests.push(fails);
+        world.operator.retire(&runner.runner, false).await.unwrap();
+        world.shared.github().faults_mut().requests.clear();
+        world.until_all_run(HOUR).await?;
+        assert_eq!(world.shared.github().books().jobs.lost, 0);
+        Ok(())
+    });
+}
+
+/// A worker that heard late that its instance was created found no record, took its runner for one that had
+/// ended, and deleted the instance. But the store had lost the record, and the runner had a job.
+#[test]
+fn a_machine_whose_record_was_lost_is_not_deleted_by_who_created_it() {
+    let mut plan = quiet("linux", "large", 0, 5);
+    plan.skews = vec![0, 0];
+    plan.cloud.create_latency = MINUTE / 30;
+    play(plan, async |world| {
+        world.queue(&job(&["large"], 900), 1, false);
+        world.pass(MINUTE / 60).await?;
+        // Whoever asked is frozen while the answer is on its way; the store forgets that anybody did.
+        world.replicas.iter().for_each(|replica| replica.freeze(MINUTE / 2));
+        world.until_running(1).await?;
+        world.shared.lose_store(None);
+        world.until_all_run(HOUR).await?;
+        assert_eq!(world.shared.github().books().jobs.lost, 0);
+        Ok(())
+    });
 }

@@ -12,7 +12,7 @@ use super::run::{Outcome, run};
 use super::shared::Violation;
 
 /// How many seeds a run without `SIM_SEEDS` takes.
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 40;
 
 /// How many of the last lines a failed seed shows.
 const LINES: usize = 60;

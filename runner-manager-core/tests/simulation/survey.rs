@@ -63,10 +63,10 @@ impl Survey {
             }
         }
         self.requesting = requesting;
-        self.nothing_is_forgotten(shared, jobs.iter().map(|status| &status.job));
+        Self::nothing_is_forgotten(shared, jobs.iter().map(|status| &status.job));
     }
 
-    fn nothing_is_forgotten<'j>(&self, shared: &Shared, jobs: impl Iterator<Item = &'j WorkflowJob>) {
+    fn nothing_is_forgotten<'j>(shared: &Shared, jobs: impl Iterator<Item = &'j WorkflowJob>) {
         let known: BTreeMap<JobId, u8> = jobs.map(|job| (job.id, rank(&job.state))).collect();
         let mut state = shared.state();
         let forgotten =

@@ -101,8 +101,8 @@ impl Webhooks {
             return;
         }
         let first = self.dice.count(0, replicas.len() - 1);
-        let order = (0..replicas.len()).map(|place| (first + place) % replicas.len());
-        let reached = order.filter_map(|at| Some((at, replicas[at].manager()?))).next();
+        let mut order = (0..replicas.len()).map(|place| (first + place) % replicas.len());
+        let reached = order.find_map(|at| Some((at, replicas[at].manager()?)));
         let Some((at, manager)) = reached else {
             shared.note(Who::World, "webhook", "nobody answers", detail);
             self.not_taken(shared, delivery);

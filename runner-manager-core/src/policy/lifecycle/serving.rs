@@ -25,10 +25,11 @@ pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Time
             | RegistrationReading::Unknown => Change::Nothing,
         },
         Event::Instance { reading, begun } => instance(runner, reading, *begun),
-        Event::OperatorRetire { force } => {
-            let retire = if *force { RetireStep::Delete } else { RetireStep::Deregister };
-            Change::retire(RetireReason::Operator { force: *force }, retire)
+        Event::OperatorRetire { force: true } => {
+            Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
         }
+        // It may be online, and have a job, since it was last looked at: it goes as an idle one does.
+        Event::OperatorRetire { force: false } => leave(None, RetireReason::Operator { force: false }),
         Event::Tick if now >= later(runner.since, limits.start_timeout) => {
             Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
         }

@@ -493,7 +493,6 @@ fn what_relies_on_the_store_is_making_and_taking_away() {
             "Requested: unneeded",
             "Requested: operator",
             "Creating, registering: registered",
-            "Booting: operator",
             "Booting: tick",
             "Idle, to go, one reading: GitHub absent",
             "Idle, to go, one reading: GitHub offline",

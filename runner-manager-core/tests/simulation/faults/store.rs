@@ -80,7 +80,7 @@ fn told(change: &Change) -> Option<(&'static str, String)> {
         }
         Change::RemoveGroup { name, .. } => Some(("group removed", name.to_string())),
         Change::Trust { .. } => Some(("trust", String::new())),
-        _ => None,
+        Change::PutDeployment { .. } => None,
     }
 }
 

@@ -101,7 +101,7 @@ impl World {
         self.until(Promise::EveryJob, "all jobs have run", limit, |world| world.completed() == total).await
     }
 
-    async fn until_running(&mut self, count: u64) -> Told {
+    pub(crate) async fn until_running(&mut self, count: u64) -> Told {
         let running = |world: &Self| world.in_progress() == count;
         self.until(Promise::EveryJob, "the jobs run", 10 * MINUTE, running).await
     }
