@@ -88,8 +88,6 @@ pub enum Source {
     Instances(BackendName),
     /// The runners that are registered in a scope.
     Runners(Scope),
-    /// The jobs of a scope that wait or run.
-    Jobs(Scope),
 }
 
 impl fmt::Display for Source {
@@ -97,7 +95,6 @@ impl fmt::Display for Source {
         match self {
             Self::Instances(backend) => write!(f, "instances of backend {backend}"),
             Self::Runners(scope) => write!(f, "runners of {scope}"),
-            Self::Jobs(scope) => write!(f, "jobs of {scope}"),
         }
     }
 }

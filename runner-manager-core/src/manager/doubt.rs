@@ -106,7 +106,7 @@ impl Manager {
             Source::Instances(backend) => {
                 self.backend(backend).map_or(Duration::ZERO, |backend| backend.capabilities().settle)
             }
-            Source::Runners(_) | Source::Jobs(_) => Duration::ZERO,
+            Source::Runners(_) => Duration::ZERO,
         };
         counts_from(doubt, self.parts().settings.call_timeout, settle)
     }

@@ -14,11 +14,10 @@ use super::calls::CallError;
 use super::intake::Taken;
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, Source, WorkflowJob,
+    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, WorkflowJob, later,
 };
 use crate::github::GitHubErrorKind;
 use crate::policy::recovery::{Found, Known, Listing, found, has_surely_ended, is_in_doubt};
-use crate::queue::ClaimToken;
 use crate::retry::Retry;
 use crate::store::{JobFilter, Page, StoreError};
 
@@ -129,25 +128,19 @@ impl Recovery {
 
 impl Manager {
     /// Lists the open jobs of a scope's repositories and takes in what is new.
-    pub(super) async fn recover_jobs(&self, claim: &ClaimToken, scope: &Scope) -> Result<Work, TaskError> {
+    pub(super) async fn recover_jobs(&self, scope: &Scope) -> Result<Work, TaskError> {
         self.inner.catalogue.forget();
         if !self.scopes().await?.contains(scope) {
             return Ok(Work::Done);
         }
-        let begun = self.begin_listing().await?;
-        let source = Source::Jobs(scope.clone());
         let repositories = self.repositories_to_ask(scope).await?;
-        let mut run = Recovery::begin(begun.at);
+        let mut run = Recovery::begin(self.now().await?);
         self.list_jobs(scope, repositories, &mut run).await?;
         self.ask_for_the_missing(scope, &mut run).await?;
         run.log(scope);
-        if run.is_complete() {
-            // All that GitHub said of this scope's jobs since `begun` is on record.
-            self.taken_in(claim, &source, &begun).await?;
-        }
         let interval = self.parts().settings.recover_interval;
         let pause = if run.is_complete() { interval } else { interval.min(SOON) };
-        let at = self.list_again_at(&source, pause).await?;
+        let at = later(self.now().await?, pause);
         Ok(Work::AgainAt(run.spent_until.map_or(at, |until| at.max(until))))
     }
 

@@ -301,7 +301,7 @@ impl Manager {
             Task::Forget { scope, runner } => self.forget(scope, runner).await,
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
-            Task::RecoverJobs { scope } => self.recover_jobs(token, scope).await,
+            Task::RecoverJobs { scope } => self.recover_jobs(scope).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

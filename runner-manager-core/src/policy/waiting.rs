@@ -273,7 +273,7 @@ mod tests {
             let groups = [view(spec.clone(), counts)];
             reason(&job(&["large"], Some("linux")), &groups, &hindrances, at(0)).unwrap().to_string()
         };
-        let expected = "the store was started anew: 1 of 3 listings taken in since 1970-01-12T13:46:40Z";
+        let expected = "the store was started anew: 1 of 2 listings taken in since 1970-01-12T13:46:40Z";
         let waits = GroupCounts { queued: 1, ..GroupCounts::default() };
         assert_eq!(says(waits), expected);
         assert_eq!(says(GroupCounts { requested: 1, ..waits }), expected, "it does not start");

@@ -272,6 +272,17 @@ async fn one_run_adds_a_thousand_jobs_and_the_next_the_rest() {
 }
 
 #[tokio::test]
+async fn more_runs_than_one_search_lists_are_all_found() {
+    let mut world = deaf(1).await;
+    for _ in 0..3 {
+        world.queue(&spec(&["large"]), 700);
+        world.pass(Duration::from_secs(2)).await;
+    }
+    let open = world.parts().github.open_jobs(&"acme/app".parse().unwrap()).await.unwrap();
+    assert_eq!(open.len(), 2_100);
+}
+
+#[tokio::test]
 async fn a_job_that_github_shows_no_more_ends_after_a_day() {
     let mut world = World::new(vec![linux(0, 1)], Behaviour::default()).await;
     // A day has very many heartbeats.

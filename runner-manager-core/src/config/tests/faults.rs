@@ -285,7 +285,11 @@ fn placements() {
             "rate: {calls: 9, per: 1ms}",
             "11:45: backends.here.rate.per: expected a duration from 1s to 1h, found `1ms`",
         ),
-        ("region: r1", "rate: {calls: 10, per: 1s, of: x}", "11:48: backends.here.rate.of: unknown key `of`"),
+        (
+            "region: r1",
+            "rate: {calls: 10, per: 1s, of: x}",
+            "11:50: backends.here.rate.of: unknown key `of`; known: calls, per",
+        ),
     ]);
 }
 

@@ -198,13 +198,17 @@ impl Simulator {
     /// By `status` (which may be a conclusion, too), newest first. Other filters are not looked at.
     fn list_runs(&mut self, repository: u64, call: &Call<'_>) -> Reply {
         let word = call.query.get("status").map_or("", String::as_str);
-        let runs = self.jobs.runs_by_word.get(&(repository, known_word(word)));
-        let (total, reach) = match runs {
-            Some(runs) if word.is_empty() => (runs.len(), runs.len()),
-            Some(runs) => (runs.len(), SEARCH_LIMIT),
-            None => (0, 0),
+        let until =
+            call.query.get("created").and_then(|range| range.strip_prefix("<=")?.parse::<Timestamp>().ok());
+        let in_range = |id: &RunId| {
+            until.is_none_or(|until| self.jobs.runs[id].created_at.as_second() <= until.as_second())
         };
-        let newest_first = runs.into_iter().flat_map(|runs| runs.iter().rev().copied()).take(reach);
+        let runs = self.jobs.runs_by_word.get(&(repository, known_word(word)));
+        let newest_first: Vec<RunId> =
+            runs.into_iter().flat_map(|runs| runs.iter().rev().copied()).filter(in_range).collect();
+        let total = newest_first.len();
+        let reach = if word.is_empty() && until.is_none() { total } else { SEARCH_LIMIT };
+        let newest_first = newest_first.into_iter().take(reach);
         let page = Page::cut(call, &self.settings.base_url, newest_first, total.min(reach));
         let mut page = page.with_holes(call, &mut self.chance, &mut self.books);
         page.total = total;
