@@ -2,9 +2,12 @@
 
 use runner_manager_core::testing::simulator::{Effect, LyingBusy, RequestFault};
 
+use super::groups::group;
 use super::plan::{Chances, Plan, quiet};
 use super::run::run;
 use super::scenarios::{HOUR, MINUTE, job, play};
+use super::shared::Promise;
+use super::world::World;
 
 /// A plan in which something about one side goes wrong again and again.
 fn with(side: usize, chances: Chances) -> Plan {
@@ -96,5 +99,30 @@ fn a_machine_whose_record_was_lost_is_not_deleted_by_who_created_it() {
         world.until_all_run(HOUR).await?;
         assert_eq!(world.shared.github().books().jobs.lost, 0);
         Ok(())
+    });
+}
+
+/// A sweep ended at the first runner that it would have taken away while the store was doubted. Sweeps are what
+/// ends the doubt, so it went on for ever.
+#[test]
+fn a_runner_that_is_to_go_keeps_no_doubt_alive() {
+    let mut plan = quiet("linux", "large", 1, 5);
+    plan.groups.push(group("gpu", &["gpu"], 0, 5, &["zone-a"]));
+    play(plan, async |world| {
+        world.pass(5 * MINUTE).await?;
+        let runner =
+            world.books().lives.iter().find(|life| life.owner == world.shared.owner).cloned().unwrap();
+        world.operator.retire(&runner.runner, false).await.unwrap();
+        // One reading called it not busy when the store loses something.
+        let one_reading = |world: &World| {
+            let lines = world.shared.state().trace.lines().to_vec();
+            lines.iter().any(|line| line.contains("not_busy_at: Some"))
+        };
+        world.until(Promise::EveryJob, "one reading", 15 * MINUTE, one_reading).await?;
+        world.pass(MINUTE / 2).await?;
+        let kept = world.shared.keep_store();
+        world.shared.lose_store(Some(kept));
+        world.queue(&job(&["gpu"], 30), 2, false);
+        world.until_all_run(20 * MINUTE).await
     });
 }
