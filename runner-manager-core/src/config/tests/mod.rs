@@ -4,6 +4,7 @@
 mod documents;
 mod faults;
 mod robustness;
+mod services;
 mod values;
 
 use std::collections::BTreeMap;
