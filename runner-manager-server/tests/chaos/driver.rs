@@ -70,7 +70,7 @@ impl Driver {
         for portion in 1..=PORTIONS {
             let upto = jobs * portion / PORTIONS;
             let group = ["small", "middle", "large"][usize::try_from(self.dice.roll(0..3)).unwrap()];
-            self.site.queue(group, upto - queued).await;
+            self.site.queue(group, upto - queued, 1).await;
             queued = upto;
             self.bring_back();
             self.disturb().await;

@@ -38,7 +38,7 @@ fn setting(name: &str, default: u64) -> u64 {
 async fn every_job_runs_once_whatever_is_killed_frozen_or_restarted() {
     let (first, jobs) = (setting("CHAOS_SEED", SEED), setting("CHAOS_JOBS", JOBS));
     for seed in first..first + setting("CHAOS_RUNS", 1) {
-        let Some(site) = Site::start(3).await else { return };
+        let Some(site) = Site::start(3, false).await else { return };
         let mut driver = Driver::new(site, Dice::new(seed));
         driver.run(jobs).await;
         let (site, disturbances) = driver.end();
@@ -49,8 +49,8 @@ async fn every_job_runs_once_whatever_is_killed_frozen_or_restarted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_never_make_an_eleventh_machine() {
-    let Some(site) = Site::start(2).await else { return };
-    site.queue("small", 500).await;
+    let Some(site) = Site::start(2, true).await else { return };
+    site.queue("small", 500, 0).await;
     let verdict = site.finish(500, &driver::Disturbances::default()).await;
     assert_eq!(verdict.most_alive("small"), 10, "{verdict}");
     eprintln!("two replicas, max 10: {verdict}");

@@ -39,14 +39,15 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Everything, with so many replicas; none where there is no Redis to be had.
-    pub(crate) async fn start(replicas: usize) -> Option<Self> {
+    /// Everything, with so many replicas; none where there is no Redis to be had. Where GitHub and the cloud are
+    /// not `calm`, webhooks and answers are lost, and come late or twice.
+    pub(crate) async fn start(replicas: usize, calm: bool) -> Option<Self> {
         let redis = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "everysec"])?;
         let folder = TempDir::new().unwrap();
         let balancer = Balancer::open().await;
         let hook = ["--webhook-url", &balancer.url, "--webhook-secret", WEBHOOK_SECRET];
         let github = Listening::start(&folder, "github", &[&["github-simulator"], &hook[..]].concat());
-        let behaviour = behaviour().to_string();
+        let behaviour = behaviour(calm).to_string();
         let cloud = ["fake-cloud", "--github", &github.url, "--behaviour", &behaviour];
         let cloud = Listening::start(&folder, "cloud", &cloud);
         let config = write(&folder, &configuration(&redis.url(), &github.url, &cloud.url));
@@ -66,10 +67,13 @@ impl Site {
         for replica in 0..replicas {
             site.start_replica(replica);
         }
-        let faults = json!({"webhooks": {
-            "lost": 0.05, "doubled": 0.1, "delayed": 0.1, "delay": {"min": "PT0.1S", "max": "PT3S"}, "reordered": 0.1,
-        }});
-        site.post(format!("{}/_simulator/faults", site.github.url), &faults).await;
+        if !calm {
+            let faults = json!({"webhooks": {
+                "lost": 0.05, "doubled": 0.1, "delayed": 0.1, "delay": {"min": "PT0.1S", "max": "PT3S"},
+                "reordered": 0.1,
+            }});
+            site.post(format!("{}/_simulator/faults", site.github.url), &faults).await;
+        }
         Some(site)
     }
 
@@ -131,10 +135,10 @@ impl Site {
     }
 
     /// Queues jobs that one group serves.
-    pub(crate) async fn queue(&self, group: &str, count: u64) {
+    pub(crate) async fn queue(&self, group: &str, count: u64, seconds: u64) {
         if count > 0 {
             let jobs = json!({
-                "repository": "acme/app", "labels": ["self-hosted", group], "count": count, "seconds": 1,
+                "repository": "acme/app", "labels": ["self-hosted", group], "count": count, "seconds": seconds,
             });
             self.post(format!("{}/_simulator/jobs", self.github.url), &jobs).await;
         }
@@ -218,16 +222,17 @@ impl Site {
     }
 }
 
-fn behaviour() -> Value {
+fn behaviour(calm: bool) -> Value {
     let rule = |chance: f64, fault: Value| json!({"operation": "create", "chance": chance, "fault": fault});
+    let faults = [
+        rule(0.02, json!("lost_reply")),
+        rule(0.02, json!({"late": "2s"})),
+        rule(0.01, json!({"error": {"kind": "NoCapacity"}})),
+    ];
     json!({
         "unique_names": false, "settle": "4s", "create_latency": "50ms", "call_latency": "10ms",
         "boot_time": "100ms", "boot_jitter": "300ms", "delete_time": "200ms",
-        "faults": [
-            rule(0.02, json!("lost_reply")),
-            rule(0.02, json!({"late": "2s"})),
-            rule(0.01, json!({"error": {"kind": "NoCapacity"}})),
-        ],
+        "faults": if calm { &[] } else { &faults[..] },
     })
 }
 
