@@ -2,7 +2,7 @@
 //! [`Budgets`](crate::budget::Budgets) for any number of replicas.
 //!
 //! Every operation is one Lua script ([`scripts`]), so it is one round trip and one atomic step. A script is
-//! given records as JSON that it does not read, and beside each what it counts and orders by ([`write`]). It
+//! given records as JSON that it does not read, and beside each what it counts and orders by ([`write`](mod@write)). It
 //! checks everything before it writes anything, and its answer is a result or a refusal ([`reply`]). One who
 //! waits for a task blocks on a list into which scripts put a token ([`wake`]).
 //!
