@@ -1,5 +1,7 @@
 //! What seeds found to be wrong, told as short stories, so that it stays right however plans change.
 
+use runner_manager_core::domain::OperationId;
+use runner_manager_core::store::{Change, Expected, Store, Write};
 use runner_manager_core::testing::simulator::{Effect, LyingBusy, RequestFault};
 
 use super::groups::group;
@@ -124,5 +126,33 @@ fn a_runner_that_is_to_go_keeps_no_doubt_alive() {
         world.shared.lose_store(Some(kept));
         world.queue(&job(&["gpu"], 30), 2, false);
         world.until_all_run(20 * MINUTE).await
+    });
+}
+
+/// A worker that was frozen left jobs to nobody by what it knew of the groups, after they had changed. Nothing
+/// but another change looked at such jobs again.
+#[test]
+fn a_job_that_was_left_to_nobody_is_looked_at_again() {
+    play(quiet("linux", "large", 0, 5), async |world| {
+        world.pass(MINUTE).await?;
+        let group = world.plan.groups[0].name.clone();
+        world.operator.drain(&group).await.unwrap();
+        world.pass(MINUTE / 6).await?;
+        world.queue(&job(&["large"], 30), 1, false);
+        world.pass(MINUTE / 6).await?;
+        assert_eq!(world.reason().await, "group linux is draining");
+        // The group is open again, and whoever left the job to nobody did not know.
+        let mut view = world.shared.storage.group(&group).await.unwrap().unwrap();
+        view.record.value.draining = None;
+        let expected = Expected::Version(view.record.version);
+        let write = Write {
+            operation: OperationId::new("opened"),
+            claim: None,
+            on_trust: false,
+            changes: vec![Change::PutGroup { record: view.record.value, expected }],
+            tasks: Vec::new(),
+        };
+        world.shared.storage.apply(write).await.unwrap();
+        world.until_all_run(10 * MINUTE).await
     });
 }

@@ -129,7 +129,10 @@ impl Webhooks {
             }
             shared.github().delivered(answer.id, Some(202), shared.now());
             let mut state = shared.state();
-            state.checker.acknowledged(answer.seen.id, rank(&answer.seen.report));
+            // What was written down before the store lost something may be part of that.
+            if state.lost_at.is_none_or(|lost| lost < sent.at) {
+                state.checker.acknowledged(answer.seen.id, rank(&answer.seen.report));
+            }
             if let JobReport::InProgress { runner, .. } = &answer.seen.report {
                 state.checker.heard_of_start(runner);
             }

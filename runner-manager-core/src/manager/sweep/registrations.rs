@@ -70,7 +70,8 @@ impl Manager {
         let groups = self.listed_groups().await?;
         let of_scope = groups.iter().filter(|group| group.spec.scope == *scope);
         let tasks = of_scope.map(|group| NewTask::now(Task::Reconcile { group: group.spec.name.clone() }));
-        Ok(self.queue().push(tasks.collect()).await?)
+        // A job may have been left to nobody by what somebody knew of the groups a moment before they changed.
+        Ok(self.queue().push(tasks.chain([NewTask::now(Task::SyncConfiguration)]).collect()).await?)
     }
 
     /// A registration that bears our mark: the deployment's name and the owner's label.

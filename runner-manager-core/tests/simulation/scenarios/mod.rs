@@ -107,7 +107,7 @@ impl World {
     }
 
     /// Why the first job waits, as people are told.
-    async fn reason(&self) -> String {
+    pub(crate) async fn reason(&self) -> String {
         let jobs = self.operator.jobs(&JobFilter::All, &Page::first(100)).await.unwrap();
         let reasons = jobs.into_iter().filter_map(|status| status.reason);
         reasons.map(|reason| reason.to_string()).next().unwrap_or_default()
