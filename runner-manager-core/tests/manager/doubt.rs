@@ -77,7 +77,7 @@ async fn an_emptied_store_adopts_all_kills_nobody_and_makes_nothing_before_the_l
     assert_eq!(world.books().total.created, created, "nothing is made meanwhile");
     assert!(!trusted(&world).await);
     let doubt = world.manager.deployment().await.unwrap().doubt.unwrap();
-    assert_eq!((doubt.required, doubt.taken_in()), (3, 0));
+    assert_eq!((doubt.required, doubt.taken_in()), (2, 0));
 
     until_trusted(&mut world).await;
     let waited = world.clock.now().duration_since(lost_at);
