@@ -69,5 +69,6 @@ fn to_collapse_to_the_later_time_is_found() {
 
 #[test]
 fn to_fall_over_when_unclear_is_found() {
-    is_found(Flaw::FallOverWhenUnclear, &[Promise::OneInstance]);
+    // The second call is made under the leave of the first.
+    is_found(Flaw::FallOverWhenUnclear, &[Promise::OneInstance, Promise::Limits]);
 }
