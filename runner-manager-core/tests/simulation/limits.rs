@@ -34,6 +34,8 @@ pub(crate) struct LimitsChecker {
     /// Calls that a replica was allowed and has not begun, by whom they go to.
     leaves: BTreeMap<(usize, Asked), u64>,
     under_way: BTreeMap<(usize, Asked), u64>,
+    /// Calls that a process had made when it was frozen. It cannot end them, and its permits run out.
+    frozen: BTreeMap<(usize, Asked), u64>,
     /// How many calls may be under way.
     pub(crate) most: BTreeMap<Asked, u32>,
 }
@@ -57,8 +59,18 @@ impl LimitsChecker {
 
     /// A call is over.
     pub(crate) fn ends(&mut self, replica: usize, asked: Asked) {
-        if let Some(count) = self.under_way.get_mut(&(replica, asked)) {
+        let key = (replica, asked);
+        let of_frozen = self.frozen.get_mut(&key).filter(|count| **count > 0);
+        if let Some(count) = of_frozen.or_else(|| self.under_way.get_mut(&key)) {
             *count = count.saturating_sub(1);
+        }
+    }
+
+    /// A process is frozen with its calls under way.
+    pub(crate) fn freezes(&mut self, replica: usize) {
+        for asked in [Asked::GitHub, Asked::Backend] {
+            let count = self.under_way.remove(&(replica, asked)).unwrap_or_default();
+            *self.frozen.entry((replica, asked)).or_default() += count;
         }
     }
 
@@ -66,6 +78,7 @@ impl LimitsChecker {
     pub(crate) fn gone(&mut self, replica: usize) {
         self.under_way.retain(|(of, _), _| *of != replica);
         self.leaves.retain(|(of, _), _| *of != replica);
+        self.frozen.retain(|(of, _), _| *of != replica);
     }
 
     /// A call was allowed, or not. Tells what is wrong with that.

@@ -181,6 +181,7 @@ impl Process {
     pub(crate) fn freeze(&self, pause: Duration) {
         let until = later(self.shared.now(), pause);
         self.frozen.lock().unwrap().until = Some(until);
+        self.shared.state().checker.limits.freezes(self.replica);
     }
 
     /// Goes on where its time has come.
