@@ -360,7 +360,7 @@ fn github(dice: &mut Dice) -> Faults {
     let lying_busy = dice.percent(40).then(|| LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts });
     let per_minute = u32::try_from(dice.between(3, 12)).expect("it is small");
     let jit_limit = dice.percent(20).then_some(JitLimit { per_minute, announced: dice.percent(50) });
-    let hourly_budget = dice.percent(10).then_some(per_minute * 20);
+    let hourly_budget = dice.percent(30).then_some(per_minute * 10);
     Faults { webhooks, requests, jit_limit, hourly_budget, lying_busy }
 }
 
