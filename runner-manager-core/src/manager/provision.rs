@@ -18,7 +18,7 @@ use crate::domain::{
 };
 use crate::flaws::{Flaw, is_on};
 use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
-use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
+use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, start_deadline};
 use crate::policy::placement::Availability;
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
@@ -270,7 +270,7 @@ impl Manager {
                 Fed::Alive(_) | Fed::Gone => return Ok(Work::Done),
             }
             let limits = self.limits_of(&state).await?;
-            if self.now().await? >= later(state.since, limits.start_timeout) {
+            if self.now().await? >= start_deadline(&state, &limits) {
                 self.feed(Some(claim), &runner.name, &Event::Tick).await?;
                 return Ok(Work::Done);
             }
@@ -327,7 +327,7 @@ impl Manager {
     /// A runner whose instance exists must come online before `start_timeout` is over.
     async fn watch_start(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
         let limits: Limits = self.limits_of(runner).await?;
-        let deadline = later(runner.since, limits.start_timeout);
+        let deadline = start_deadline(runner, &limits);
         if self.now().await? < deadline {
             return Ok(Work::AgainAt(deadline));
         }

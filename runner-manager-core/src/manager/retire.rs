@@ -11,7 +11,9 @@ use crate::domain::{
     InstanceState, Leaving, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope, later,
 };
 use crate::github::GitHubErrorKind;
-use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, Wake, is_overdue, wake};
+use crate::policy::lifecycle::{
+    Event, InstanceReading, RegistrationReading, Wake, is_given_up_unseen, is_overdue, wake,
+};
 use crate::policy::scaling::{Allowance, plan};
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
@@ -67,9 +69,14 @@ impl Manager {
             RunnerState::Idle { leaving: Some(leaving) } => {
                 self.ask_whether_busy(claim, runner, leaving).await.map(Some)
             }
-            RunnerState::Retiring { retire, .. } => match retire {
+            RunnerState::Retiring { why, retire } => match retire {
                 RetireStep::Deregister => {
                     self.rely_on_the_store().await?;
+                    if is_given_up_unseen(why)
+                        && let Some(seen) = self.seen_after_all(runner).await?
+                    {
+                        return Ok(Some(seen));
+                    }
                     self.deregister(runner).await.map(Some)
                 }
                 RetireStep::Grace { .. } => Ok(Some(Event::Tick)),
@@ -104,6 +111,20 @@ impl Manager {
         let record = &view.record.value;
         let plan = plan(record.spec.bounds, &view.counts, record.draining.is_some(), Allowance::Any);
         Ok(plan.surplus_idle > 0)
+    }
+
+    /// A reading that shows a runner online that was given up because it was not: nothing where it still is not.
+    async fn seen_after_all(&self, runner: &Runner) -> Result<Option<Event>, TaskError> {
+        let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
+        match (failed, &reading) {
+            (Some(failed), _) => Err(failed),
+            (None, Event::Registration { reading: RegistrationReading::Present { online, busy }, .. })
+                if *online || *busy =>
+            {
+                Ok(Some(reading))
+            }
+            (None, _) => Ok(None),
+        }
     }
 
     /// Has GitHub remove the registration.

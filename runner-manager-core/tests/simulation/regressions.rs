@@ -84,6 +84,30 @@ fn a_booting_runner_that_is_to_go_may_run_a_job_by_then() {
     });
 }
 
+/// One that did not come online in time was taken out of GitHub without another look. While GitHub could not be
+/// asked it came online after all, and ran a job of which no webhook told, and which GitHub denied.
+#[test]
+fn a_runner_that_comes_online_too_late_is_looked_at_before_it_is_removed() {
+    let mut plan = quiet("linux", "large", 0, 1);
+    plan.cloud.boot_time = 11 * MINUTE;
+    plan.cloud.boot_jitter = std::time::Duration::ZERO;
+    plan.sweep_interval = HOUR / 2;
+    plan.github.lying_busy =
+        Some(LyingBusy { probability: 1.0, lasts: jiff::SignedDuration::from_secs(240) });
+    assert_eq!(plan.groups[0].limits.start_timeout, 10 * MINUTE);
+    play(plan, async |world| {
+        world.webhooks.lost = 100;
+        let refused_until = world.now() + jiff::SignedDuration::from_mins(13);
+        let refuses = RequestFault::always(Effect::Answer { status: 502, retry_after: None });
+        let refuses = refuses.on("DELETE", "/orgs/*/actions/runners").until(refused_until);
+        world.shared.github().faults_mut().requests.push(refuses);
+        world.queue(&job(&["large"], 900), 1, false);
+        world.until_all_run(2 * HOUR).await?;
+        assert_eq!(world.shared.github().books().jobs.lost, 0);
+        Ok(())
+    });
+}
+
 /// A worker that heard late that its instance was created found no record, took its runner for one that had
 /// ended, and deleted the instance. But the store had lost the record, and the runner had a job.
 #[test]

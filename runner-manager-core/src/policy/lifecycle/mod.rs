@@ -21,11 +21,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use retiring::is_given_up_unseen;
 pub use trust::relies_on_the_store;
 
 use crate::domain::{
-    GitHubRunnerId, InstanceFailure, InstanceId, InstanceState, JobRef, Leaving, Limits, Phase, RetireReason,
-    RetireStep, Runner, RunnerState, later,
+    CreateStep, GitHubRunnerId, InstanceFailure, InstanceId, InstanceState, JobRef, Leaving, Limits, Phase,
+    RetireReason, RetireStep, Runner, RunnerState, later,
 };
 
 /// What one look at GitHub said about a runner's registration.
@@ -252,7 +253,7 @@ pub fn wake(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<Wake> {
     match &runner.state {
         RunnerState::Requested => Some(Wake::Provision(now)),
         RunnerState::Creating { .. } => Some(Wake::Held),
-        RunnerState::Booting => Some(Wake::Provision(later(runner.since, limits.start_timeout))),
+        RunnerState::Booting => Some(Wake::Provision(start_deadline(runner, limits))),
         RunnerState::Idle { leaving: None } => Some(Wake::Retire(later(runner.since, limits.max_idle_age))),
         RunnerState::Idle { leaving: Some(leaving) } => {
             Some(Wake::Retire(next_reading(runner, leaving, now)))
@@ -260,6 +261,21 @@ pub fn wake(runner: &Runner, limits: &Limits, now: Timestamp) -> Option<Wake> {
         RunnerState::Busy { .. } => limits.max_job_time.map(|limit| Wake::Retire(later(runner.since, limit))),
         RunnerState::Retiring { retire, .. } => Some(Wake::Retire(retiring::next_try(runner, retire, now))),
     }
+}
+
+/// Until when a runner must have come online: `start_timeout` after its backend was asked, or told of its
+/// instance. What GitHub took before that to register it is not counted.
+pub fn start_deadline(runner: &Runner, limits: &Limits) -> Timestamp {
+    let begun = match &runner.state {
+        RunnerState::Creating { create: CreateStep::Asked { at, .. } } => *at,
+        RunnerState::Requested
+        | RunnerState::Creating { create: CreateStep::Registering }
+        | RunnerState::Booting
+        | RunnerState::Idle { .. }
+        | RunnerState::Busy { .. }
+        | RunnerState::Retiring { .. } => runner.since,
+    };
+    later(begun, limits.start_timeout)
 }
 
 /// Whether a runner's retirement takes longer than `retire_timeout`. It goes on all the same, and is shown.

@@ -66,11 +66,21 @@ pub(super) fn next_try(runner: &Runner, retire: &RetireStep, now: Timestamp) -> 
     }
 }
 
+/// Whether a runner is on its way out because it did not come online. It may have since: so it is looked at
+/// once more before GitHub is asked to let it go.
+pub const fn is_given_up_unseen(why: &RetireReason) -> bool {
+    matches!(why, RetireReason::StartTimeout | RetireReason::NeverCreated)
+}
+
 /// GitHub is being asked to let it go. Any sign of a job keeps it.
 fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp) -> Change {
     match event {
         Event::Deregistered => after_deregister(why, limits, now),
         Event::DeregisterRefused => Change::State(RunnerState::Busy { job: None }),
+        // It was given up because it was not seen, and here it is: it goes as any other that is idle, if at all.
+        Event::Registration {
+            reading: RegistrationReading::Present { online: true, busy: false }, ..
+        } if is_given_up_unseen(why) => Change::State(RunnerState::Idle { leaving: None }),
         Event::JobStarted { .. }
         | Event::JobCompleted { .. }
         | Event::Registration { .. }

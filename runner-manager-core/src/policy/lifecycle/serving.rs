@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Change, Event, InstanceReading, RegistrationReading};
+use super::{Change, Event, InstanceReading, RegistrationReading, start_deadline};
 use crate::domain::{
     InstanceState, JobRef, Leaving, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
@@ -30,7 +30,7 @@ pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Time
         }
         // It may be online, and have a job, since it was last looked at: it goes as an idle one does.
         Event::OperatorRetire { force: false } => leave(None, RetireReason::Operator { force: false }),
-        Event::Tick if now >= later(runner.since, limits.start_timeout) => {
+        Event::Tick if now >= start_deadline(runner, limits) => {
             Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
         }
         Event::Tick

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Change, Event, InstanceReading, RegistrationReading};
+use super::{Change, Event, InstanceReading, RegistrationReading, start_deadline};
 use crate::domain::{
     CreateStep, InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
@@ -76,7 +76,7 @@ pub(super) fn creating(
             // The backend is being asked: until its answer is known, nobody can say that there is no instance.
             CreateStep::Asked { .. } => Change::Nothing,
         },
-        Event::Tick if now >= later(runner.since, limits.start_timeout) => {
+        Event::Tick if now >= start_deadline(runner, limits) => {
             Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
         }
         Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::Registration { .. } => {
