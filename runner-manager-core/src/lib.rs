@@ -16,6 +16,8 @@
 //! number, waits, logs or touches the network.
 
 pub mod backend;
+#[cfg(any(feature = "embedded", feature = "redis"))]
+mod baton;
 pub mod budget;
 pub mod clock;
 pub mod config;

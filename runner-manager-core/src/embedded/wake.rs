@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::step::{Wake, Wakes};
+use crate::baton::Baton;
 use crate::clock::Clock;
 
 /// Those who wait, by lane. A lane is remembered from its first wait on.
@@ -72,7 +73,7 @@ impl Waiters {
 
     /// Makes sure that another is woken where this one was and leaves before it claimed.
     pub(super) const fn baton(&self) -> Baton<'_> {
-        Baton(Some(&self.due))
+        Baton::of(&self.due)
     }
 
     async fn keep_time(&self, clock: &dyn Clock) {
@@ -113,25 +114,6 @@ impl Waiters {
 
     fn next(&self) -> std::sync::MutexGuard<'_, Option<Timestamp>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What one who was woken holds until it has claimed.
-#[derive(Debug)]
-pub(super) struct Baton<'w>(Option<&'w Notify>);
-
-impl Baton<'_> {
-    /// The claim was made: it has told whether there is more.
-    pub(super) fn done(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Baton<'_> {
-    fn drop(&mut self) {
-        if let Some(due) = self.0 {
-            due.notify_one();
-        }
     }
 }
 

@@ -79,23 +79,8 @@ mod tests {
     use proptest::prop_assert_eq;
 
     use super::observe;
-    use crate::domain::{Conclusion, JobId, JobObservation, JobReport, JobState, Labels, RunId, WorkflowJob};
-    use crate::policy::samples::at;
-
-    fn seen(report: JobReport) -> JobObservation {
-        JobObservation {
-            id: JobId(1),
-            run: RunId(2),
-            attempt: 1,
-            repository: "acme/app".parse().unwrap(),
-            enterprise: None,
-            name: "build".to_owned(),
-            workflow: None,
-            labels: Labels::parse(["linux"]).unwrap(),
-            created_at: at(0),
-            report,
-        }
-    }
+    use crate::domain::{Conclusion, JobReport, JobState, WorkflowJob};
+    use crate::policy::samples::{at, seen};
 
     fn in_progress() -> JobReport {
         JobReport::InProgress { runner: "r".to_owned(), runner_id: None }

@@ -98,26 +98,11 @@ mod tests {
     use super::{Found, Known, LONGEST_QUEUED, Listing, UNLISTED_AGE, UNSERVED_AGE};
     use super::{found, has_surely_ended, is_in_doubt};
     use crate::domain::later;
-    use crate::domain::{Conclusion, JobId, JobObservation, JobReport, JobState, Labels, RunId, WorkflowJob};
+    use crate::domain::{Conclusion, JobReport, JobState, WorkflowJob};
     use crate::policy::jobs::observe;
-    use crate::policy::samples::at;
+    use crate::policy::samples::{at, seen};
 
     const NOTHING: Known = Known { job: false, runner: false, served: false };
-
-    fn seen(report: JobReport) -> JobObservation {
-        JobObservation {
-            id: JobId(1),
-            run: RunId(2),
-            attempt: 1,
-            repository: "acme/app".parse().unwrap(),
-            enterprise: None,
-            name: "build".to_owned(),
-            workflow: None,
-            labels: Labels::parse(["linux"]).unwrap(),
-            created_at: at(0),
-            report,
-        }
-    }
 
     fn queued() -> WorkflowJob {
         let job = observe(None, &seen(JobReport::Queued), None, at(0)).unwrap();

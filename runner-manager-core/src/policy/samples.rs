@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use crate::domain::{
-    Arch, BackendName, Bounds, GitHubGroup, GroupName, Labels, Limits, Os, Placement, PlacementKey, Runner,
-    RunnerGroup, RunnerName, RunnerState, Scope,
+    Arch, BackendName, Bounds, GitHubGroup, GroupName, JobId, JobObservation, JobReport, Labels, Limits, Os,
+    Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
 };
 use crate::store::{GroupCounts, GroupRecord, GroupView, Version, Versioned};
 
@@ -63,5 +63,21 @@ pub(crate) fn runner(group: &GroupRecord, placement: PlacementKey) -> Runner {
         instance: None,
         missing_since: None,
         state: RunnerState::Requested,
+    }
+}
+
+/// What is said of job 1, made at the beginning.
+pub(crate) fn seen(report: JobReport) -> JobObservation {
+    JobObservation {
+        id: JobId(1),
+        run: RunId(2),
+        attempt: 1,
+        repository: "acme/app".parse().unwrap(),
+        enterprise: None,
+        name: "build".to_owned(),
+        workflow: None,
+        labels: Labels::parse(["linux"]).unwrap(),
+        created_at: at(0),
+        report,
     }
 }

@@ -10,8 +10,9 @@ use super::args::Args;
 use super::data::Data;
 use super::reply::{self, Reply, not_understood};
 use super::storage::RedisStorage;
-use super::wake::{Baton, Present};
+use super::wake::Present;
 use super::{scripts, write};
+use crate::baton::Baton;
 use crate::domain::later;
 use crate::queue::{
     Claim, ClaimToken, DeadTask, Lane, LaneStatistics, NewTask, QueueStatistics, Task, TaskQueue,

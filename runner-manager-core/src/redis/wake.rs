@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::link::Link;
+use crate::baton::Baton;
 use crate::clock::Clock;
 use crate::domain::later;
 use crate::store::StoreError;
@@ -90,30 +91,11 @@ impl Waiters {
 
     /// Makes sure that another is woken where this one was and leaves before it looked.
     pub(super) const fn baton(&self) -> Baton<'_> {
-        Baton(Some(&self.handed_on))
+        Baton::of(&self.handed_on)
     }
 
     fn next(&self) -> MutexGuard<'_, Option<Timestamp>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What one who was woken holds until it has looked.
-#[derive(Debug)]
-pub(super) struct Baton<'w>(Option<&'w Notify>);
-
-impl Baton<'_> {
-    /// The look was taken: its script has woken the next where there is more.
-    pub(super) fn done(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Baton<'_> {
-    fn drop(&mut self) {
-        if let Some(handed_on) = self.0 {
-            handed_on.notify_one();
-        }
     }
 }
 
