@@ -75,6 +75,7 @@ pub fn runner(number: u64) -> Runner {
         registration: None,
         online_at: None,
         instance: None,
+        named_at: None,
         missing_since: None,
         state: RunnerState::Requested,
     }

@@ -117,7 +117,7 @@ impl Backend for Rack {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // An instance is there once `create` returned, and never later: nothing settles.
-        Capabilities { unique_names: true, settle: Duration::ZERO, update: false }
+        // An instance is there once `create` returned, and never later: nothing settles, nothing lags.
+        Capabilities { unique_names: true, settle: Duration::ZERO, lag: Duration::ZERO, update: false }
     }
 }

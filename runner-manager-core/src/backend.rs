@@ -65,6 +65,9 @@ pub struct Capabilities {
     /// How long after a `create` call an instance may still appear in `find` and `list`. Absence counts only
     /// in readings begun after this.
     pub settle: Duration,
+    /// How long an instance that an answer has named may still be missing from `get`, `find` and `list`, as
+    /// where reads lag behind writes. Until then "not there" frees no slot. Zero where reads see every write.
+    pub lag: Duration,
     /// Whether [`Backend::update`] writes onto the instance.
     pub update: bool,
 }
@@ -268,7 +271,7 @@ impl BackendError {
 ///     }
 ///
 ///     fn capabilities(&self) -> Capabilities {
-///         Capabilities { unique_names: true, settle: Duration::ZERO, update: false }
+///         Capabilities { unique_names: true, settle: Duration::ZERO, lag: Duration::ZERO, update: false }
 ///     }
 /// }
 ///

@@ -209,7 +209,7 @@ impl Backend for DockerBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { unique_names: true, settle: self.settle, update: false }
+        Capabilities { unique_names: true, settle: self.settle, lag: Duration::ZERO, update: false }
     }
 
     async fn validate(&self, placement: &Placement) -> Result<Vec<String>, BackendError> {

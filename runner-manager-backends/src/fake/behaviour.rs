@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::{
     optional as maybe_friendly, required as friendly,
 };
-use runner_manager_core::backend::{BackendErrorKind, SettingsFault};
+use runner_manager_core::backend::{BackendErrorKind, Capabilities, SettingsFault};
 use runner_manager_core::domain::{InstanceFailure, InstanceState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,11 @@ pub struct Behaviour {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub settle: Duration,
+    /// What the backend tells as its `lag`: how long an instance that was named may be missing from a look.
+    /// It must be as long as any `stale` fault looks back. Default 0.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub lag: Duration,
     /// How long a `create` call takes. Default 0.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
@@ -72,6 +77,7 @@ impl Default for Behaviour {
             quota: None,
             unique_names: true,
             settle: Duration::from_secs(30),
+            lag: Duration::ZERO,
             create_latency: Duration::ZERO,
             call_latency: Duration::ZERO,
             boot_time: Duration::ZERO,
@@ -85,6 +91,12 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
+    /// What a backend that behaves so tells of itself.
+    pub fn capabilities(&self) -> Capabilities {
+        let Self { unique_names, settle, lag, .. } = *self;
+        Capabilities { unique_names, settle, lag, update: true }
+    }
+
     /// Looks for what cannot be meant.
     pub fn faults(&self) -> Vec<SettingsFault> {
         let path = |key: &str| vec![key.to_owned()];

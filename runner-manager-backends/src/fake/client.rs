@@ -68,7 +68,7 @@ impl FakeBackend {
         let capabilities = {
             let cloud = cloud.lock().unwrap_or_else(PoisonError::into_inner);
             let behaviour = cloud.behaviour();
-            Capabilities { unique_names: behaviour.unique_names, settle: behaviour.settle, update: true }
+            behaviour.capabilities()
         };
         Self { way: Way::InProcess { cloud, clock }, capabilities }
     }

@@ -22,7 +22,7 @@ pub struct Settings {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How the cloud behaves. One at `url` behaves as it was started: of these, `unique_names` and `settle`
+    /// How the cloud behaves. One at `url` behaves as it was started: of these, `unique_names`, `settle` and `lag`
     /// must then say what that is, and no other can stand here.
     pub behaviour: Behaviour,
 }
@@ -57,10 +57,9 @@ impl Settings {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
             _ => faults.push(fault(["url"], format!("`{url}` is not an http or https URL"))),
         }
-        let Behaviour { unique_names, settle, .. } = self.behaviour;
-        if self.behaviour != (Behaviour { unique_names, settle, ..Behaviour::default() }) {
-            let message =
-                "the cloud at `url` behaves as it was started: only unique_names and settle can stand here";
+        let Behaviour { unique_names, settle, lag, .. } = self.behaviour;
+        if self.behaviour != (Behaviour { unique_names, settle, lag, ..Behaviour::default() }) {
+            let message = "the cloud at `url` behaves as it was started: only unique_names, settle and lag can stand here";
             faults.push(fault(["behaviour"], message));
         }
         faults

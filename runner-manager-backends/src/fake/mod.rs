@@ -21,8 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use runner_manager_core::backend::{
-    Backend, BackendError, BackendErrorKind, BackendKind, Capabilities, ConnectContext, PlacementSettings,
-    SettingsFault,
+    Backend, BackendError, BackendErrorKind, BackendKind, ConnectContext, PlacementSettings, SettingsFault,
 };
 use runner_manager_core::domain::BackendName;
 use schemars::{Schema, schema_for};
@@ -99,9 +98,7 @@ impl BackendKind for FakeKind {
         })?;
         let Settings { url, timeout, behaviour } = settings;
         if let Some(url) = url {
-            let Behaviour { unique_names, settle, .. } = behaviour;
-            let capabilities = Capabilities { unique_names, settle, update: true };
-            return Ok(Arc::new(FakeBackend::http(&url, timeout, capabilities)?));
+            return Ok(Arc::new(FakeBackend::http(&url, timeout, behaviour.capabilities())?));
         }
         let cloud = self.cloud(&context.name);
         cloud.lock().unwrap_or_else(PoisonError::into_inner).set_behaviour(behaviour);

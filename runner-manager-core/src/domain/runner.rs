@@ -240,6 +240,9 @@ pub struct Runner {
     pub online_at: Option<Timestamp>,
     /// Its instance, once the backend named it.
     pub instance: Option<InstanceId>,
+    /// When an answer of the backend first named that instance, by the store's time.
+    #[serde(default)]
+    pub named_at: Option<Timestamp>,
     /// When a complete reading of its backend first lacked its instance; none while it is there.
     pub missing_since: Option<Timestamp>,
     /// Where it is in its life.

@@ -11,7 +11,7 @@ use super::Manager;
 use super::advance::Fed;
 use super::calls::{CallError, Leave};
 use super::worker::{TaskError, Work};
-use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, Capabilities, InstanceSpec};
 use crate::domain::{
     CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, Runner, RunnerName,
     RunnerState, Scope, Secret, later,
@@ -297,7 +297,10 @@ impl Manager {
         let found = self.ask_backend(&runner.backend, "get", look).await?;
         let reading = match found {
             Some(instance) => InstanceReading::Present { id: instance.id, state: instance.state },
-            None => InstanceReading::Absent { settle: backend.capabilities().settle },
+            None => {
+                let Capabilities { settle, lag, .. } = backend.capabilities();
+                InstanceReading::Absent { settle, lag }
+            }
         };
         Ok(Event::Instance { reading, begun })
     }

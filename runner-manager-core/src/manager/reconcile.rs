@@ -111,6 +111,7 @@ impl Manager {
             registration: None,
             online_at: None,
             instance: None,
+            named_at: None,
             missing_since: None,
             state: RunnerState::Requested,
         })

@@ -12,7 +12,8 @@ use crate::domain::{
 };
 use crate::github::GitHubErrorKind;
 use crate::policy::lifecycle::{
-    Event, InstanceReading, RegistrationReading, Wake, is_given_up_unseen, is_overdue, wake,
+    Event, InstanceReading, RegistrationReading, Wake, is_given_up_unseen, is_overdue, is_too_early_to_count,
+    wake,
 };
 use crate::policy::scaling::{Allowance, plan};
 use crate::queue::ClaimToken;
@@ -164,7 +165,8 @@ impl Manager {
         };
         self.ask_backend(&named.backend, "delete", backend.delete(id)).await?;
         let reading = self.instance_reading(&named).await?;
-        let absent = matches!(&reading, Event::Instance { reading: InstanceReading::Absent { .. }, .. });
+        let absent = matches!(&reading, Event::Instance { reading: InstanceReading::Absent { .. }, .. })
+            && !is_too_early_to_count(&named, &reading);
         Ok(if absent { reading } else { Event::DeleteAccepted })
     }
 
@@ -175,7 +177,8 @@ impl Manager {
             Event::Instance { reading: InstanceReading::Present { state, .. }, .. } => {
                 *state == InstanceState::Gone
             }
-            _ => true,
+            // A backend whose reads lag may have taken the deletion for one of nothing: it is asked again.
+            _ => !is_too_early_to_count(runner, &reading),
         };
         if gone {
             return Ok(Some(reading));

@@ -61,6 +61,7 @@ pub(crate) fn runner(group: &GroupRecord, placement: PlacementKey) -> Runner {
         registration: None,
         online_at: None,
         instance: None,
+        named_at: None,
         missing_since: None,
         state: RunnerState::Requested,
     }

@@ -61,6 +61,7 @@ pub(crate) fn runner(number: usize, group: &str) -> Runner {
         registration: Some(GitHubRunnerId(123_456)),
         online_at: Some(noon()),
         instance: Some(InstanceId::new("eu-west-1a/i-0123456789abcdef0")),
+        named_at: None,
         missing_since: None,
         state: RunnerState::Busy { job: Some(job) },
     }

@@ -18,11 +18,6 @@ use super::groups::{self, group};
 /// Whether the store may be rolled back or emptied.
 pub(crate) const STORE_IS_LOST: bool = true;
 
-/// Whether a look at one instance may show what was before it was made. It may, by the backend's contract, until
-/// the settle time is over; but the manager frees a slot at the first look that lacks a deleted instance, however
-/// young. Seed 731 shows it with this on.
-pub(crate) const GET_IS_STALE: bool = false;
-
 /// Whether the webhook of a job that waits may be lost for good.
 pub(crate) const QUEUED_IS_LOST: bool = true;
 
@@ -307,13 +302,10 @@ fn cloud(dice: &mut Dice) -> Behaviour {
     rule(dice, Operation::List, Fault::MissingPage);
     rule(dice, Operation::Delete, error(BackendErrorKind::Unavailable, None));
     rule(dice, Operation::Delete, Fault::LostReply);
-    let is_allowed = |rule: &Rule| {
-        GET_IS_STALE || rule.operation != Operation::Get || !matches!(rule.fault, Fault::Stale(_))
-    };
-    faults.retain(is_allowed);
     Behaviour {
         seed: dice.next(),
         settle,
+        lag: Duration::from_millis(half),
         create_latency: dice.millis(0, 4_000),
         call_latency: dice.millis(0, 800),
         boot_time: dice.seconds(1, 40),
@@ -428,6 +420,7 @@ pub(crate) fn all_faults() -> Vec<String> {
         "cloud: create: error RateLimited",
         "cloud: create: error Unavailable",
         "cloud: create: error Unclear",
+        "cloud: get: stale",
         "cloud: find: stale",
         "cloud: list: stale",
         "cloud: list: missing_page",
@@ -450,9 +443,6 @@ pub(crate) fn all_faults() -> Vec<String> {
         "github: LyingBusy",
         "github: LyingBusyRead",
     ];
-    if GET_IS_STALE {
-        all.push("cloud: get: stale");
-    }
     if STORE_IS_LOST {
         all.extend(["store rolled back", "store emptied"]);
     }

@@ -93,6 +93,7 @@ pub(crate) fn runner(runner: usize, kind: usize, phase: usize, now: Timestamp) -
         registration: None,
         online_at: None,
         instance: None,
+        named_at: None,
         missing_since: None,
         state: state(phase, now),
     }

@@ -177,6 +177,7 @@ impl Manager {
             registration: None,
             online_at: None,
             instance: Some(instance.id.clone()),
+            named_at: Some(now),
             missing_since: None,
             state,
         };

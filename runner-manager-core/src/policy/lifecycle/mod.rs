@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use retiring::is_given_up_unseen;
+pub use retiring::{is_given_up_unseen, is_too_early_to_count};
 pub use trust::relies_on_the_store;
 
 use crate::domain::{
@@ -52,6 +52,8 @@ pub enum InstanceReading {
     Absent {
         /// How long after a `create` an instance may still appear.
         settle: Duration,
+        /// How long one that an answer has named may still be missing.
+        lag: Duration,
     },
     /// There is one.
     Present {
@@ -214,15 +216,11 @@ fn apply(before: &Runner, change: Change, event: &Event, now: Timestamp) -> Next
 fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
     match event {
         Event::Registered { id } => runner.registration = Some(*id),
-        Event::Created { id } => {
-            runner.instance = Some(id.clone());
-            runner.missing_since = None;
-        }
+        Event::Created { id } => named(runner, id, now),
         Event::Instance { reading: InstanceReading::Present { id, state }, .. }
             if *state != InstanceState::Gone =>
         {
-            runner.instance = Some(id.clone());
-            runner.missing_since = None;
+            named(runner, id, now);
         }
         Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. }
         | Event::JobStarted { .. } => {
@@ -244,6 +242,15 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         | Event::DeregisterRefused
         | Event::DeleteAccepted => {}
     }
+}
+
+/// An answer of the backend named its instance.
+fn named(runner: &mut Runner, id: &InstanceId, now: Timestamp) {
+    if runner.instance.as_ref() != Some(id) {
+        runner.instance = Some(id.clone());
+        runner.named_at = Some(now);
+    }
+    runner.missing_since = None;
 }
 
 /// When a runner must be looked at again although nothing happens.

@@ -17,7 +17,7 @@ pub(super) fn retiring(
     limits: &Limits,
     now: Timestamp,
 ) -> Change {
-    if too_early_to_count(runner, event) {
+    if is_too_early_to_count(runner, event) {
         return Change::Nothing;
     }
     match retire {
@@ -29,11 +29,17 @@ pub(super) fn retiring(
     }
 }
 
-/// An instance that no answer has named yet may still appear until the settle time is over.
-fn too_early_to_count(runner: &Runner, event: &Event) -> bool {
+/// Whether a look that lacks the instance was begun too early to free its slot: one that no answer has named
+/// yet may still appear until the settle time is over, and one that was named may be missing for the time by
+/// which the backend's reads lag.
+pub fn is_too_early_to_count(runner: &Runner, event: &Event) -> bool {
     match event {
-        Event::Instance { reading: InstanceReading::Absent { settle }, begun } => {
-            runner.instance.is_none() && *begun < later(runner.since, *settle)
+        Event::Instance { reading: InstanceReading::Absent { settle, lag }, begun } => {
+            let counts_from = match runner.instance {
+                None => later(runner.since, *settle),
+                Some(_) => later(runner.named_at.unwrap_or(runner.since), *lag),
+            };
+            *begun < counts_from
         }
         Event::Instance { reading: InstanceReading::Present { .. }, .. }
         | Event::Started

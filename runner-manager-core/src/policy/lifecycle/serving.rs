@@ -224,7 +224,7 @@ fn instance(runner: &Runner, reading: &InstanceReading, begun: Timestamp) -> Cha
             ),
             InstanceState::Gone => Change::End(RetireReason::InstanceGone),
         },
-        InstanceReading::Absent { settle } => missing(runner, *settle, begun),
+        InstanceReading::Absent { settle, .. } => missing(runner, *settle, begun),
     }
 }
 

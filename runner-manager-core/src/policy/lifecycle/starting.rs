@@ -101,7 +101,7 @@ fn looked_up(create: &CreateStep, reading: &InstanceReading, begun: Timestamp) -
             Change::retire(RetireReason::InstanceGone, RetireStep::Deregister)
         }
         InstanceReading::Present { .. } => Change::State(RunnerState::Booting),
-        InstanceReading::Absent { settle } => match create {
+        InstanceReading::Absent { settle, .. } => match create {
             CreateStep::Asked { unclear_since: Some(unclear), .. } if begun >= later(*unclear, *settle) => {
                 Change::retire(RetireReason::NeverCreated, RetireStep::Deregister)
             }

@@ -17,6 +17,7 @@ use crate::domain::{
 use crate::policy::samples::at;
 
 const SETTLE: Duration = Duration::from_secs(30);
+const LAG: Duration = Duration::from_secs(5);
 
 fn job(id: u64) -> JobRef {
     JobRef { id: JobId(id), repository: "acme/app".parse().unwrap() }
@@ -34,6 +35,7 @@ fn runner(state: RunnerState) -> Runner {
         registration: None,
         online_at: Some(at(0)),
         instance: Some(InstanceId::new("i-1")),
+        named_at: Some(at(0)),
         missing_since: Some(at(0)),
         state,
     }
@@ -90,7 +92,7 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
             Event::CreateFailed { kind: InstanceFailure::NoCapacity, detail: detail(), retry_after: None },
         ),
         ("create unclear", Event::CreateUnclear),
-        ("instance absent", instance(InstanceReading::Absent { settle: SETTLE })),
+        ("instance absent", instance(InstanceReading::Absent { settle: SETTLE, lag: LAG })),
         ("instance running", present(InstanceState::Running)),
         ("instance stopped", present(InstanceState::Stopped)),
         ("instance failed", present(InstanceState::Failed(InstanceFailure::Other, detail()))),
@@ -233,7 +235,7 @@ fn advance(runner: &mut Runner, event: &Event, now: Timestamp) -> Option<RetireR
 
 fn fresh() -> Runner {
     let mut fresh = runner(RunnerState::Requested);
-    (fresh.online_at, fresh.instance, fresh.missing_since) = (None, None, None);
+    (fresh.online_at, fresh.instance, fresh.named_at, fresh.missing_since) = (None, None, None, None);
     fresh
 }
 
@@ -253,8 +255,9 @@ fn the_usual_life() {
         assert_eq!(label(&runner.state), expected);
     }
     assert_eq!(runner.registration, Some(GitHubRunnerId(7)));
-    let absent = Event::Instance { reading: InstanceReading::Absent { settle: SETTLE }, begun: at(2) };
-    assert_eq!(advance(&mut runner, &absent, at(2)), Some(RetireReason::JobCompleted { job: job(1) }));
+    let absent =
+        Event::Instance { reading: InstanceReading::Absent { settle: SETTLE, lag: LAG }, begun: at(6) };
+    assert_eq!(advance(&mut runner, &absent, at(6)), Some(RetireReason::JobCompleted { job: job(1) }));
 }
 
 #[test]
@@ -307,8 +310,10 @@ fn any_sign_of_a_job_keeps_a_runner_that_is_on_its_way_out() {
 fn an_unclear_create_ends_only_in_readings_begun_after_the_settle_time() {
     let asked = CreateStep::Asked { at: at(0), unclear_since: Some(at(10)) };
     let mut runner = runner(RunnerState::Creating { create: asked });
-    let absent =
-        |second| Event::Instance { reading: InstanceReading::Absent { settle: SETTLE }, begun: at(second) };
+    let absent = |second| Event::Instance {
+        reading: InstanceReading::Absent { settle: SETTLE, lag: LAG },
+        begun: at(second),
+    };
     assert_eq!(advance(&mut runner, &absent(39), at(100)), None);
     assert_eq!(label(&runner.state), "Creating, unclear");
     assert_eq!(advance(&mut runner, &absent(40), at(100)), None);
@@ -317,11 +322,27 @@ fn an_unclear_create_ends_only_in_readings_begun_after_the_settle_time() {
 }
 
 #[test]
+fn a_deleted_instance_frees_its_slot_only_in_looks_begun_after_the_lag() {
+    for retire in [RetireStep::Delete, RetireStep::Confirm] {
+        let mut runner = runner(retiring(RetireReason::JobCompleted { job: job(1) }, retire));
+        runner.named_at = Some(at(10));
+        let absent = |second| Event::Instance {
+            reading: InstanceReading::Absent { settle: SETTLE, lag: LAG },
+            begun: at(second),
+        };
+        assert_eq!(advance(&mut runner, &absent(14), at(100)), None);
+        assert!(advance(&mut runner, &absent(15), at(100)).is_some());
+    }
+}
+
+#[test]
 fn one_hole_in_a_listing_costs_nobody_a_machine() {
     let mut runner = runner(RunnerState::Busy { job: Some(job(1)) });
     runner.missing_since = None;
-    let absent =
-        |second| Event::Instance { reading: InstanceReading::Absent { settle: SETTLE }, begun: at(second) };
+    let absent = |second| Event::Instance {
+        reading: InstanceReading::Absent { settle: SETTLE, lag: LAG },
+        begun: at(second),
+    };
     let running = Event::Instance {
         reading: InstanceReading::Present { id: InstanceId::new("i-1"), state: InstanceState::Running },
         begun: at(150),
@@ -342,7 +363,8 @@ fn drive_to_the_end(mut runner: Runner, mut now: Timestamp) -> Result<(), String
             Some(Wake::Held) => now = later(now, Duration::from_secs(5)),
             None => return Err(format!("{} waits for nothing", label(&runner.state))),
         }
-        let absent = Event::Instance { reading: InstanceReading::Absent { settle: SETTLE }, begun: now };
+        let absent =
+            Event::Instance { reading: InstanceReading::Absent { settle: SETTLE, lag: LAG }, begun: now };
         let quiet = Event::Registration { reading: RegistrationReading::Absent, begun: now };
         let answers = match &runner.state {
             RunnerState::Requested => vec![Event::Started],

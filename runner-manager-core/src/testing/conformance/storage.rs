@@ -228,6 +228,7 @@ pub(super) fn runner(name: &str, group: &str) -> Runner {
         registration: None,
         online_at: None,
         instance: None,
+        named_at: None,
         missing_since: None,
         state: RunnerState::Requested,
     }
