@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 use runner_manager_core::clock::SystemClock;
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, DeliveryId, DeploymentName, GitHubGroup, GroupName, JobState, Labels, Limits,
-    Os, Owner, Placement, RunnerGroup, Scope, Secret,
+    Arch, BackendName, Bounds, ConnectionName, DeliveryId, DeploymentName, GitHubGroup, GroupName, JobState,
+    Labels, Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{Manager, Parts, Settings};
+use runner_manager_core::manager::{Account, Manager, Parts, Settings};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulated::SimulatorTransport;
@@ -118,7 +118,7 @@ fn build() -> anyhow::Result<Manager> {
     Ok(Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("replay")?, &Secret::new("nothing is made under this key")),
         storage: storage.into(),
-        github: Arc::new(RestGitHub::new(transport, clock.clone())),
+        github: Account::new(Arc::new(RestGitHub::new(transport, clock.clone()))).into(),
         backends: BTreeMap::new(),
         clock,
         random: Arc::new(SystemRandom),
@@ -132,6 +132,7 @@ fn group(organization: &str, labels: &[&str]) -> anyhow::Result<RunnerGroup> {
     Ok(RunnerGroup {
         name: GroupName::new(organization)?,
         scope: Scope::organization(organization).context("not an organization's name")?,
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

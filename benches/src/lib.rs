@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, GitHubGroup, GroupName, JobId, JobState, Labels, Limits, Os, Placement,
-    PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobState, Labels, Limits, Os,
+    Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
 };
 
 /// One of GitHub's published examples, 13 KiB long.
@@ -49,6 +49,7 @@ pub fn group(number: u32, max: u32) -> RunnerGroup {
     RunnerGroup {
         name: group_name(number),
         scope: Scope::organization("acme").expect(SAMPLE),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

@@ -24,11 +24,11 @@ use anyhow::Context;
 use runner_manager_backends::fake::{Behaviour, FakeBackend, FakeCloud};
 use runner_manager_core::clock::SystemClock;
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, DeploymentName, GitHubGroup, GroupName, Labels, Limits, Os, Owner, Placement,
-    RunnerGroup, Scope, Secret,
+    Arch, BackendName, Bounds, ConnectionName, DeploymentName, GitHubGroup, GroupName, Labels, Limits, Os,
+    Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{Account, ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
@@ -77,7 +77,7 @@ fn build(github: SharedSimulator, cloud: Arc<Mutex<FakeCloud>>) -> anyhow::Resul
     Ok(Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("example")?, &Secret::new("keep this one secret")),
         storage: storage.into(),
-        github: Arc::new(RestGitHub::new(transport, clock.clone())),
+        github: Account::new(Arc::new(RestGitHub::new(transport, clock.clone()))).into(),
         backends: BTreeMap::from([(cloud_name()?, ConnectedBackend::new(backend, 8))]),
         clock,
         random: Arc::new(SystemRandom),
@@ -95,6 +95,7 @@ fn group() -> anyhow::Result<RunnerGroup> {
     Ok(RunnerGroup {
         name: GroupName::new("linux-large")?,
         scope: Scope::organization("acme").context("`acme` is an organization's name")?,
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

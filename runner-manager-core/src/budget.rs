@@ -29,6 +29,12 @@ impl BudgetKey {
         Self(format!("backend:{name}"))
     }
 
+    /// The key of those of its calls that something else bounds, too.
+    #[must_use]
+    pub fn part(&self, word: &str) -> Self {
+        Self(format!("{}:{word}", self.0))
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

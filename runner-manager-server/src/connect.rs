@@ -11,7 +11,7 @@ use runner_manager_core::config::{BackendSettings, GitHubCredentials, GitHubSett
 use runner_manager_core::domain::BackendName;
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
-use runner_manager_core::manager::{ConnectedBackend, Storage};
+use runner_manager_core::manager::{Account, ConnectedBackend, Connections, Storage};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::redis::RedisStorage;
@@ -49,6 +49,16 @@ pub(crate) fn github(settings: &GitHubSettings, clock: Arc<dyn Clock>) -> anyhow
     let settings = OctocrabSettings::new(settings.api_url.as_str(), credentials);
     let transport = OctocrabTransport::new(settings, clock.clone()).context("GitHub cannot be reached so")?;
     Ok(Arc::new(RestGitHub::new(Arc::new(transport), clock)))
+}
+
+/// The connections to GitHub.
+///
+/// # Errors
+/// When the credentials cannot be used.
+pub(crate) fn connections(settings: &GitHubSettings, clock: Arc<dyn Clock>) -> anyhow::Result<Connections> {
+    let quota = Quota { concurrent: Some(settings.concurrency.into()), rate: None };
+    let account = Account { github: github(settings, clock)?, quota, registrations: None };
+    Ok(account.into())
 }
 
 /// One backend.

@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use runner_manager_core::domain::{Phase, Scope};
+use runner_manager_core::domain::Phase;
 use runner_manager_core::github::Budget;
 use runner_manager_core::manager::{DeploymentStatus, GroupStatus, StatisticsSnapshot};
 use runner_manager_core::queue::QueueStatistics;
@@ -60,7 +60,7 @@ struct Reading {
     groups: Vec<GroupStatus>,
     queue: QueueStatistics,
     statistics: StatisticsSnapshot,
-    budgets: BTreeMap<Scope, Budget>,
+    budgets: BTreeMap<(String, String), Budget>,
     now: Timestamp,
 }
 
@@ -79,12 +79,8 @@ pub(crate) async fn scrape(State(state): State<AppState>) -> Response {
 
 async fn read(state: &AppState) -> Result<Reading, crate::http::Refusal> {
     let groups = state.manager().groups().await?;
-    let budget = |group: &GroupStatus| {
-        let scope = &group.record.spec.scope;
-        state.github().budget(scope).map(|budget| (scope.clone(), budget))
-    };
     Ok(Reading {
-        budgets: groups.iter().filter_map(budget).collect(),
+        budgets: state.manager().github_budgets().await?,
         deployment: state.manager().deployment().await?,
         groups,
         queue: state.manager().queue_statistics().await?,
@@ -199,12 +195,12 @@ fn queue(registry: &mut Registry, queue: &QueueStatistics, now: Timestamp) {
     registry.register("queue_dead", "Tasks that were given up", gauge([(Vec::new(), number(queue.dead))]));
 }
 
-fn budgets(registry: &mut Registry, budgets: &BTreeMap<Scope, Budget>) {
+fn budgets(registry: &mut Registry, budgets: &BTreeMap<(String, String), Budget>) {
     let of = |value: fn(&Budget) -> u64| {
-        let one = |(scope, budget): (&Scope, &Budget)| {
-            (labels([("scope", scope.to_string())]), number(value(budget)))
-        };
-        gauge(budgets.iter().map(one))
+        gauge(budgets.iter().map(|((connection, account), budget)| {
+            let labels = labels([("connection", connection.clone()), ("account", account.clone())]);
+            (labels, number(value(budget)))
+        }))
     };
     let help = "Calls that GitHub allows in a period";
     registry.register("github_budget_limit", help, of(|budget| budget.limit));

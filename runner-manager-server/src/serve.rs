@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use runner_manager_core::budget::Quota;
 use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::config::{self, Configuration, Webhooks};
 use runner_manager_core::manager::{Manager, Parts, Settings};
@@ -48,7 +47,6 @@ async fn serve(
     warn_of(&configuration, &access);
     let webhooks = configuration.server.webhooks.clone();
     let parts = parts(&configuration, clock.clone()).await?;
-    let github = parts.github.clone();
     let manager = Manager::new(parts);
     manager
         .configure(configuration.groups.clone())
@@ -56,7 +54,6 @@ async fn serve(
         .context("the groups cannot be written to the store")?;
     let state = AppState::new(AppParts {
         manager: manager.clone(),
-        github,
         clock: clock.clone(),
         webhooks,
         access,
@@ -79,7 +76,7 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
     Ok(Parts {
         owner: configuration.owner.clone(),
         storage,
-        github: connect::github(&configuration.github, clock.clone())?,
+        github: connect::connections(&configuration.github, clock.clone())?,
         backends: connect::backends(&configuration.backends, &registry, clock.clone()).await?,
         clock,
         random: Arc::new(SystemRandom),
@@ -90,7 +87,6 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
             call_timeout: configuration.call_timeout,
             heartbeat: configuration.lease / 18,
             recover_interval: configuration.recover_interval,
-            github_quota: Quota { concurrent: Some(configuration.github.concurrency.into()), rate: None },
             ..Settings::default()
         },
     })

@@ -8,8 +8,8 @@ use super::duration::{limit_keys, limits};
 use super::services::Declared;
 use crate::backend::BackendKind;
 use crate::domain::{
-    Arch, BackendName, Bounds, DeploymentName, GitHubGroup, GroupName, Label, Labels, Os, Placement,
-    Repository, RunnerGroup, RunnerName, Scope,
+    Arch, BackendName, Bounds, ConnectionName, DeploymentName, GitHubGroup, GroupName, Label, Labels, Os,
+    Placement, Repository, RunnerGroup, RunnerName, Scope,
 };
 
 /// The keys of a group beside its [`limits`](limit_keys).
@@ -99,6 +99,7 @@ fn group(
     Some(RunnerGroup {
         name: name?,
         scope: scope?,
+        github: ConnectionName::default(),
         github_group: github_group?,
         os: os?,
         arch: arch?,

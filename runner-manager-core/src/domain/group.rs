@@ -8,7 +8,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{BackendName, GroupName, Label, Labels, Repository, Scope};
+use super::{BackendName, ConnectionName, GroupName, Label, Labels, Repository, Scope};
 
 /// The operating system of a group's instances: also one of its labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +261,9 @@ pub struct RunnerGroup {
     pub name: GroupName,
     /// Where its runners register.
     pub scope: Scope,
+    /// The connection to GitHub that works on that scope.
+    #[serde(default)]
+    pub github: ConnectionName,
     /// GitHub's group that they register into.
     pub github_group: GitHubGroup,
     /// The operating system of its instances.

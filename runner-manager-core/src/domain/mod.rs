@@ -28,7 +28,7 @@ pub use ids::{
 pub use instance::{Instance, InstanceFailure, InstanceState};
 pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, WorkflowJob};
 pub use label::{Label, LabelError, Labels};
-pub use names::{BackendName, DeploymentName, GroupName, NameError, RunnerName};
+pub use names::{BackendName, ConnectionName, DeploymentName, GroupName, NameError, RunnerName};
 pub use owner::{Fingerprint, Owner, OwnerTags};
 pub use runner::{
     CreateStep, EndedRunner, Failure, Leaving, Phase, RetireReason, RetireStep, Runner, RunnerState,

@@ -138,6 +138,17 @@ name! {
 }
 
 name! {
+    /// The name that the configuration gives to a connection to GitHub. Default `github`.
+    ConnectionName, "connection name", 32
+}
+
+impl Default for ConnectionName {
+    fn default() -> Self {
+        Self("github".to_owned())
+    }
+}
+
+name! {
     /// The name of a runner: `<deployment>-<group>-<suffix>`, never used twice.
     ///
     /// It is the runner's name at GitHub and its instance's name at the backend, which is why it may have

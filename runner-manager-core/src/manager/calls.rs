@@ -4,18 +4,22 @@
 //! for always, also where nothing bounds the calls: whoever was told to stay away says so there, and that holds
 //! for all. What an answer means, and whether another try is worth it, is left to whoever asked.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::Manager;
+use super::connections::Candidate;
 use super::worker::TaskError;
 use crate::backend::{BackendError, BackendErrorKind};
-use crate::budget::{BudgetKey, Permission, Permit, Quota};
+use crate::budget::{BudgetKey, Permission, Permit, Quota, Rate};
 use crate::clock::{TimedOut, timeout};
 use crate::domain::{BackendName, Scope, later};
-use crate::github::{GitHubError, GitHubErrorKind};
+use crate::github::{GitHub, GitHubError, GitHubErrorKind, JitConfig, JitRequest};
 use crate::retry::Retry;
 use crate::store::StoreError;
 
@@ -30,6 +34,72 @@ const SHORT_WAIT: Duration = Duration::from_millis(200);
 
 /// How many short waits in a row a worker sits out.
 const SHORT_WAITS: usize = 5;
+
+/// A wait for which an account is passed over, where another one may do as well.
+const LONG_WAIT: Duration = Duration::from_mins(3);
+
+/// How much longer one call may take to reach GitHub than another one.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+
+/// The part of an account's calls that is kept from sweeps: a quarter.
+const SWEEP_RESERVE: u64 = 4;
+
+/// The part that is kept from recoveries, too.
+const RECOVERY_RESERVE: u64 = 8;
+
+/// What a call to GitHub is for. Where few calls are left, those that matter least end first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To register a runner: GitHub bounds these by themselves, too.
+    Registration,
+    /// To bring a runner up or to take it away.
+    Runner,
+    /// To find what no webhook told.
+    Recovery,
+    /// To compare all that there is with the records.
+    Sweep,
+}
+
+impl Purpose {
+    /// The key of what bounds an account's calls for this purpose alone.
+    fn key(self, candidate: &Candidate<'_>) -> Option<BudgetKey> {
+        let word = match self {
+            Self::Registration => "registrations",
+            Self::Runner => return None,
+            Self::Recovery => "recovery",
+            Self::Sweep => "sweep",
+        };
+        Some(candidate.key.part(word))
+    }
+}
+
+/// What this process knows of waits: it has its own tasks queue up, rather than all come at once when the first
+/// of them may.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Mutex<BTreeMap<BudgetKey, Timestamp>>);
+
+impl Waits {
+    /// How long a call waits that was told to wait for a rate: those who wait come one after the other, a little
+    /// faster than the rate lets them pass.
+    fn queue_up(&self, key: &BudgetKey, rate: Option<Rate>, pause: Duration, now: Timestamp) -> Duration {
+        let Some(rate) = rate.filter(|_| pause > SHORT_WAIT) else { return pause };
+        let apart = rate.per.mul_f64(0.9) / rate.calls.max(1);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = known.get(key).map_or(now, |last| later(*last, apart)).max(later(now, pause));
+        known.insert(key.clone(), next);
+        Duration::try_from(next.duration_since(now)).unwrap_or(pause)
+    }
+
+    /// Whether nobody here has said yet that something is left alone until this time.
+    fn is_news(&self, key: &BudgetKey, until: Timestamp) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = known.get(key).is_none_or(|told| until > later(*told, ON_ITS_WAY));
+        if is_news {
+            known.insert(key.clone(), until);
+        }
+        is_news
+    }
+}
 
 /// Leave to make one call.
 #[derive(Debug)]
@@ -96,24 +166,52 @@ impl<E: Refusal> From<CallError<E>> for TaskError {
 }
 
 impl Manager {
-    /// Makes a call to GitHub, which ends within [`call_timeout`](super::Settings::call_timeout).
-    pub(super) async fn ask_github<T>(
-        &self,
-        scope: &Scope,
+    /// Makes a call to GitHub for a scope, which ends within [`call_timeout`](super::Settings::call_timeout).
+    pub(super) async fn ask_github<'a, T>(
+        &'a self,
+        scope: &'a Scope,
         what: &str,
-        call: impl Future<Output = Result<T, GitHubError>> + Send,
+        call: impl FnOnce(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
-        self.ask(self.github_key(scope), &self.github_quota(), self.call_timeout(), what, call).await
+        self.call_github(Purpose::Runner, scope, self.call_timeout(), what, call).await
+    }
+
+    /// Has GitHub register a runner.
+    pub(super) async fn register_runner(
+        &self,
+        request: &JitRequest,
+    ) -> Result<JitConfig, CallError<GitHubError>> {
+        let limit = self.call_timeout();
+        self.call_github(Purpose::Registration, &request.scope, limit, "create_jit_config", |github| {
+            github.create_jit_config(request)
+        })
+        .await
     }
 
     /// Has GitHub list something, which may take longer.
-    pub(super) async fn list_github<T>(
-        &self,
-        scope: &Scope,
+    pub(super) async fn list_github<'a, T>(
+        &'a self,
+        purpose: Purpose,
+        scope: &'a Scope,
         what: &str,
-        call: impl Future<Output = Result<T, GitHubError>> + Send,
+        call: impl FnOnce(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
-        self.ask(self.github_key(scope), &self.github_quota(), LISTING_TIMEOUT, what, call).await
+        self.call_github(purpose, scope, LISTING_TIMEOUT, what, call).await
+    }
+
+    async fn call_github<'a, T>(
+        &'a self,
+        purpose: Purpose,
+        scope: &'a Scope,
+        limit: Duration,
+        what: &str,
+        call: impl FnOnce(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+    ) -> Result<T, CallError<GitHubError>> {
+        let chosen = self.leave_at_github(purpose, scope, limit, what).await;
+        let (candidate, leave) = chosen.map_err(CallError::NotMade)?;
+        let answer = self.spend(leave, limit, call(&*candidate.account.github)).await;
+        self.save_calls(&candidate, scope).await;
+        ended(what, answer)
     }
 
     /// Makes a call to a backend, which ends within [`call_timeout`](super::Settings::call_timeout).
@@ -165,14 +263,19 @@ impl Manager {
         }
     }
 
-    /// Until when GitHub is not asked for a scope, where it wants to be left alone.
+    /// Until when GitHub registers no runner in a scope, where it wants to be left alone.
     pub(super) async fn paused_until(&self, scope: &Scope) -> Result<Option<Timestamp>, StoreError> {
         // What nothing bounds is not counted, so this only tells of a pause.
-        let (key, nothing) = (self.github_key(scope), Quota::default());
-        match self.parts().storage.budgets.take(&key, &nothing, PERMIT_MARGIN).await? {
-            Permission::Granted(_) => Ok(None),
-            Permission::Wait(until) => Ok(Some(until)),
+        let mut paused = None;
+        for candidate in self.accounts_for(scope).await? {
+            match self.take(&candidate.key, &Quota::default(), Duration::ZERO).await? {
+                Permission::Granted(_) => return Ok(None),
+                Permission::Wait(until) => {
+                    paused = Some(paused.map_or(until, |other: Timestamp| other.min(until)))
+                }
+            }
         }
+        Ok(paused)
     }
 
     async fn ask<T, E: Refusal>(
@@ -184,13 +287,7 @@ impl Manager {
         call: impl Future<Output = Result<T, E>> + Send,
     ) -> Result<T, CallError<E>> {
         let leave = self.leave(key, quota, limit, what).await.map_err(CallError::NotMade)?;
-        match self.spend(leave, limit, call).await {
-            Ok(answer) => answer.map_err(CallError::Failed),
-            Err(timed_out) => {
-                let error = TaskError::outside(format!("{what}: {timed_out}"), Retry::Backoff);
-                Err(CallError::TimedOut(error))
-            }
-        }
+        ended(what, self.spend(leave, limit, call).await)
     }
 
     /// Makes a call and gives the leave for it back. Where the answer says to stay away, all do.
@@ -230,7 +327,7 @@ impl Manager {
     ) -> Result<Leave, TaskError> {
         let mut pause = Duration::ZERO;
         for _ in 0..SHORT_WAITS {
-            let until = match self.parts().storage.budgets.take(&key, quota, limit + PERMIT_MARGIN).await? {
+            let until = match self.take(&key, quota, limit).await? {
                 Permission::Granted(permit) => {
                     return Ok(Leave { permit, counted: quota.concurrent.is_some() });
                 }
@@ -242,20 +339,86 @@ impl Manager {
             }
             self.parts().clock.sleep(pause).await;
         }
+        let pause = self.inner.waits.queue_up(&key, quota.rate, pause, self.parts().clock.now());
         Err(TaskError::outside(format!("{what}: {key} is not to be asked now"), Retry::After(pause)))
+    }
+
+    /// Leave to call GitHub with one of the accounts that work on a scope. One that has to be left alone for
+    /// long is passed over for another.
+    async fn leave_at_github<'a>(
+        &'a self,
+        purpose: Purpose,
+        scope: &Scope,
+        limit: Duration,
+        what: &str,
+    ) -> Result<(Candidate<'a>, Leave), TaskError> {
+        let mut shortest = None;
+        for candidate in self.accounts_for(scope).await? {
+            let error = match self.leave_with(&candidate, purpose, limit, what).await {
+                Ok(leave) => return Ok((candidate, leave)),
+                Err(error) => error,
+            };
+            let TaskError::Outside { reason, retry: Retry::After(pause) } = error else { return Err(error) };
+            if shortest.as_ref().is_none_or(|(_, shortest)| pause < *shortest) {
+                shortest = Some((reason, pause));
+            }
+            if pause < LONG_WAIT {
+                break;
+            }
+        }
+        Err(match shortest {
+            Some((reason, pause)) => TaskError::outside(reason, Retry::After(pause)),
+            None => {
+                let reason = format!("{what}: the connection to GitHub for {scope} is not configured here");
+                TaskError::outside(reason, Retry::Backoff)
+            }
+        })
+    }
+
+    /// Leave to call with one account: first what bounds all its calls, then what bounds those of a purpose.
+    async fn leave_with(
+        &self,
+        candidate: &Candidate<'_>,
+        purpose: Purpose,
+        limit: Duration,
+        what: &str,
+    ) -> Result<Leave, TaskError> {
+        let leave = self.leave(candidate.key.clone(), &candidate.account.quota, limit, what).await?;
+        let Some(key) = purpose.key(candidate) else { return Ok(leave) };
+        let rate = match purpose {
+            Purpose::Registration => candidate.account.registrations.map(within_any_period),
+            Purpose::Runner | Purpose::Recovery | Purpose::Sweep => None,
+        };
+        match self.leave(key, &Quota { concurrent: None, rate }, limit, what).await {
+            Ok(_) => Ok(leave),
+            Err(error) => {
+                self.give_back(leave).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where an account has few calls left in its period, those that matter least are not made until it is over.
+    async fn save_calls(&self, candidate: &Candidate<'_>, scope: &Scope) {
+        let Some(budget) = candidate.account.github.budget(scope) else { return };
+        let now = self.parts().clock.now();
+        for (purpose, part) in [(Purpose::Sweep, SWEEP_RESERVE), (Purpose::Recovery, RECOVERY_RESERVE)] {
+            let is_scarce = budget.remaining < budget.limit / part && budget.reset_at > now;
+            let Some(key) = purpose.key(candidate).filter(|_| is_scarce) else { continue };
+            if self.inner.waits.is_news(&key, budget.reset_at) {
+                let left = Duration::try_from(budget.reset_at.duration_since(now)).unwrap_or_default();
+                self.stay_away(&key, left, "few calls are left: they are saved for runners").await;
+            }
+        }
+    }
+
+    async fn take(&self, key: &BudgetKey, quota: &Quota, limit: Duration) -> Result<Permission, StoreError> {
+        self.parts().storage.budgets.take(key, quota, limit + PERMIT_MARGIN).await
     }
 
     async fn time_until(&self, until: Timestamp) -> Result<Duration, StoreError> {
         let pause = Duration::try_from(until.duration_since(self.now().await?)).unwrap_or_default();
         Ok(pause.max(Duration::from_millis(1)))
-    }
-
-    fn github_key(&self, scope: &Scope) -> BudgetKey {
-        BudgetKey::github(&self.github().account(scope))
-    }
-
-    fn github_quota(&self) -> Quota {
-        self.parts().settings.github_quota
     }
 
     fn backend_quota(&self, name: &BackendName) -> Quota {
@@ -265,4 +428,19 @@ impl Manager {
     fn call_timeout(&self) -> Duration {
         self.parts().settings.call_timeout
     }
+}
+
+fn ended<T, E>(what: &str, answer: Result<Result<T, E>, TimedOut>) -> Result<T, CallError<E>> {
+    match answer {
+        Ok(answer) => answer.map_err(CallError::Failed),
+        Err(timed_out) => {
+            let error = TaskError::outside(format!("{what}: {timed_out}"), Retry::Backoff);
+            Err(CallError::TimedOut(error))
+        }
+    }
+}
+
+/// A rate that also holds where one call takes longer on its way than another.
+const fn within_any_period(rate: Rate) -> Rate {
+    Rate { calls: rate.calls, per: rate.per.saturating_add(ON_ITS_WAY) }
 }

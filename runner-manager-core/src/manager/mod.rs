@@ -13,7 +13,8 @@
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
 //! - `doubt` knows what has to be listed before a store that lost something is relied on again.
-//! - `calls` makes all calls to the outside, within what all replicas may ask.
+//! - `calls` makes all calls to the outside, within what all replicas may ask; `connections` has the accounts
+//!   at GitHub that they are made with.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
@@ -22,6 +23,7 @@ mod advance;
 mod calls;
 mod catalogue;
 mod configuration;
+mod connections;
 mod doubt;
 mod intake;
 mod keeper;
@@ -41,6 +43,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use configuration::{ConfigureError, Configured};
+pub use connections::{Account, Connections};
 pub use intake::Taken;
 pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus};
 pub use statistics::{Statistics, StatisticsSnapshot};
@@ -49,7 +52,6 @@ use crate::backend::Backend;
 use crate::budget::{Budgets, Quota};
 use crate::clock::Clock;
 use crate::domain::{BackendName, Balance, OperationId, Owner, ReplicaId};
-use crate::github::GitHub;
 use crate::queue::TaskQueue;
 use crate::random::Random;
 use crate::store::{Store, StoreError};
@@ -90,9 +92,6 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// How long a stop waits for what is under way before it is put back. Default 20 s.
     pub stop_within: Duration,
-    /// What bounds the calls to GitHub that are made with the same credentials, over all replicas. Default 60
-    /// at a time: GitHub allows 100, and others may work with the same credentials.
-    pub github_quota: Quota,
     /// How often a replica says that it runs, and looks whether the store is trusted and its configuration
     /// the deployment's. Default 5 s.
     pub heartbeat: Duration,
@@ -109,7 +108,6 @@ impl Default for Settings {
             lease: Duration::from_secs(90),
             call_timeout: Duration::from_secs(40),
             stop_within: Duration::from_secs(20),
-            github_quota: Quota { concurrent: Some(60), rate: None },
             heartbeat: Duration::from_secs(5),
             control_concurrency: 8,
         }
@@ -141,8 +139,8 @@ pub struct Parts {
     pub owner: Owner,
     /// Where state lives, tasks wait, and what may be asked outside is counted.
     pub storage: Storage,
-    /// GitHub.
-    pub github: Arc<dyn GitHub>,
+    /// The connections to GitHub.
+    pub github: Connections,
     /// The backends, by the names that the configuration gives them.
     pub backends: BTreeMap<BackendName, ConnectedBackend>,
     /// What waits are measured by. Where replicas must agree, the store's time is used.
@@ -171,6 +169,7 @@ struct Inner {
     own: configuration::Own,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
+    waits: calls::Waits,
     statistics: Statistics,
 }
 
@@ -185,6 +184,7 @@ impl Manager {
             own: configuration::Own::default(),
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
+            waits: calls::Waits::default(),
             statistics: Statistics::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -205,10 +205,6 @@ impl Manager {
 
     fn queue(&self) -> &dyn TaskQueue {
         &*self.inner.parts.storage.queue
-    }
-
-    fn github(&self) -> &dyn GitHub {
-        &*self.inner.parts.github
     }
 
     fn backend(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {

@@ -117,8 +117,8 @@ impl Manager {
         runner: &Runner,
         request: &JitRequest,
     ) -> Result<Registered, TaskError> {
-        let call = self.github().create_jit_config(request);
-        let over = match self.ask_github(&runner.scope, "create_jit_config", call).await {
+        let registered = self.register_runner(request).await;
+        let over = match registered {
             Ok(jit) => {
                 let registered = Event::Registered { id: jit.id };
                 match self.feed(Some(claim), &runner.name, &registered).await? {
@@ -312,13 +312,11 @@ impl Manager {
         runner: &Runner,
     ) -> Result<(Event, Option<TaskError>), TaskError> {
         let begun = self.now().await?;
-        let look = async {
-            match runner.registration {
-                Some(id) => self.github().runner(scope, id).await,
-                None => self.github().find_runner(scope, &runner.name).await,
-            }
-        };
-        let (reading, failed) = match self.ask_github(scope, "runner", look).await {
+        let look = self.ask_github(scope, "runner", |github| match runner.registration {
+            Some(id) => github.runner(scope, id),
+            None => github.find_runner(scope, &runner.name),
+        });
+        let (reading, failed) = match look.await {
             Ok(found) => (read_registration(found.as_ref()), None),
             // It was not asked, so nothing was read, not even that it is unknown.
             Err(CallError::NotMade(error)) => return Err(error),
@@ -362,8 +360,7 @@ impl Manager {
         if let Some((id, _)) = known.filter(|(_, read_at)| now < later(*read_at, GROUP_ID_AGE)) {
             return Ok(Some(id));
         }
-        let call = self.github().runner_groups(scope);
-        let listed = self.ask_github(scope, "runner_groups", call).await?;
+        let listed = self.ask_github(scope, "runner_groups", |github| github.runner_groups(scope)).await?;
         let found = listed.iter().find(|listed| listed.name.to_lowercase() == key.1).map(|listed| listed.id);
         if let Some(id) = found {
             self.github_groups().insert(key, (id, now));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Manager;
-use super::calls::CallError;
+use super::calls::{CallError, Purpose};
 use super::intake::Taken;
 use super::worker::{TaskError, Work};
 use crate::domain::{
@@ -40,9 +40,6 @@ const PAGE: usize = 500;
 /// How many of the jobs heard of last tell which repositories an enterprise has.
 const JOBS_OF_ENTERPRISE: usize = 1_000;
 
-/// The part of GitHub's calls that is left to everybody else: a quarter.
-const RESERVE: u64 = 4;
-
 /// What one run has found so far.
 #[derive(Debug)]
 struct Recovery {
@@ -63,8 +60,6 @@ struct Recovery {
     advanced: usize,
     /// Jobs that were left for the next run.
     left: usize,
-    /// Until when no more is asked, where GitHub allows few more calls.
-    spent_until: Option<Timestamp>,
 }
 
 impl Recovery {
@@ -79,7 +74,6 @@ impl Recovery {
             unserved: 0,
             advanced: 0,
             left: 0,
-            spent_until: None,
         }
     }
 
@@ -140,8 +134,7 @@ impl Manager {
         run.log(scope);
         let interval = self.parts().settings.recover_interval;
         let pause = if run.is_complete() { interval } else { interval.min(SOON) };
-        let at = later(self.now().await?, pause);
-        Ok(Work::AgainAt(run.spent_until.map_or(at, |until| at.max(until))))
+        Ok(Work::AgainAt(later(self.now().await?, pause)))
     }
 
     /// The repositories of a scope whose jobs a group could serve, in another order each time, so that one that
@@ -150,7 +143,10 @@ impl Manager {
         let listed = match scope {
             Scope::Enterprise(slug) => self.repositories_heard_of(slug).await?,
             Scope::Organization(_) | Scope::Repository(_) => {
-                self.list_github(scope, "repositories", self.github().repositories(scope)).await?
+                let listed = self.list_github(Purpose::Recovery, scope, "repositories", |github| {
+                    github.repositories(scope)
+                });
+                listed.await?
             }
         };
         let mut repositories: Vec<Repository> =
@@ -170,7 +166,7 @@ impl Manager {
     }
 
     /// Begins a list at another place each time.
-    fn turn<T>(&self, list: &mut [T]) {
+    pub(super) fn turn<T>(&self, list: &mut [T]) {
         if !list.is_empty() {
             let by = self.entropy() % list.len() as u64;
             list.rotate_left(usize::try_from(by).expect("less than a length"));
@@ -189,11 +185,6 @@ impl Manager {
         let mut left = repositories;
         for _ in 0..TRIES {
             for repository in std::mem::take(&mut left) {
-                run.spent_until = self.spent_until(scope);
-                if run.spent_until.is_some() {
-                    tracing::warn!(%scope, "few calls to GitHub are left: the listing of jobs stops");
-                    return Ok(());
-                }
                 match self.open_jobs(scope, &repository).await? {
                     Answer::Jobs(jobs) => {
                         for seen in jobs {
@@ -213,17 +204,11 @@ impl Manager {
         Ok(())
     }
 
-    /// Until when GitHub is left alone, where its answers say that few calls are left: others need them more.
-    fn spent_until(&self, scope: &Scope) -> Option<Timestamp> {
-        let budget = self.github().budget(scope)?;
-        let is_scarce = budget.remaining < budget.limit / RESERVE;
-        (is_scarce && budget.reset_at > self.parts().clock.now()).then_some(budget.reset_at)
-    }
-
     async fn open_jobs(&self, scope: &Scope, repository: &Repository) -> Result<Answer, TaskError> {
-        let call = self.github().open_jobs(repository);
         let account = Scope::Repository(repository.clone());
-        let error = match self.list_github(&account, "open_jobs", call).await {
+        let listed =
+            self.list_github(Purpose::Recovery, &account, "open_jobs", |github| github.open_jobs(repository));
+        let error = match listed.await {
             Ok(mut jobs) => {
                 if let Scope::Enterprise(slug) = scope {
                     for job in &mut jobs {
@@ -334,7 +319,7 @@ impl Manager {
     /// What GitHub says of one job that waits by its record; none where it does not say.
     async fn ask_once_more(&self, job: &WorkflowJob) -> Result<Option<JobObservation>, TaskError> {
         let scope = Scope::Repository(job.repository.clone());
-        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+        match self.ask_github(&scope, "job", |github| github.job(&job.repository, job.id)).await {
             Ok(Some(seen)) => return Ok(Some(seen)),
             Ok(None) => {}
             Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::NotFound => {}

@@ -134,11 +134,12 @@ impl Manager {
         let registered = if runner.registration.is_some() {
             runner.registration
         } else {
-            let look = self.github().find_runner(scope, &runner.name);
-            self.ask_github(scope, "find_runner", look).await?.map(|found| found.id)
+            let found =
+                self.ask_github(scope, "find_runner", |github| github.find_runner(scope, &runner.name));
+            found.await?.map(|found| found.id)
         };
         let Some(id) = registered else { return Ok(Event::Deregistered) };
-        match self.ask_github(scope, "remove_runner", self.github().remove_runner(scope, id)).await {
+        match self.ask_github(scope, "remove_runner", |github| github.remove_runner(scope, id)).await {
             Ok(()) => Ok(Event::Deregistered),
             Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::Busy => {
                 Ok(Event::DeregisterRefused)
@@ -203,8 +204,8 @@ impl Manager {
         name: &RunnerName,
     ) -> Result<Option<(Scope, RegistrationReading)>, TaskError> {
         for scope in self.scopes().await? {
-            let look = self.github().find_runner(&scope, name);
-            let found = self.ask_github(&scope, "find_runner", look).await?;
+            let found =
+                self.ask_github(&scope, "find_runner", |github| github.find_runner(&scope, name)).await?;
             if found.is_some() {
                 return Ok(Some((scope, read_registration(found.as_ref()))));
             }
@@ -221,7 +222,7 @@ impl Manager {
         if self.store().runner(name).await?.is_some() || !elsewhere.is_empty() {
             return Ok(Work::Done);
         }
-        let found = self.ask_github(scope, "find_runner", self.github().find_runner(scope, name)).await?;
+        let found = self.ask_github(scope, "find_runner", |github| github.find_runner(scope, name)).await?;
         let Some(found) = found.filter(|found| !found.online && !found.busy) else { return Ok(Work::Done) };
         for (backend, connected) in &self.parts().backends {
             let instance = self.ask_backend(backend, "find", connected.backend.find(name)).await?;
@@ -230,7 +231,7 @@ impl Manager {
             }
         }
         tracing::info!(runner = name.as_str(), %scope, "removing a registration without record and instance");
-        match self.ask_github(scope, "remove_runner", self.github().remove_runner(scope, found.id)).await {
+        match self.ask_github(scope, "remove_runner", |github| github.remove_runner(scope, found.id)).await {
             Ok(()) => Ok(Work::Done),
             // GitHub keeps a dead runner busy for some minutes; the next sweep finds it again.
             Err(CallError::Failed(error)) if error.kind == GitHubErrorKind::Busy => Ok(Work::Done),

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use crate::domain::{
-    Arch, BackendName, Bounds, GitHubGroup, GroupName, JobId, JobObservation, JobReport, Labels, Limits, Os,
-    Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobObservation, JobReport,
+    Labels, Limits, Os, Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
 };
 use crate::store::{GroupCounts, GroupRecord, GroupView, Version, Versioned};
 
@@ -17,6 +17,7 @@ pub(crate) fn group(name: &str, labels: &[&str], min_idle: u32, max: u32) -> Run
     RunnerGroup {
         name: GroupName::new(name).unwrap(),
         scope: Scope::organization("acme").unwrap(),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

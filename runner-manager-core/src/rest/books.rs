@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::operation::number;
+use super::operation::{answered_at, number};
 use crate::domain::later;
 use crate::github::Budget;
 
@@ -26,9 +26,9 @@ struct Inner {
 
 impl Books {
     /// Notes what an answer says of the calls that are left.
-    pub(super) fn note_budget(&self, account: &str, headers: &HeaderMap) {
+    pub(super) fn note_budget(&self, account: &str, headers: &HeaderMap, now: Timestamp) {
         let resource = headers.get("x-ratelimit-resource").and_then(|name| name.to_str().ok());
-        if let Some(budget) = budget(headers) {
+        if let Some(budget) = budget(headers, now) {
             let key = (account.to_owned(), resource.unwrap_or("core").to_owned());
             self.lock().budgets.insert(key, budget);
         }
@@ -59,11 +59,13 @@ impl Books {
     }
 }
 
-fn budget(headers: &HeaderMap) -> Option<Budget> {
+/// The budget that an answer tells of, with the reset by our own clock.
+fn budget(headers: &HeaderMap, now: Timestamp) -> Option<Budget> {
     let reset = i64::try_from(number(headers, "x-ratelimit-reset")?).ok()?;
+    let left = Timestamp::from_second(reset).ok()?.duration_since(answered_at(headers, now));
     Some(Budget {
         limit: number(headers, "x-ratelimit-limit")?,
         remaining: number(headers, "x-ratelimit-remaining")?,
-        reset_at: Timestamp::from_second(reset).ok()?,
+        reset_at: now.checked_add(left).ok()?,
     })
 }

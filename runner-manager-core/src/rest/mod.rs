@@ -111,7 +111,7 @@ impl RestGitHub {
         let now = self.clock.now();
         let answer = sent.map_err(|error| operation.unanswered(error, now))?;
         if let As::Scope(scope) = who {
-            self.books.note_budget(&self.transport.account(scope), answer.headers());
+            self.books.note_budget(&self.transport.account(scope), answer.headers(), now);
         }
         if answer.status().is_success() { Ok(answer) } else { Err(operation.refusal(&answer, now)) }
     }

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, DATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -193,9 +194,16 @@ fn announced(headers: &HeaderMap) -> Option<Duration> {
 
 fn until_reset(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let reset = i64::try_from(number(headers, "x-ratelimit-reset")?).ok()?;
-    let wait = Timestamp::from_second(reset).ok()?.duration_since(now);
+    let wait = Timestamp::from_second(reset).ok()?.duration_since(answered_at(headers, now));
     // A reset that is past by our clock is near by GitHub's.
     Some(Duration::try_from(wait).unwrap_or(Duration::from_secs(1)).min(LONGEST_WAIT))
+}
+
+/// When an answer was given, by GitHub's clock: what it says of times is meant by that, and ours may be off.
+pub(super) fn answered_at(headers: &HeaderMap, now: Timestamp) -> Timestamp {
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let told = date.and_then(|date| rfc2822::parse(date).ok());
+    told.map_or(now, |told| told.timestamp())
 }
 
 /// A header that holds a number.

@@ -99,6 +99,11 @@ fn secs(seconds: u64) -> Retry {
     Retry::After(Duration::from_secs(seconds))
 }
 
+fn rfc9110(second: i64) -> String {
+    let time = Timestamp::from_second(second).unwrap();
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap()
+}
+
 #[tokio::test]
 async fn a_refusal_is_known_by_its_status_its_headers_and_its_body() {
     use GitHubErrorKind::{
@@ -108,6 +113,10 @@ async fn a_refusal_is_known_by_its_status_its_headers_and_its_body() {
     let reset = (NOW + 90).to_string();
     let spent: &[(&str, &str)] = &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset)];
     let past: &[(&str, &str)] = &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "5")];
+    // The answer was given ten minutes after our clock says.
+    let (late_reset, date) = ((NOW + 690).to_string(), rfc9110(NOW + 600));
+    let late: &[(&str, &str)] =
+        &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &late_reset), ("date", &date)];
     let far: &[(&str, &str)] = &[("retry-after", "999999999")];
     let odd: &[(&str, &str)] = &[("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")];
     let secondary = r#"{"message": "You have exceeded a secondary rate limit."}"#;
@@ -119,6 +128,7 @@ async fn a_refusal_is_known_by_its_status_its_headers_and_its_body() {
         (403, &[], forbidden, [(PermissionDenied, never); 3]),
         (403, &[("x-ratelimit-remaining", "1")], forbidden, [(PermissionDenied, never); 3]),
         (403, spent, "{}", [(RateLimited, secs(90)); 3]),
+        (403, late, "{}", [(RateLimited, secs(90)); 3]),
         (403, past, "{}", [(RateLimited, secs(1)); 3]),
         (403, &[("retry-after", "7")], "{}", [(RateLimited, secs(7)); 3]),
         (403, &[], secondary, [(RateLimited, secs(60)); 3]),

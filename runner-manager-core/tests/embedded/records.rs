@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, GitHubGroup, GroupName, JobId, JobState, Labels, Limits, OperationId, Os,
-    Placement, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobState, Labels, Limits,
+    OperationId, Os, Placement, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
 };
 use runner_manager_core::queue::{NewTask, Task};
 use runner_manager_core::store::{Change, Expected, GroupRecord, Write};
@@ -26,6 +26,7 @@ pub(crate) fn put_group(name: &str, max: u32) -> Change {
     let spec = RunnerGroup {
         name: group_name(name),
         scope: Scope::organization("acme").unwrap(),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

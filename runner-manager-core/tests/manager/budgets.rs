@@ -12,14 +12,14 @@ use runner_manager_core::backend::{
 };
 use runner_manager_core::budget::{BudgetKey, Budgets, Permission, Permit, Quota, Rate};
 use runner_manager_core::clock::{Clock, SimulatedClock};
-use runner_manager_core::domain::{Instance, InstanceId, Owner, RunnerName, Scope};
-use runner_manager_core::manager::ConnectedBackend;
+use runner_manager_core::domain::{ConnectionName, Instance, InstanceId, Owner, RunnerName, Scope};
+use runner_manager_core::manager::{Account, ConnectedBackend, Connections};
 use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
 use runner_manager_core::store::{JobFilter, Page, StoreError};
 use runner_manager_core::testing::simulated::SimulatorTransport;
-use runner_manager_core::testing::simulator::{DurationRange, Effect, RequestFault};
+use runner_manager_core::testing::simulator::{DurationRange, Effect, JitLimit, RequestFault};
 
-use crate::world::{World, backend, spec};
+use crate::world::{World, backend, change_account, spec};
 use crate::{HOUR, MINUTE, all_run, linux};
 
 /// When calls began, and how many were under way, whoever made them.
@@ -223,8 +223,9 @@ async fn calls_to_github_under_way_are_bounded_over_two_managers() {
     world.adjust = Box::new(move |parts| {
         let inner = SimulatorTransport::new(github.clone(), clock.clone());
         let transport = CountedTransport { inner, counter: shared.clone() };
-        parts.github = Arc::new(RestGitHub::new(Arc::new(transport), clock.clone()));
-        parts.settings.github_quota = Quota { concurrent: Some(3), rate: None };
+        let github = Arc::new(RestGitHub::new(Arc::new(transport), clock.clone()));
+        let quota = Quota { concurrent: Some(3), rate: None };
+        parts.github = Account { quota, ..Account::new(github) }.into();
     });
     let second = SignedDuration::from_secs(1);
     let slow = RequestFault::always(Effect::Delay(DurationRange { min: second, max: second }));
@@ -235,6 +236,80 @@ async fn calls_to_github_under_way_are_bounded_over_two_managers() {
     all_run(&mut world, 30, HOUR).await;
     world.check(100);
     assert_eq!(counter.most(), 3);
+}
+
+#[tokio::test]
+async fn registrations_keep_to_githubs_limit_and_use_it() {
+    let mut world = World::new(vec![linux(0, 600)], Behaviour::default()).await;
+    world.stop().await;
+    // GitHub says nothing of the limit; we know it by configuration.
+    world.github().faults_mut().jit_limit = Some(JitLimit { per_minute: 180, announced: false });
+    for _ in 0..3 {
+        world.start();
+    }
+    let begun = world.clock.now();
+    world.queue(&spec(&["large"]).seconds(7_200), 600);
+    world.until("all run", HOUR, |world| world.github().books().jobs.in_progress == 600).await;
+    let took = world.clock.now().duration_since(begun);
+    assert_eq!(world.github().books().statuses.get(&403), None, "none is refused");
+    assert_eq!(world.github().books().statuses.get(&429), None, "none is refused");
+    let at_the_limit = SignedDuration::from_secs(600 * 60 / 180);
+    assert!(took <= at_the_limit * 100 / 95, "600 runners were registered in {took:?}");
+    world.check(600);
+}
+
+#[tokio::test]
+async fn several_accounts_share_the_work() {
+    let mut world = World::new(vec![linux(0, 300)], Behaviour::default()).await;
+    world.crash().await;
+    let counters = [Counter::new(&world.clock), Counter::new(&world.clock)];
+    let (github, clock, shared) = (world.github.clone(), world.clock.clone(), counters.clone());
+    world.adjust = Box::new(move |parts| {
+        let accounts = shared.iter().map(|counter| {
+            let inner = SimulatorTransport::new(github.clone(), clock.clone());
+            let transport = Arc::new(CountedTransport { inner, counter: counter.clone() });
+            Account::new(Arc::new(RestGitHub::new(transport, clock.clone())))
+        });
+        parts.github = Connections::new().with(ConnectionName::default(), accounts.collect());
+    });
+    world.start();
+    world.queue(&spec(&["large"]).seconds(7_200), 300);
+    world.until("all run", 2 * MINUTE, |world| world.github().books().jobs.in_progress == 300).await;
+    for counter in &counters {
+        let calls = counter.calls.lock().unwrap().begun.len();
+        assert!(calls >= 100, "an account made {calls} calls only");
+    }
+    world.check(300);
+}
+
+#[tokio::test]
+async fn where_few_calls_are_left_sweeps_and_recoveries_end_and_jobs_go_on() {
+    let mut world = World::new(vec![linux(0, 60)], Behaviour::default()).await;
+    world.stop().await;
+    world.adjust = Box::new(|parts| {
+        parts.settings.sweep_interval = 2 * MINUTE;
+        parts.settings.recover_interval = 2 * MINUTE;
+    });
+    world.start();
+    world.queue(&spec(&["large"]), 1);
+    all_run(&mut world, 1, HOUR).await;
+    world.github().faults_mut().hourly_budget = Some(100);
+    let listings = |world: &World| {
+        let github = world.github();
+        let of = |path: &str| -> u64 {
+            let routes = github.books().requests.iter().filter(|(route, _)| route.contains(path));
+            routes.map(|(_, count)| *count).sum()
+        };
+        of("GET /orgs/{org}/actions/runners") + of("/actions/runs")
+    };
+    let spent = |world: &World| world.github().books().requests.values().sum::<u64>();
+    world.until("few are left", HOUR, |world| spent(world) >= 88).await;
+    world.pass(2 * MINUTE).await;
+    let before = listings(&world);
+    world.queue(&spec(&["large"]).seconds(60), 5);
+    world.until("all ran", 10 * MINUTE, |world| world.github().books().jobs.succeeded == 6).await;
+    assert_eq!(listings(&world), before, "no listing is made while few calls are left");
+    assert_eq!(world.github().books().statuses.get(&403), None, "the budget is never overspent");
 }
 
 /// Counts nothing now and then, and never takes a permit back.
@@ -252,7 +327,7 @@ impl Budgets for Forgetful {
             *asked += 1;
             *asked
         };
-        match asked % 3 {
+        match asked % 7 {
             0 => Err(StoreError::Unavailable("it counts nothing".to_owned(), None)),
             _ => self.inner.take(key, quota, lease).await,
         }
@@ -274,7 +349,7 @@ async fn a_permit_that_is_lost_leaves_no_create_unclear() {
     world.adjust = Box::new(|parts| {
         let inner = parts.storage.budgets.clone();
         parts.storage.budgets = Arc::new(Forgetful { inner, asked: Mutex::default() });
-        parts.settings.github_quota = Quota { concurrent: Some(10), rate: None };
+        change_account(parts, |account| account.quota = Quota { concurrent: Some(10), rate: None });
     });
     world.start();
     world.queue(&spec(&["large"]), 20);

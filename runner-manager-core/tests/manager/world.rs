@@ -11,11 +11,11 @@ use runner_manager_backends::fake::{Behaviour, Books, FakeBackend, FakeCloud, St
 use runner_manager_core::backend::Bootstrap;
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, DeliveryId, DeploymentName, GitHubGroup, GroupName, InstanceId, Labels,
-    Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
+    Arch, BackendName, Bounds, ConnectionName, DeliveryId, DeploymentName, GitHubGroup, GroupName,
+    InstanceId, Labels, Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{Configured, ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{Account, Configured, ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
@@ -109,6 +109,7 @@ pub(crate) fn group(text: &str, labels: &[&str], min_idle: u32, max: u32, zones:
     RunnerGroup {
         name: name(text),
         scope: Scope::organization("acme").unwrap(),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,
@@ -187,6 +188,11 @@ impl World {
         let (running, until) = (manager.clone(), stop.clone());
         let task = self.running.spawn(async move { running.run(until).await });
         Replica { manager, stop, task, configured }
+    }
+
+    /// The one account at GitHub.
+    pub(crate) fn account(&self) -> Account {
+        self.parts().github.accounts(&ConnectionName::default())[0].clone()
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -387,10 +393,17 @@ fn parts(
     Parts {
         owner: owner.clone(),
         storage: storage.clone().into(),
-        github: Arc::new(RestGitHub::new(transport, clock.clone())),
+        github: Account::new(Arc::new(RestGitHub::new(transport, clock.clone()))).into(),
         backends: [(self::backend(), ConnectedBackend::new(backend, 32))].into(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
         settings: Settings::default(),
     }
+}
+
+/// Has the one account at GitHub be another.
+pub(crate) fn change_account(parts: &mut Parts, change: impl FnOnce(&mut Account)) {
+    let mut account = parts.github.accounts(&ConnectionName::default())[0].clone();
+    change(&mut account);
+    parts.github = account.into();
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, GitHubGroup, GroupName, Labels, Limits, Os, Placement, RunnerGroup, Scope,
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, Labels, Limits, Os, Placement,
+    RunnerGroup, Scope,
 };
 use runner_manager_core::testing::simulator::JobSpec;
 
@@ -29,6 +30,7 @@ pub(crate) fn group(text: &str, labels: &[&str], min_idle: u32, max: u32, zones:
     RunnerGroup {
         name: name(text),
         scope: Scope::organization("acme").unwrap(),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

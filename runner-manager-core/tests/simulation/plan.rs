@@ -84,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) lease: Duration,
     pub(crate) call_timeout: Duration,
     pub(crate) github_quota: Quota,
+    /// What is known of how many runners GitHub lets register.
+    pub(crate) registrations: Option<Rate>,
     pub(crate) cloud_quota: Quota,
     /// What happens, in order, by the time since the beginning.
     pub(crate) happenings: Vec<(Duration, Happening)>,
@@ -122,6 +124,7 @@ impl Plan {
             lease,
             call_timeout: lease * 4 / 10,
             github_quota: quota(&mut shape, &[2, 6, 60]),
+            registrations: None,
             cloud_quota: quota(&mut shape, &[1, 4, 30]),
             happenings: Vec::new(),
             trouble,
@@ -135,6 +138,12 @@ impl Plan {
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
             groups,
         };
+        let is_known = dice.fork("registrations").percent(50);
+        plan.registrations = plan
+            .github
+            .jit_limit
+            .filter(|_| is_known)
+            .map(|limit| Rate { calls: limit.per_minute, per: Duration::from_mins(1) });
         plan.happenings = plan.draw_happenings(&mut dice.fork("happenings"));
         plan
     }
@@ -380,6 +389,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         lease: Duration::from_mins(1),
         call_timeout: Duration::from_secs(24),
         github_quota: Quota { concurrent: Some(60), rate: None },
+        registrations: None,
         cloud_quota: Quota::default(),
         happenings: Vec::new(),
         trouble: Duration::ZERO,

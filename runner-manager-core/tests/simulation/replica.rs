@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake::FakeBackend;
 use runner_manager_core::domain::{RunnerGroup, later};
-use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings, Storage};
+use runner_manager_core::manager::{Account, ConnectedBackend, Manager, Parts, Settings, Storage};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulated::SimulatorTransport;
@@ -32,6 +32,8 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
     let github = RestGitHub::new(transport, clock.clone());
     let cloud = FakeBackend::in_process(shared.cloud.clone(), shared.clock.clone());
     let backend = Arc::new(FaultyBackend { process: process.clone(), inner: cloud });
+    let github = Arc::new(FaultyGitHub { process: process.clone(), inner: github });
+    let account = Account { github, quota: plan.github_quota, registrations: plan.registrations };
     Parts {
         owner: shared.owner.clone(),
         storage: Storage {
@@ -39,7 +41,7 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
             queue: Arc::new(FaultyQueue(process.clone())),
             budgets: Arc::new(FaultyBudgets(process.clone())),
         },
-        github: Arc::new(FaultyGitHub { process: process.clone(), inner: github }),
+        github: account.into(),
         backends: [(
             groups::backend(),
             ConnectedBackend { quota: plan.cloud_quota, ..ConnectedBackend::new(backend, 8) },
@@ -54,7 +56,6 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
             call_timeout: plan.call_timeout,
             stop_within: Duration::from_secs(15),
             heartbeat: Duration::from_secs(15),
-            github_quota: plan.github_quota,
             ..Settings::default()
         },
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runner_manager_core::budget::{BudgetKey, Quota, Rate};
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, Conclusion, CreateStep, Deployment, Digest, Doubt, EndedRunner, GitHubGroup,
-    GroupName, Incarnation, JobId, JobState, Labels, Limits, Os, Phase, Placement, Replica, ReplicaId,
-    RetireReason, RetireStep, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, Source,
-    WorkflowJob, later,
+    Arch, BackendName, Bounds, Conclusion, ConnectionName, CreateStep, Deployment, Digest, Doubt,
+    EndedRunner, GitHubGroup, GroupName, Incarnation, JobId, JobState, Labels, Limits, Os, Phase, Placement,
+    Replica, ReplicaId, RetireReason, RetireStep, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
+    Source, WorkflowJob, later,
 };
 use runner_manager_core::queue::{Lane, Task};
 use runner_manager_core::store::{Draining, GroupRecord, JobFilter, RunnerFilter};
@@ -51,6 +51,7 @@ pub(crate) fn group(group: usize, max: u32, drains: bool) -> GroupRecord {
     let spec = RunnerGroup {
         name: group_name(group),
         scope: scope(0),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use runner_manager_core::domain::{
-    Arch, Bounds, GitHubGroup, GroupName, Labels, Limits, Os, Placement, Repository, RunnerGroup, Scope,
+    Arch, Bounds, ConnectionName, GitHubGroup, GroupName, Labels, Limits, Os, Placement, Repository,
+    RunnerGroup, Scope,
 };
 use runner_manager_core::testing::simulator::JobSpec;
 
@@ -60,6 +61,7 @@ pub(super) fn groups(jobs: usize, ceiling: u32, placement: &Placement) -> anyhow
         Ok(RunnerGroup {
             name: GroupName::new(kind.name)?,
             scope,
+            github: ConnectionName::default(),
             github_group: GitHubGroup::default(),
             os: Os::Linux,
             arch: Arch::X64,

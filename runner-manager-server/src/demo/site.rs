@@ -5,7 +5,6 @@ use std::sync::Arc;
 use runner_manager_core::clock::SystemClock;
 use runner_manager_core::config::Webhooks;
 use runner_manager_core::domain::Secret;
-use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::Manager;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +16,6 @@ use crate::http::{AppParts, AppState, router, server};
 #[derive(Debug, Clone)]
 pub(super) struct Site {
     pub(super) manager: Manager,
-    pub(super) github: Arc<dyn GitHub>,
     pub(super) secret: Secret,
 }
 
@@ -26,7 +24,6 @@ pub(super) async fn serve_site(listener: TcpListener, site: Site, stop: Cancella
     let clock = Arc::new(SystemClock);
     let state = AppState::new(AppParts {
         manager: site.manager,
-        github: site.github,
         clock: clock.clone(),
         webhooks: Webhooks::Signed(site.secret),
         access: Access::Local,

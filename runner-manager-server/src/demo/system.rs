@@ -10,7 +10,7 @@ use runner_manager_core::clock::{Clock, SystemClock, timeout};
 use runner_manager_core::domain::{RunnerGroup, Secret};
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
-use runner_manager_core::manager::{ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{Account, ConnectedBackend, Manager, Parts, Settings};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::random::{Random, SystemRandom};
 use runner_manager_core::rest::RestGitHub;
@@ -74,9 +74,9 @@ impl System {
             Arc::new(SystemClock),
         )?;
         let adapter: Arc<dyn GitHub> = Arc::new(RestGitHub::new(Arc::new(adapter), Arc::new(SystemClock)));
-        let manager = manager(hosting, connected, Arc::clone(&adapter));
+        let manager = manager(hosting, connected, adapter);
         manager.configure(groups.clone()).await.context("the manager did not take its groups")?;
-        start_manager(listener, Site { manager, github: adapter, secret }, &mut parts, &stop);
+        start_manager(listener, Site { manager, secret }, &mut parts, &stop);
         let (hosting, began) = (Arc::clone(hosting), SystemClock.now());
         Ok(Self { page, github, hosting, groups, parts, stop, began })
     }
@@ -199,7 +199,8 @@ fn manager(hosting: &Hosting, connected: Connected, github: Arc<dyn GitHub>) -> 
     Manager::new(Parts {
         owner: hosting.owner.clone(),
         storage: storage.into(),
-        github,
+        // The simulated GitHub lets register as many as come.
+        github: Account { registrations: None, ..Account::new(github) }.into(),
         backends: BTreeMap::from([(placement.backend, ConnectedBackend::new(backend, concurrency))]),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),

@@ -28,7 +28,6 @@ use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use runner_manager_core::clock::{Clock, timeout};
 use runner_manager_core::config::Webhooks;
-use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::Manager;
 use tokio_util::sync::CancellationToken;
 
@@ -59,8 +58,6 @@ struct Shared {
 pub(crate) struct AppParts {
     /// The manager that is told and asked.
     pub(crate) manager: Manager,
-    /// GitHub, to tell what is left of its budget.
-    pub(crate) github: Arc<dyn GitHub>,
     /// The clock of all time-outs.
     pub(crate) clock: Arc<dyn Clock>,
     /// How webhooks prove that they come from GitHub.
@@ -81,10 +78,6 @@ impl AppState {
 
     pub(crate) fn manager(&self) -> &Manager {
         &self.0.parts.manager
-    }
-
-    pub(crate) fn github(&self) -> &dyn GitHub {
-        &*self.0.parts.github
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

@@ -11,7 +11,7 @@ use runner_manager_core::domain::{
     DeploymentName, EndedRunner, GroupName, JobId, Owner, Runner, RunnerName, Secret, WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{Manager, Parts, Settings, Storage};
+use runner_manager_core::manager::{Account, Manager, Parts, Settings, Storage};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::store::{
     Applied, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned, Write,
@@ -85,14 +85,14 @@ fn state(secret: &Secret, stop: CancellationToken) -> AppState {
     let manager = Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("tests").unwrap(), secret),
         storage: Storage { store: Arc::new(Down), queue: other.clone(), budgets: other },
-        github: github.clone(),
+        github: Account::new(github).into(),
         backends: BTreeMap::new(),
         clock: clock.clone(),
         random: Arc::new(SystemRandom),
         settings: Settings::default(),
     });
     let webhooks = Webhooks::Signed(secret.clone());
-    AppState::new(AppParts { manager, github, clock, webhooks, access: Access::Local, stop })
+    AppState::new(AppParts { manager, clock, webhooks, access: Access::Local, stop })
 }
 
 #[tokio::test]

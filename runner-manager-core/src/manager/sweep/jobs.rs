@@ -38,7 +38,7 @@ impl Manager {
     /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells whether it was news.
     pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<bool, TaskError> {
         let scope = Scope::Repository(job.repository.clone());
-        match self.ask_github(&scope, "job", self.github().job(&job.repository, job.id)).await {
+        match self.ask_github(&scope, "job", |github| github.job(&job.repository, job.id)).await {
             Ok(Some(seen)) => {
                 let operation = OperationId::new(format!("{}:swept", self.operation()));
                 Ok(self.take_in(&operation, &seen).await? == Taken::Recorded)

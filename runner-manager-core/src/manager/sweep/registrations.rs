@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::Manager;
+use super::super::calls::Purpose;
 use super::super::provision::read_registration;
 use super::super::worker::{TaskError, Work};
 use super::unchanged;
@@ -28,7 +29,8 @@ impl Manager {
         }
         let listing_begun = self.begin_listing().await?;
         let begun = listing_begun.at;
-        let listing = self.list_github(scope, "runners", self.github().runners(scope)).await?;
+        let listing =
+            self.list_github(Purpose::Sweep, scope, "runners", |github| github.runners(scope)).await?;
         let after = self.records(&filter).await?;
 
         let ours: Vec<(RunnerName, &RegisteredRunner)> =

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use crate::budget::Budgets;
 use crate::domain::{
-    Arch, BackendName, Bounds, Conclusion, EndedRunner, GitHubGroup, GroupName, Incarnation, JobId, JobState,
-    Labels, Limits, OperationId, Os, Placement, RetireReason, RunId, Runner, RunnerGroup, RunnerName,
-    RunnerState, Scope, WorkflowJob, later,
+    Arch, BackendName, Bounds, Conclusion, ConnectionName, EndedRunner, GitHubGroup, GroupName, Incarnation,
+    JobId, JobState, Labels, Limits, OperationId, Os, Placement, RetireReason, RunId, Runner, RunnerGroup,
+    RunnerName, RunnerState, Scope, WorkflowJob, later,
 };
 use crate::manager::Storage;
 use crate::queue::{Claim, NewTask, Task, TaskQueue};
@@ -193,6 +193,7 @@ pub(super) fn group(name: &str, max: u32) -> GroupRecord {
     let spec = RunnerGroup {
         name: group_name(name),
         scope: scope("acme"),
+        github: ConnectionName::default(),
         github_group: GitHubGroup::default(),
         os: Os::Linux,
         arch: Arch::X64,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::json;
 
 use super::{
@@ -240,6 +240,9 @@ impl Simulator {
             headers.insert(name, value);
         };
         add("server", "github.com");
+        if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+            add("date", &date);
+        }
         add("x-github-media-type", "github.v3; format=json");
         add("x-github-api-version-selected", "2022-11-28");
         add("x-github-request-id", &request_id);
