@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, Labels, Repository, RunnerName, Scope,
-    Secret,
+    DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, Labels, OpenRun, OpenRuns, Repository,
+    RunId, RunnerName, Scope, Secret,
 };
 use crate::retry::Retry;
 
@@ -194,6 +194,7 @@ impl GitHubError {
 /// - `lists_are_complete`: `runners` follows all pages; where one is missing it is an error.
 /// - `get_absent_is_none`, `find_absent_is_none`: what is not registered is `None`, not an error.
 /// - `groups_are_listed`: `runner_groups` has `Default`.
+/// - `open_runs_are_listed`: the runs that have not ended, among the moving ones those with a job in the queue.
 /// - `open_jobs_are_listed`: the jobs that wait and those that run, whatever run they are part of, and none
 ///   that has ended.
 /// - `a_job_is_told`, `an_absent_job_is_none`.
@@ -313,11 +314,22 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// When any page could not be had.
     async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError>;
 
-    /// Lists the jobs of a repository that have not ended: those that wait, and those that a runner has.
+    /// Lists the workflow runs of a repository that have not ended.
     ///
     /// # Errors
     /// When any page could not be had.
-    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError>;
+    async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError>;
+
+    /// Lists the jobs of a run's latest attempt that have not ended: those that wait, and those that a runner
+    /// has.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn open_jobs(
+        &self,
+        repository: &Repository,
+        run: RunId,
+    ) -> Result<Vec<JobObservation>, GitHubError>;
 
     /// Lists the repositories of a scope that the credentials can see, without those that are archived or
     /// disabled: they have no jobs.

@@ -170,6 +170,24 @@ impl WorkflowJob {
     }
 }
 
+/// A workflow run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRun {
+    /// GitHub's number.
+    pub id: RunId,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Which of the open runs of a repository are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenRuns {
+    /// Those that wait for a runner or have begun: where a job is in the queue, its run is nearly always one.
+    Moving,
+    /// Those, too, that wait for something else.
+    All,
+}
+
 #[cfg(test)]
 mod tests {
     use super::Conclusion;

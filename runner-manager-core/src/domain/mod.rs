@@ -26,7 +26,7 @@ pub use ids::{
     ReplicaId, RunId,
 };
 pub use instance::{Instance, InstanceFailure, InstanceState};
-pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, WorkflowJob};
+pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, OpenRun, OpenRuns, WorkflowJob};
 pub use label::{Label, LabelError, Labels};
 pub use names::{BackendName, ConnectionName, DeploymentName, GroupName, NameError, RunnerName};
 pub use owner::{Fingerprint, Owner, OwnerTags};

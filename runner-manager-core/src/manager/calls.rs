@@ -271,7 +271,7 @@ impl Manager {
             match self.take(&candidate.key, &Quota::default(), Duration::ZERO).await? {
                 Permission::Granted(_) => return Ok(None),
                 Permission::Wait(until) => {
-                    paused = Some(paused.map_or(until, |other: Timestamp| other.min(until)))
+                    paused = Some(paused.map_or(until, |other: Timestamp| other.min(until)));
                 }
             }
         }
@@ -366,12 +366,11 @@ impl Manager {
                 break;
             }
         }
-        Err(match shortest {
-            Some((reason, pause)) => TaskError::outside(reason, Retry::After(pause)),
-            None => {
-                let reason = format!("{what}: the connection to GitHub for {scope} is not configured here");
-                TaskError::outside(reason, Retry::Backoff)
-            }
+        Err(if let Some((reason, pause)) = shortest {
+            TaskError::outside(reason, Retry::After(pause))
+        } else {
+            let reason = format!("{what}: the connection to GitHub for {scope} is not configured here");
+            TaskError::outside(reason, Retry::Backoff)
         })
     }
 

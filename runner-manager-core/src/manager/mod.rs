@@ -27,6 +27,7 @@ mod connections;
 mod doubt;
 mod intake;
 mod keeper;
+mod looked;
 mod operate;
 mod provision;
 mod reconcile;
@@ -170,6 +171,7 @@ struct Inner {
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
     waits: calls::Waits,
+    looked: looked::Looked,
     statistics: Statistics,
 }
 
@@ -185,6 +187,7 @@ impl Manager {
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
             waits: calls::Waits::default(),
+            looked: looked::Looked::default(),
             statistics: Statistics::default(),
         };
         Self { inner: Arc::new(inner) }

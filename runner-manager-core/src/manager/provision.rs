@@ -295,12 +295,11 @@ impl Manager {
             }
         };
         let found = self.ask_backend(&runner.backend, "get", look).await?;
-        let reading = match found {
-            Some(instance) => InstanceReading::Present { id: instance.id, state: instance.state },
-            None => {
-                let Capabilities { settle, lag, .. } = backend.capabilities();
-                InstanceReading::Absent { settle, lag }
-            }
+        let reading = if let Some(instance) = found {
+            InstanceReading::Present { id: instance.id, state: instance.state }
+        } else {
+            let Capabilities { settle, lag, .. } = backend.capabilities();
+            InstanceReading::Absent { settle, lag }
         };
         Ok(Event::Instance { reading, begun })
     }

@@ -1,7 +1,8 @@
 //! Asks GitHub which jobs of a scope are open, and takes in what no webhook told.
 //!
 //! It only records jobs, by the one path that webhooks take too; how many runners that comes to is the groups'
-//! affair. A record that a listing lacks is not closed by that: the job is asked for by itself, and what it
+//! affair. What was looked into lately, and is as was to be expected, is passed over for a while: this process
+//! remembers it, and one that does not know looks. A record that a listing lacks is not closed by that: the job is asked for by itself, and what it
 //! says counts.
 
 use std::collections::BTreeSet;
@@ -12,12 +13,16 @@ use jiff::Timestamp;
 use super::Manager;
 use super::calls::{CallError, Purpose};
 use super::intake::Taken;
+use super::looked::Heard;
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    Conclusion, JobId, JobObservation, JobReport, OperationId, Repository, Scope, WorkflowJob, later,
+    Conclusion, JobId, JobObservation, JobReport, OpenRuns, OperationId, Repository, RunId, Scope,
+    WorkflowJob, later,
 };
-use crate::github::GitHubErrorKind;
-use crate::policy::recovery::{Found, Known, Listing, found, has_surely_ended, is_in_doubt};
+use crate::github::{GitHubError, GitHubErrorKind};
+use crate::policy::recovery::{
+    Found, Known, Listing, found, has_surely_ended, is_in_doubt, is_looked_into, listing_due,
+};
 use crate::retry::Retry;
 use crate::store::{JobFilter, Page, StoreError};
 
@@ -37,8 +42,8 @@ const TRIES: usize = 2;
 /// How many jobs are read from the store at a time.
 const PAGE: usize = 500;
 
-/// How many of the jobs heard of last tell which repositories an enterprise has.
-const JOBS_OF_ENTERPRISE: usize = 1_000;
+/// How many of the jobs heard of last are looked at for what is going on.
+const JOBS_HEARD_OF: usize = 1_000;
 
 /// What one run has found so far.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ struct Recovery {
     begun: Timestamp,
     /// All jobs that were listed.
     open: BTreeSet<JobId>,
+    /// Runs that are open, and whose jobs were not listed.
+    passed: BTreeSet<RunId>,
     /// Repositories that were listed completely.
     listed: BTreeSet<Repository>,
     /// How many repositories GitHub does not show us. We can know nothing of their jobs.
@@ -67,6 +74,7 @@ impl Recovery {
         Self {
             begun,
             open: BTreeSet::new(),
+            passed: BTreeSet::new(),
             listed: BTreeSet::new(),
             hidden: 0,
             unknown: BTreeSet::new(),
@@ -83,7 +91,7 @@ impl Recovery {
     }
 
     fn listing_of(&self, job: &WorkflowJob) -> Listing {
-        if self.open.contains(&job.id) {
+        if self.open.contains(&job.id) || self.passed.contains(&job.run) {
             Listing::With
         } else if self.listed.contains(&job.repository) {
             Listing::Without
@@ -107,15 +115,16 @@ impl Recovery {
 
     fn log(&self, scope: &Scope) {
         let Self { hidden, added, unserved, advanced, left, .. } = *self;
-        let (open, listed, unknown) = (self.open.len(), self.listed.len(), self.unknown.len());
+        let (open, passed) = (self.open.len(), self.passed.len());
+        let (listed, unknown) = (self.listed.len(), self.unknown.len());
         let news = added + advanced + left + unknown > 0;
         if news {
             tracing::info!(
-                %scope, open, added, unserved, advanced, left, listed, hidden, unknown,
+                %scope, open, passed, added, unserved, advanced, left, listed, hidden, unknown,
                 "jobs listed at GitHub"
             );
         } else {
-            tracing::debug!(%scope, open, listed, hidden, "jobs listed at GitHub: nothing new");
+            tracing::debug!(%scope, open, passed, listed, hidden, "jobs listed at GitHub: nothing new");
         }
     }
 }
@@ -127,9 +136,10 @@ impl Manager {
         if !self.scopes().await?.contains(scope) {
             return Ok(Work::Done);
         }
-        let repositories = self.repositories_to_ask(scope).await?;
+        let heard = self.heard().await?;
+        let repositories = self.repositories_to_ask(scope, &heard).await?;
         let mut run = Recovery::begin(self.now().await?);
-        self.list_jobs(scope, repositories, &mut run).await?;
+        self.list_jobs(scope, repositories, &heard, &mut run).await?;
         self.ask_for_the_missing(scope, &mut run).await?;
         run.log(scope);
         let interval = self.parts().settings.recover_interval;
@@ -139,9 +149,9 @@ impl Manager {
 
     /// The repositories of a scope whose jobs a group could serve, in another order each time, so that one that
     /// a run did not get to comes first in another.
-    async fn repositories_to_ask(&self, scope: &Scope) -> Result<Vec<Repository>, TaskError> {
+    async fn repositories_to_ask(&self, scope: &Scope, heard: &Heard) -> Result<Vec<Repository>, TaskError> {
         let listed = match scope {
-            Scope::Enterprise(slug) => self.repositories_heard_of(slug).await?,
+            Scope::Enterprise(slug) => heard.of_enterprise(slug),
             Scope::Organization(_) | Scope::Repository(_) => {
                 let listed = self.list_github(Purpose::Recovery, scope, "repositories", |github| {
                     github.repositories(scope)
@@ -155,14 +165,10 @@ impl Manager {
         Ok(repositories)
     }
 
-    /// GitHub does not list an enterprise's repositories: those count that jobs were lately heard of.
-    async fn repositories_heard_of(&self, enterprise: &str) -> Result<Vec<Repository>, StoreError> {
-        let jobs = self.store().jobs(&JobFilter::All, &Page::first(JOBS_OF_ENTERPRISE)).await?;
-        let of_enterprise = |job: &WorkflowJob| {
-            job.enterprise.as_deref().is_some_and(|named| named.eq_ignore_ascii_case(enterprise))
-        };
-        let own = jobs.into_iter().map(|job| job.value).filter(of_enterprise);
-        Ok(own.map(|job| job.repository).collect())
+    /// What was heard of jobs lately.
+    async fn heard(&self) -> Result<Heard, StoreError> {
+        let jobs = self.store().jobs(&JobFilter::All, &Page::first(JOBS_HEARD_OF)).await?;
+        Ok(jobs.into_iter().map(|job| job.value).collect())
     }
 
     /// Begins a list at another place each time.
@@ -179,17 +185,25 @@ impl Manager {
         &self,
         scope: &Scope,
         repositories: Vec<Repository>,
+        heard: &Heard,
         run: &mut Recovery,
     ) -> Result<(), TaskError> {
-        run.unknown.extend(repositories.iter().cloned());
-        let mut left = repositories;
+        let mut left = Vec::new();
+        for repository in repositories {
+            let listed = self.inner.looked.listed(&repository);
+            if let Some(which) = listing_due(&listed, heard.last(&repository), run.begun) {
+                run.unknown.insert(repository.clone());
+                left.push((repository, which));
+            }
+        }
         for _ in 0..TRIES {
-            for repository in std::mem::take(&mut left) {
-                match self.open_jobs(scope, &repository).await? {
-                    Answer::Jobs(jobs) => {
+            for (repository, which) in std::mem::take(&mut left) {
+                match self.open_jobs(scope, &repository, which, heard, run).await? {
+                    Answer::Jobs { jobs, any_open } => {
                         for seen in jobs {
                             self.take_in_listed(seen, run).await?;
                         }
+                        self.inner.looked.note(&repository, which, any_open, run.begun);
                         run.unknown.remove(&repository);
                         run.listed.insert(repository);
                     }
@@ -197,47 +211,54 @@ impl Manager {
                         run.unknown.remove(&repository);
                         run.hidden += 1;
                     }
-                    Answer::Unknown => left.push(repository),
+                    Answer::Unknown => left.push((repository, which)),
                 }
             }
         }
         Ok(())
     }
 
-    async fn open_jobs(&self, scope: &Scope, repository: &Repository) -> Result<Answer, TaskError> {
+    /// The open jobs of a repository, without those of runs that need not be looked into.
+    async fn open_jobs(
+        &self,
+        scope: &Scope,
+        repository: &Repository,
+        which: OpenRuns,
+        heard: &Heard,
+        run: &mut Recovery,
+    ) -> Result<Answer, TaskError> {
         let account = Scope::Repository(repository.clone());
-        let listed =
-            self.list_github(Purpose::Recovery, &account, "open_jobs", |github| github.open_jobs(repository));
-        let error = match listed.await {
-            Ok(mut jobs) => {
-                if let Scope::Enterprise(slug) = scope {
-                    for job in &mut jobs {
-                        job.enterprise = Some(slug.clone());
-                    }
-                }
-                return Ok(Answer::Jobs(jobs));
-            }
-            Err(CallError::Failed(error)) => error,
-            Err(CallError::TimedOut(error)) => {
-                tracing::warn!(%repository, %error, "GitHub did not list its jobs");
-                return Ok(Answer::Unknown);
-            }
-            Err(CallError::NotMade(error)) => return Err(error),
+        let listed = self.list_github(Purpose::Recovery, &account, "open_runs", |github| {
+            github.open_runs(repository, which)
+        });
+        let runs = match answer(repository, listed.await)? {
+            Ok(runs) => runs,
+            Err(answer) => return Ok(answer),
         };
-        tracing::warn!(%repository, %error, "GitHub did not list its jobs");
-        match error.kind {
-            GitHubErrorKind::NotFound | GitHubErrorKind::PermissionDenied => Ok(Answer::Hidden),
-            // No other repository would be answered either.
-            GitHubErrorKind::RateLimited | GitHubErrorKind::Unauthenticated => {
-                Err(TaskError::outside(&error, error.retry))
-            }
-            GitHubErrorKind::NameTaken
-            | GitHubErrorKind::Busy
-            | GitHubErrorKind::Invalid
-            | GitHubErrorKind::Unavailable
-            | GitHubErrorKind::Unclear
-            | GitHubErrorKind::Unexpected => Ok(Answer::Unknown),
+        // After a start nobody knows what was missed: everything is looked into.
+        let is_first = self.inner.looked.listed(repository).at.is_none();
+        let mut into = BTreeSet::new();
+        for open in &runs {
+            let explained = !is_first && heard.explains(open.id);
+            let is_looked_into = is_looked_into(open, explained, run.begun);
+            if is_looked_into { &mut into } else { &mut run.passed }.insert(open.id);
         }
+        let mut jobs = Vec::new();
+        for id in &into {
+            let listed = self.list_github(Purpose::Recovery, &account, "open_jobs", |github| {
+                github.open_jobs(repository, *id)
+            });
+            match answer(repository, listed.await)? {
+                Ok(found) => jobs.extend(found),
+                Err(answer) => return Ok(answer),
+            }
+        }
+        if let Scope::Enterprise(slug) = scope {
+            for job in &mut jobs {
+                job.enterprise = Some(slug.clone());
+            }
+        }
+        Ok(Answer::Jobs { jobs, any_open: !runs.is_empty() })
     }
 
     /// Takes in a job that GitHub listed, if it is any of our business.
@@ -337,10 +358,40 @@ impl Manager {
     }
 }
 
+/// What GitHub listed, or what it means that it did not.
+fn answer<T>(
+    repository: &Repository,
+    listed: Result<T, CallError<GitHubError>>,
+) -> Result<Result<T, Answer>, TaskError> {
+    let error = match listed {
+        Ok(listed) => return Ok(Ok(listed)),
+        Err(CallError::Failed(error)) => error,
+        Err(CallError::TimedOut(error)) => {
+            tracing::warn!(%repository, %error, "GitHub did not list its jobs");
+            return Ok(Err(Answer::Unknown));
+        }
+        Err(CallError::NotMade(error)) => return Err(error),
+    };
+    tracing::warn!(%repository, %error, "GitHub did not list its jobs");
+    match error.kind {
+        GitHubErrorKind::NotFound | GitHubErrorKind::PermissionDenied => Ok(Err(Answer::Hidden)),
+        // No other repository would be answered either.
+        GitHubErrorKind::RateLimited | GitHubErrorKind::Unauthenticated => {
+            Err(TaskError::outside(&error, error.retry))
+        }
+        GitHubErrorKind::NameTaken
+        | GitHubErrorKind::Busy
+        | GitHubErrorKind::Invalid
+        | GitHubErrorKind::Unavailable
+        | GitHubErrorKind::Unclear
+        | GitHubErrorKind::Unexpected => Ok(Err(Answer::Unknown)),
+    }
+}
+
 /// What GitHub said of a repository.
 enum Answer {
-    /// Its open jobs.
-    Jobs(Vec<JobObservation>),
+    /// Its open jobs, and whether it has open runs.
+    Jobs { jobs: Vec<JobObservation>, any_open: bool },
     /// It is not there, or not for us to see.
     Hidden,
     /// Nothing.

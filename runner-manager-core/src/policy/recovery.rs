@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::{JobObservation, JobReport, WorkflowJob, later};
+use crate::domain::{JobObservation, JobReport, OpenRun, OpenRuns, WorkflowJob, later};
 
 /// How long a job that no group serves has waited before a listing has it recorded. Until then it may be one
 /// that GitHub's own runners are about to take.
@@ -20,6 +20,46 @@ pub const UNLISTED_AGE: Duration = Duration::from_mins(10);
 
 /// How long GitHub keeps a job in the queue: then it cancels it.
 pub const LONGEST_QUEUED: Duration = Duration::from_hours(24);
+
+/// How long a repository of which nothing is heard counts as busy.
+pub const BUSY_FOR: Duration = Duration::from_hours(1);
+
+/// How often a repository is listed that is not busy, and how often all kinds of its open runs are.
+pub const FULL_PERIOD: Duration = Duration::from_mins(30);
+
+/// How old an open run is that a job on record explains before its jobs are listed: until then webhooks may be
+/// on their way.
+pub const WEBHOOKS_ARRIVE_WITHIN: Duration = Duration::from_mins(5);
+
+/// When a repository was listed last, and what was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// When any of its open runs were last listed.
+    pub at: Option<Timestamp>,
+    /// When all kinds of them were.
+    pub in_full: Option<Timestamp>,
+    /// When there last were some.
+    pub open: Option<Timestamp>,
+}
+
+/// How a repository's open runs are to be listed now. `heard` is when a job of it was last recorded.
+pub fn listing_due(listed: &Listed, heard: Option<Timestamp>, begun: Timestamp) -> Option<OpenRuns> {
+    let since = |time: Option<Timestamp>, period| time.is_none_or(|time| later(time, period) <= begun);
+    let is_idle = since(heard, BUSY_FOR) && since(listed.open, BUSY_FOR);
+    if since(listed.in_full, FULL_PERIOD) {
+        Some(OpenRuns::All)
+    } else if is_idle && !since(listed.at, FULL_PERIOD) {
+        None
+    } else {
+        Some(OpenRuns::Moving)
+    }
+}
+
+/// Whether the jobs of an open run are to be listed. A young one with a job on record that is open, too, is as
+/// was to be expected.
+pub fn is_looked_into(run: &OpenRun, explained: bool, begun: Timestamp) -> bool {
+    !explained || later(run.created_at, WEBHOOKS_ARRIVE_WITHIN) <= begun
+}
 
 /// Whether a job that GitHub lists is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,9 +136,10 @@ mod tests {
     use std::time::Duration;
 
     use super::{Found, Known, LONGEST_QUEUED, Listing, UNLISTED_AGE, UNSERVED_AGE};
+    use super::{Listed, WEBHOOKS_ARRIVE_WITHIN, is_looked_into, listing_due};
     use super::{found, has_surely_ended, is_in_doubt};
     use crate::domain::later;
-    use crate::domain::{Conclusion, JobReport, JobState, WorkflowJob};
+    use crate::domain::{Conclusion, JobReport, JobState, OpenRun, OpenRuns, RunId, WorkflowJob};
     use crate::policy::jobs::observe;
     use crate::policy::samples::{at, seen};
 
@@ -108,6 +149,29 @@ mod tests {
         let job = observe(None, &seen(JobReport::Queued), None, at(0)).unwrap();
         assert!(matches!(job.state, JobState::Queued { .. }));
         job
+    }
+
+    #[test]
+    fn idle_repositories_and_rare_kinds_of_runs_are_listed_less_often() {
+        let (minute, hour) = (60, 3_600);
+        let listed = Listed { at: Some(at(hour)), in_full: Some(at(hour)), open: None };
+        let due = |listed, heard, begun| listing_due(&listed, heard, at(begun));
+        assert_eq!(due(Listed::default(), None, 0), Some(OpenRuns::All), "what nobody looked at");
+        assert_eq!(due(listed, None, hour + 5 * minute), None, "nothing is going on");
+        assert_eq!(due(listed, Some(at(hour)), hour + 5 * minute), Some(OpenRuns::Moving));
+        let open = Listed { open: Some(at(hour)), ..listed };
+        assert_eq!(due(open, None, hour + 5 * minute), Some(OpenRuns::Moving));
+        for heard in [None, Some(at(hour))] {
+            assert_eq!(due(listed, heard, hour + 30 * minute), Some(OpenRuns::All));
+        }
+    }
+
+    #[test]
+    fn a_young_run_that_a_job_on_record_explains_is_passed_over() {
+        let run = OpenRun { id: RunId(1), created_at: at(0) };
+        assert!(is_looked_into(&run, false, at(1)), "its job may be missing");
+        assert!(!is_looked_into(&run, true, at(1)));
+        assert!(is_looked_into(&run, true, later(at(0), WEBHOOKS_ARRIVE_WITHIN)), "another one may be");
     }
 
     #[test]

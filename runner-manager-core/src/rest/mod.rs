@@ -6,6 +6,7 @@
 //!
 //! Everything is as in version 2022-11-28 of the API: <https://docs.github.com/rest>.
 
+mod answers;
 mod books;
 mod check;
 pub(crate) mod models;
@@ -21,11 +22,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::IF_NONE_MATCH;
+use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
+use self::answers::Answers;
 use self::books::Books;
 #[cfg(any(feature = "octocrab", feature = "testing"))]
 pub(crate) use self::check::installation_path;
@@ -35,8 +38,8 @@ use self::pages::Listing;
 pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
-    GitHubGroup, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Label, Repository,
-    RunnerName, Scope,
+    GitHubGroup, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Label, OpenRun, OpenRuns,
+    Repository, RunId, RunnerName, Scope,
 };
 use crate::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
@@ -47,6 +50,7 @@ use crate::github::{
 /// have a job in the queue: one that is in progress has begun with another one of its jobs. In the order in
 /// which a run comes by them, so that one that moves on while they are asked for is not missed.
 const OPEN_RUNS: [&str; 5] = ["requested", "pending", "waiting", "queued", "in_progress"];
+const MOVING_RUNS: [&str; 2] = ["queued", "in_progress"];
 
 /// GitHub over its REST API.
 ///
@@ -92,16 +96,32 @@ pub struct RestGitHub {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     books: Books,
+    answers: Answers,
 }
 
 impl RestGitHub {
     /// GitHub by a transport. The clock tells how far away a reset of a budget is.
     pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
-        Self { transport, clock, books: Books::default() }
+        Self { transport, clock, books: Books::default(), answers: Answers::default() }
     }
 
     /// Sends a request; an answer that is not success is an error.
     async fn call(
+        &self,
+        operation: Operation,
+        who: As<'_>,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, GitHubError> {
+        let answer = self.send(operation, who, request).await?;
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(operation.refusal(&answer, self.clock.now()))
+        }
+    }
+
+    /// Sends a request and notes what the answer says of the budget.
+    async fn send(
         &self,
         operation: Operation,
         who: As<'_>,
@@ -113,7 +133,7 @@ impl RestGitHub {
         if let As::Scope(scope) = who {
             self.books.note_budget(&self.transport.account(scope), answer.headers(), now);
         }
-        if answer.status().is_success() { Ok(answer) } else { Err(operation.refusal(&answer, now)) }
+        Ok(answer)
     }
 
     async fn get(
@@ -123,6 +143,33 @@ impl RestGitHub {
         path: &str,
     ) -> Result<Response<Bytes>, GitHubError> {
         self.call(operation, who, operation.get(path)?).await
+    }
+
+    /// Gets what is asked for again and again. Where it is as it was, GitHub says so, which costs nothing.
+    async fn get_again(
+        &self,
+        operation: Operation,
+        who: As<'_>,
+        path: &str,
+    ) -> Result<Response<Bytes>, GitHubError> {
+        let account = match who {
+            As::Scope(scope) => self.transport.account(scope),
+            As::App => "app".to_owned(),
+        };
+        let kept = self.answers.find(&account, path);
+        let mut request = operation.get(path)?;
+        if let Some(kept) = &kept {
+            request.headers_mut().insert(IF_NONE_MATCH, kept.tag.clone());
+        }
+        let answer = self.send(operation, who, request).await?;
+        match kept {
+            Some(kept) if answer.status() == StatusCode::NOT_MODIFIED => Ok(kept.answer()),
+            _ if answer.status().is_success() => {
+                self.answers.keep(&account, path, &answer);
+                Ok(answer)
+            }
+            _ => Err(operation.refusal(&answer, self.clock.now())),
+        }
     }
 
     /// Gets one thing of a place: none where the place shows itself, but the thing is not there. A 404 alone
@@ -173,23 +220,6 @@ impl RestGitHub {
         let runners: Vec<Runner> = self.list(listing, filter).await?;
         self.books.note_visible(&place, self.clock.now());
         Ok(runners.into_iter().map(RegisteredRunner::from).collect())
-    }
-
-    /// The jobs of one run's latest attempt that have not ended.
-    async fn open_jobs_of(
-        &self,
-        repository: &Repository,
-        run: u64,
-        operation: Operation,
-    ) -> Result<Vec<JobObservation>, GitHubError> {
-        let scope = Scope::Repository(repository.clone());
-        let path = format!("{}/actions/runs/{run}/jobs", scope_path(&scope));
-        let listing = Listing { operation, who: As::Scope(&scope), path: &path };
-        let jobs: Vec<Job> = self.list(listing, "filter=latest").await?;
-        let told = jobs.into_iter().filter_map(|job| {
-            observe(job, repository).inspect_err(|why| debug!(%repository, run, %why, "no job for us")).ok()
-        });
-        Ok(told.filter(|job| !matches!(job.report, JobReport::Completed { .. })).collect())
     }
 
     /// All repositories of an organization, which an installation and a token list by different calls.
@@ -283,20 +313,36 @@ impl GitHub for RestGitHub {
         Ok(groups.into_iter().map(RegisteredGroup::from).collect())
     }
 
-    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
-        let operation = Operation::read("open_jobs");
+    async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError> {
+        let operation = Operation::read("open_runs");
         let scope = Scope::Repository(repository.clone());
         let path = format!("{}/actions/runs", scope_path(&scope));
         let listing = Listing { operation, who: As::Scope(&scope), path: &path };
+        let words: &[&str] = match which {
+            OpenRuns::All => &OPEN_RUNS,
+            OpenRuns::Moving => &MOVING_RUNS,
+        };
         let mut runs = BTreeMap::new();
-        for status in OPEN_RUNS {
+        for status in words {
             runs.extend(self.runs(listing, status).await?);
         }
-        let mut jobs = Vec::new();
-        for run in runs.into_keys() {
-            jobs.extend(self.open_jobs_of(repository, run, operation).await?);
-        }
-        Ok(jobs)
+        Ok(runs.into_values().map(OpenRun::from).collect())
+    }
+
+    async fn open_jobs(
+        &self,
+        repository: &Repository,
+        run: RunId,
+    ) -> Result<Vec<JobObservation>, GitHubError> {
+        let scope = Scope::Repository(repository.clone());
+        let path = format!("{}/actions/runs/{run}/jobs", scope_path(&scope));
+        let listing =
+            Listing { operation: Operation::read("open_jobs"), who: As::Scope(&scope), path: &path };
+        let jobs: Vec<Job> = self.list(listing, "filter=latest").await?;
+        let told = jobs.into_iter().filter_map(|job| {
+            observe(job, repository).inspect_err(|why| debug!(%repository, %run, %why, "no job for us")).ok()
+        });
+        Ok(told.filter(|job| !matches!(job.report, JobReport::Completed { .. })).collect())
     }
 
     async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     Conclusion, DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, LabelError,
-    Labels, Repository, RepositoryError, RunId,
+    Labels, OpenRun, Repository, RepositoryError, RunId,
 };
 use crate::github::{RegisteredGroup, RegisteredRunner, WebhookDelivery};
 
@@ -111,6 +111,12 @@ impl From<Group> for RegisteredGroup {
 pub(super) struct Run {
     pub(super) id: u64,
     pub(super) created_at: Timestamp,
+}
+
+impl From<Run> for OpenRun {
+    fn from(run: Run) -> Self {
+        Self { id: RunId(run.id), created_at: run.created_at }
+    }
 }
 
 impl Entry for Run {

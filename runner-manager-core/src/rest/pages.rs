@@ -143,7 +143,7 @@ impl RestGitHub {
         let mut query = format!("{filter}{joint}per_page=100");
         for _ in 0..MOST_PAGES {
             let path = format!("{}?{query}", listing.path);
-            let answer = self.get(listing.operation, listing.who, &path).await?;
+            let answer = self.get_again(listing.operation, listing.who, &path).await?;
             if take(&answer)?.is_break() {
                 return Ok(());
             }

@@ -6,7 +6,9 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runner_manager_core::domain::{GitHubRunnerId, JobId, JobObservation, Repository, RunnerName, Scope};
+use runner_manager_core::domain::{
+    GitHubRunnerId, JobId, JobObservation, OpenRun, OpenRuns, Repository, RunId, RunnerName, Scope,
+};
 use runner_manager_core::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
     RegisteredRunner, WebhookDelivery,
@@ -148,8 +150,16 @@ impl GitHub for FaultyGitHub {
         self.call("runner_groups", self.inner.runner_groups(scope)).await
     }
 
-    async fn open_jobs(&self, repository: &Repository) -> Result<Vec<JobObservation>, GitHubError> {
-        self.call("open_jobs", self.inner.open_jobs(repository)).await
+    async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError> {
+        self.call("open_runs", self.inner.open_runs(repository, which)).await
+    }
+
+    async fn open_jobs(
+        &self,
+        repository: &Repository,
+        run: RunId,
+    ) -> Result<Vec<JobObservation>, GitHubError> {
+        self.call("open_jobs", self.inner.open_jobs(repository, run)).await
     }
 
     async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Subject;
-use crate::domain::{GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Labels, RunnerName};
+use crate::domain::{
+    GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Labels, OpenRuns, RunId, RunnerName,
+};
 use crate::github::{GitHubError, GitHubErrorKind, JitConfig, JitRequest, RegisteredRunner};
 use crate::retry::Retry;
 use crate::testing::conformance::Case;
@@ -28,6 +30,7 @@ pub fn cases() -> Vec<Case<Subject>> {
         Case::new("get_absent_is_none", get_absent_is_none),
         Case::new("find_absent_is_none", find_absent_is_none),
         Case::new("groups_are_listed", groups_are_listed),
+        Case::new("open_runs_are_listed", open_runs_are_listed),
         Case::new("open_jobs_are_listed", open_jobs_are_listed),
         Case::new("a_job_is_told", a_job_is_told),
         Case::new("an_absent_job_is_none", an_absent_job_is_none),
@@ -121,6 +124,17 @@ async fn groups_are_listed(subject: Subject) {
     let default: Vec<_> = groups.iter().filter(|group| group.default).collect();
     assert_eq!(default.len(), 1, "{groups:?}");
     assert_eq!((default[0].id, default[0].name.as_str()), (GitHubGroupId::DEFAULT, "Default"));
+}
+
+async fn open_runs_are_listed(subject: Subject) {
+    let runs = async |which| subject.github.open_runs(&subject.repository, which).await.unwrap();
+    assert_eq!(runs(OpenRuns::All).await, []);
+    let waits = subject.world.queue_job(&subject.repository, &labels()).await;
+    for which in [OpenRuns::Moving, OpenRuns::All] {
+        let [run] = &runs(which).await[..] else { panic!("one run is open") };
+        let jobs = subject.github.open_jobs(&subject.repository, run.id).await.unwrap();
+        assert_eq!(jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [waits]);
+    }
 }
 
 async fn open_jobs_are_listed(subject: Subject) {
@@ -233,7 +247,10 @@ impl Subject {
     }
 
     async fn open_jobs(&self) -> Vec<JobObservation> {
-        let mut jobs = self.github.open_jobs(&self.repository).await.unwrap();
+        let mut jobs = Vec::new();
+        for run in self.github.open_runs(&self.repository, OpenRuns::All).await.unwrap() {
+            jobs.extend(self.github.open_jobs(&self.repository, run.id).await.unwrap());
+        }
         jobs.sort_by_key(|job| job.id);
         jobs
     }
@@ -246,7 +263,8 @@ impl Subject {
             github.runner(scope, id).await.unwrap_err(),
             github.runner(scope, ABSENT).await.unwrap_err(),
             github.find_runner(scope, &name("one")).await.unwrap_err(),
-            github.open_jobs(&self.repository).await.unwrap_err(),
+            github.open_runs(&self.repository, OpenRuns::Moving).await.unwrap_err(),
+            github.open_jobs(&self.repository, RunId(1)).await.unwrap_err(),
             github.job(&self.repository, JobId(1)).await.unwrap_err(),
         ]
     }
