@@ -103,8 +103,8 @@ fn changed(before: &Configuration, after: &Configuration) -> Vec<&'static str> {
 fn server(configuration: &Configuration) -> (String, Vec<&str>) {
     let server = &configuration.server;
     let mut secrets: Vec<&str> = server.tokens.iter().map(|token| token.token.expose()).collect();
-    if let Webhooks::Signed(secret) = &server.webhooks {
-        secrets.push(secret.expose());
+    if let Webhooks::Signed(webhooks) = &server.webhooks {
+        secrets.extend(webhooks.iter().map(Secret::expose));
     }
     (format!("{server:?}"), secrets)
 }

@@ -120,6 +120,11 @@ impl<'a> Cursor<'a> {
         matches!(self.node.value, Value::Map(_))
     }
 
+    /// Whether a list stands here.
+    pub(super) const fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     /// A map without some of its keys, as JSON: what the kinds of backends check.
     pub(super) fn settings(&self, without: &[&str]) -> serde_json::Value {
         let mut json = self.node.to_json();

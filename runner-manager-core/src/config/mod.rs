@@ -50,7 +50,7 @@ use crate::domain::{BackendName, Balance, DeploymentName, Owner, RunnerGroup, Se
 pub use self::environment::{Environment, ProcessEnvironment};
 pub use self::fault::{Fault, Faults};
 pub use self::schema::schema;
-pub use self::server::{ApiToken, Role, Server, Webhooks};
+pub use self::server::{ApiToken, Role, Server, WebhookSecrets, Webhooks};
 pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError};
 

@@ -10,7 +10,7 @@ use super::duration::{
     SWEEP_INTERVAL, friendly, limit_keys,
 };
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
-use super::server::ROLES;
+use super::server::{MAX_WEBHOOK_SECRETS, ROLES};
 use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
 use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server};
 use crate::backend::BackendRegistry;
@@ -88,12 +88,7 @@ fn server() -> Value {
                 ),
             ),
             ("public_url", text("How GitHub and people reach the server from outside: an https URL.")),
-            (
-                "webhook_secret",
-                made_up_secret(
-                    "What GitHub signs webhooks with. Required unless `allow_unsigned_webhooks` is `true`.",
-                ),
-            ),
+            ("webhook_secret", webhook_secret()),
             (
                 "allow_unsigned_webhooks",
                 with_default(
@@ -118,6 +113,18 @@ fn server() -> Value {
             ),
         ],
     )
+}
+
+fn webhook_secret() -> Value {
+    let one = json!({"$ref": "#/$defs/secret"});
+    json!({
+        "description": format!(
+            "What GitHub signs webhooks with. While a new secret takes the place of another, a list of both, the \
+             new one first. Required unless `allow_unsigned_webhooks` is `true`. At least {MIN_SECRET_LENGTH} \
+             characters."
+        ),
+        "anyOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_WEBHOOK_SECRETS}],
+    })
 }
 
 fn token() -> Value {

@@ -13,6 +13,9 @@ pub(super) const KEYS: [&str; 5] =
 pub(super) const TOKEN_KEYS: [&str; 3] = ["name", "role", "token"];
 pub(super) const ROLES: [(&str, Role); 2] = [("admin", Role::Admin), ("viewer", Role::Viewer)];
 
+/// How many secrets webhooks may be signed with: a new one, and the one whose place it takes.
+pub(super) const MAX_WEBHOOK_SECRETS: usize = 2;
+
 /// The longest name of a token, in characters.
 const MAX_TOKEN_NAME: usize = 32;
 
@@ -37,11 +40,33 @@ impl Server {
 /// How webhooks prove that they come from GitHub.
 #[derive(Debug, Clone)]
 pub enum Webhooks {
-    /// By a signature with this secret.
-    Signed(Secret),
+    /// By a signature with one of these secrets.
+    Signed(WebhookSecrets),
     /// Not at all: possible on a loopback address alone, where the user wrote
     /// `allow_unsigned_webhooks: true`.
     Unsigned,
+}
+
+/// What webhooks may be signed with. Two secrets serve while one takes the place of the other.
+#[derive(Debug, Clone)]
+pub struct WebhookSecrets {
+    /// The one that hooks are to have.
+    pub present: Secret,
+    /// The one that they had, and that is still taken. Default none.
+    pub former: Option<Secret>,
+}
+
+impl WebhookSecrets {
+    /// All that are taken, the present one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.present).chain(&self.former)
+    }
+}
+
+impl From<Secret> for WebhookSecrets {
+    fn from(present: Secret) -> Self {
+        Self { present, former: None }
+    }
 }
 
 /// What the bearer of a token may do.
@@ -95,7 +120,7 @@ fn webhooks(
             if let Some(unsigned) = unsigned {
                 unsigned.fault("has no meaning beside webhook_secret: remove one of them");
             }
-            secret(at, environment, MIN_SECRET_LENGTH).map(Webhooks::Signed)
+            webhook_secrets(at, environment).map(Webhooks::Signed)
         }
         (None, Some(unsigned)) => {
             if listen.is_some_and(|listen| !listen.ip().is_loopback()) {
@@ -114,6 +139,30 @@ fn webhooks(
             None
         }
     }
+}
+
+/// One secret, or a list of one or two.
+fn webhook_secrets(at: &Cursor<'_>, environment: &dyn Environment) -> Option<WebhookSecrets> {
+    if !at.is_list() {
+        return secret(at, environment, MIN_SECRET_LENGTH).map(WebhookSecrets::from);
+    }
+    let items = at.items()?;
+    if items.is_empty() || items.len() > MAX_WEBHOOK_SECRETS {
+        at.fault(format!(
+            "expected a secret, or the new one and the one before it, found a list of {}",
+            items.len()
+        ));
+        return None;
+    }
+    let mut read = all(items.iter().map(|item| secret(item, environment, MIN_SECRET_LENGTH)))?.into_iter();
+    let (present, former) = (read.next()?, read.next());
+    if let Some(former) = &former
+        && former.expose() == present.expose()
+    {
+        items[1].fault("is the same secret as the first one: name it once");
+        return None;
+    }
+    Some(WebhookSecrets { present, former })
 }
 
 fn tokens(at: &Cursor<'_>, environment: &dyn Environment) -> Option<Vec<ApiToken>> {

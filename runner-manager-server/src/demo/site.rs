@@ -25,7 +25,7 @@ pub(super) async fn serve_site(listener: TcpListener, site: Site, stop: Cancella
     let state = AppState::new(AppParts {
         manager: site.manager,
         clock: clock.clone(),
-        webhooks: Webhooks::Signed(site.secret),
+        webhooks: Webhooks::Signed(site.secret.into()),
         access: Access::Local,
         stop: stop.clone(),
     });

@@ -91,7 +91,7 @@ fn state(secret: &Secret, stop: CancellationToken) -> AppState {
         random: Arc::new(SystemRandom),
         settings: Settings::default(),
     });
-    let webhooks = Webhooks::Signed(secret.clone());
+    let webhooks = Webhooks::Signed(secret.clone().into());
     AppState::new(AppParts { manager, clock, webhooks, access: Access::Local, stop })
 }
 

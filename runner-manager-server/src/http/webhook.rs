@@ -13,7 +13,7 @@ use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use runner_manager_core::clock::timeout;
 use runner_manager_core::config::Webhooks;
-use runner_manager_core::domain::{DeliveryId, JobObservation, Secret};
+use runner_manager_core::domain::{DeliveryId, JobObservation};
 use runner_manager_core::manager::Taken;
 use runner_manager_core::webhook::{
     DELIVERY_HEADER, EVENT_HEADER, SIGNATURE_HEADER, SignatureError, Webhook, parse, verify,
@@ -89,8 +89,8 @@ async fn take(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Accep
         return Err(unauthorized(SignatureError::Missing));
     }
     let held = state.0.bodies.read(headers, body).await?;
-    if let Webhooks::Signed(secret) = webhooks {
-        authenticate(secret, &held.bytes, signature)?;
+    if let Webhooks::Signed(secrets) = webhooks {
+        verify(secrets.iter(), &held.bytes, signature).map_err(unauthorized)?;
     }
     let event = required(headers, EVENT_HEADER)?;
     let delivery = delivery(headers)?;
@@ -104,10 +104,6 @@ async fn take(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Accep
         }
         Webhook::WorkflowJob(seen) => observe(state, &delivery, &seen).await,
     }
-}
-
-fn authenticate(secret: &Secret, body: &[u8], signature: Option<&str>) -> Result<(), Refusal> {
-    verify(std::slice::from_ref(secret), body, signature).map_err(unauthorized)
 }
 
 fn unauthorized(error: SignatureError) -> Refusal {

@@ -119,9 +119,14 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) fn start() -> Self {
+        Self::start_with(|configuration| configuration)
+    }
+
+    /// One whose configuration is another one.
+    pub(crate) fn start_with(change: impl FnOnce(String) -> String) -> Self {
         let folder = TempDir::new().unwrap();
         let github = Listening::start(&folder, "github", &["github-simulator"]);
-        let config = write(&folder, &configuration(&github.url));
+        let config = write(&folder, &change(configuration(&github.url)));
         let manager =
             Listening::start(&folder, "manager", &["serve", "--config", &config, "--log-format", "json"]);
         Self { manager, github, folder }
@@ -142,7 +147,18 @@ impl System {
 
     /// Posts a signed webhook, and gives the status and the answer's JSON.
     pub(crate) async fn post(&self, event: &str, delivery: &str, body: Vec<u8>) -> (u16, serde_json::Value) {
-        let signature = sign(&Secret::new(WEBHOOK_SECRET), &body);
+        self.post_signed(WEBHOOK_SECRET, event, delivery, body).await
+    }
+
+    /// The same with a secret that may be another one.
+    pub(crate) async fn post_signed(
+        &self,
+        secret: &str,
+        event: &str,
+        delivery: &str,
+        body: Vec<u8>,
+    ) -> (u16, serde_json::Value) {
+        let signature = sign(&Secret::new(secret), &body);
         let request = client()
             .post(format!("{}/webhook", self.manager.url))
             .header("content-type", "application/json")

@@ -124,6 +124,18 @@ async fn what_cannot_be_believed_or_read_is_refused() {
 }
 
 #[tokio::test]
+async fn while_the_secret_is_replaced_both_are_taken() {
+    let both = format!("[a-new-webhook-secret-of-tests, {}]", support::WEBHOOK_SECRET);
+    let system = System::start_with(|configuration| configuration.replace(support::WEBHOOK_SECRET, &both));
+    for (secret, expected) in
+        [("a-new-webhook-secret-of-tests", 202), (support::WEBHOOK_SECRET, 202), ("a-third-secret", 401)]
+    {
+        let (status, answer) = system.post_signed(secret, "ping", "1", example("ping")).await;
+        assert_eq!(status, expected, "{secret}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn large_bodies_are_refused_and_cost_no_memory() {
     const SIZE: usize = 30 * 1024 * 1024;
     let system = System::start();

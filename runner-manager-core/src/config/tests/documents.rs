@@ -25,7 +25,8 @@ fn the_schema_takes_what_the_readers_take() {
     let redis =
         "store: {kind: redis, url: 'rediss://h/1', ca: {file: ca.pem}, connect_timeout: 1s}\ngithub:\n";
     let redis = super::spoilt("github:\n", redis);
-    for text in [GOOD, example(), &redis] {
+    let rotation = super::spoilt("{file: webhook.secret}", "[{env: RM_TOKEN}, {file: webhook.secret}]");
+    for text in [GOOD, example(), &redis, &rotation] {
         try_read(text).unwrap();
         let errors: Vec<_> = validator.iter_errors(&as_json(text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:?}");
@@ -44,6 +45,8 @@ fn the_schema_refuses_what_the_readers_refuse() {
         ("github:\n", "store: {kind: redis, url: 'redis://h', path: a}\ngithub:\n"),
         ("token: {env: GITHUB_TOKEN}", "token: {env: A}\n  app: {id: 1, private_key: x}"),
         ("token: {env: GITHUB_TOKEN}", "token: {enf: GITHUB_TOKEN}"),
+        ("{file: webhook.secret}", "[]"),
+        ("{file: webhook.secret}", "[{env: RM_TOKEN}, {env: RM_SECRET_KEY}, {file: webhook.secret}]"),
         ("region: r1", "regino: r1"),
         ("region: r1", "concurrency: 0"),
         ("region: r1", "rate: {calls: 10}"),
@@ -199,6 +202,9 @@ fn type_of(property: &Value) -> String {
             .map(|word| format!("`{}`", word.as_str().unwrap()))
             .collect::<Vec<_>>()
             .join(", ");
+    }
+    if let Some(choices) = property["anyOf"].as_array() {
+        return choices.iter().map(type_of).collect::<Vec<_>>().join(" or ");
     }
     match property["type"].as_str() {
         Some("string") => "text".into(),

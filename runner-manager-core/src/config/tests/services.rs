@@ -43,6 +43,26 @@ fn secrets() {
             "5:19: server.webhook_secret: the secret has 0 characters, at least 16 are needed",
         ),
         (
+            "{file: webhook.secret}",
+            "[{env: WEBHOOK_SECRET}, {env: SHORT}]",
+            "5:43: server.webhook_secret[1]: the secret has 6 characters, at least 16 are needed",
+        ),
+        (
+            "{file: webhook.secret}",
+            "[{file: webhook.secret}, {env: WEBHOOK_SECRET}]",
+            "5:44: server.webhook_secret[1]: is the same secret as the first one: name it once",
+        ),
+        (
+            "{file: webhook.secret}",
+            "[]",
+            "5:19: server.webhook_secret: expected a secret, or the new one and the one before it, found a list of 0",
+        ),
+        (
+            "{file: webhook.secret}",
+            "[{env: A}, {env: B}, {env: C}]",
+            "5:19: server.webhook_secret: expected a secret, or the new one and the one before it, found a list of 3",
+        ),
+        (
             "{env: GITHUB_TOKEN}",
             "''",
             "9:10: github.token: the secret has 0 characters, at least 1 are needed",

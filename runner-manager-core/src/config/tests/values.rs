@@ -10,7 +10,9 @@ use super::super::{
 };
 use super::{Configuration, GOOD, good, registry, try_read};
 use crate::budget::Rate;
-use crate::domain::{Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope};
+use crate::domain::{
+    Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope, Secret,
+};
 
 #[test]
 fn the_good_file() {
@@ -18,8 +20,7 @@ fn the_good_file() {
     assert_eq!(read.name.as_str(), "acme");
     assert_eq!(read.owner, Owner::new(read.name.clone(), &read.secret_key));
     assert_eq!(read.secret_key.expose(), "the key of the deployment");
-    let Webhooks::Signed(secret) = &read.server.webhooks else { panic!("{:?}", read.server) };
-    assert_eq!(secret.expose(), "the secret of webhooks", "a file's last newline is cut");
+    assert_eq!(webhook_secrets(&read), ["the secret of webhooks"], "a file's last newline is cut");
     assert_eq!((read.server.tokens[0].name.as_str(), read.server.tokens[0].role), ("ops", Role::Admin));
     assert!(
         matches!(&read.github.credentials, GitHubCredentials::Token(token) if token.expose() == "ghp_hidden")
@@ -164,6 +165,19 @@ arch: arm
     assert_eq!(backend.rate, Some(Rate { calls: 10, per: Duration::from_mins(1) }));
     assert_eq!(backend.settings, serde_json::json!({}));
     assert_eq!(good("github:\n", "github:\n  concurrency: 7\n").github.concurrency, 7);
+}
+
+fn webhook_secrets(read: &Configuration) -> Vec<&str> {
+    let Webhooks::Signed(secrets) = &read.server.webhooks else { panic!("{:?}", read.server) };
+    secrets.iter().map(Secret::expose).collect()
+}
+
+#[test]
+fn a_webhook_secret_and_the_one_before_it() {
+    let read = good("{file: webhook.secret}", "[{env: RM_TOKEN}, {file: webhook.secret}]");
+    assert_eq!(webhook_secrets(&read), ["the token of operators", "the secret of webhooks"]);
+    let read = good("{file: webhook.secret}", "[{file: webhook.secret}]");
+    assert_eq!(webhook_secrets(&read), ["the secret of webhooks"]);
 }
 
 #[test]
