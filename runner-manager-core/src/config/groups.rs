@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::cursor::{Cursor, Fields, all, hint};
 use super::duration::{limit_keys, limits};
+use super::github_groups::{self, Shared};
 use super::services::Declared;
 use crate::backend::BackendKind;
 use crate::domain::{
@@ -28,9 +29,6 @@ pub(super) const KEYS: [&str; 13] = [
     "tags",
     "placements",
 ];
-pub(super) const GITHUB_GROUP_KEYS: [&str; 2] = ["name", "manage"];
-/// Keys of the contract that this version does not carry out, and therefore does not take.
-const MANAGED_KEYS: [&str; 3] = ["repositories", "allows_public_repositories", "workflows"];
 pub(super) const SYSTEMS: [(&str, Os); 3] =
     [("linux", Os::Linux), ("windows", Os::Windows), ("macos", Os::MacOs)];
 pub(super) const PROCESSORS: [(&str, Arch); 3] =
@@ -48,9 +46,6 @@ const MAX_TAG_VALUE: usize = 256;
 /// The most placements of a group, after their lists were expanded.
 pub(super) const MAX_PLACEMENTS: usize = 256;
 
-const NOT_MANAGED: &str = "this version does not manage GitHub's runner groups: the group must exist at GitHub, \
-                           with its rules, and the key be removed here";
-
 /// Reads all groups. `deployment` and `backends` are none where they could not be read.
 pub(super) fn read(
     at: &Cursor<'_>,
@@ -58,7 +53,7 @@ pub(super) fn read(
     backends: Option<&Declared<'_>>,
 ) -> Option<Vec<RunnerGroup>> {
     let items = at.items()?;
-    let mut lines = BTreeMap::new();
+    let (mut lines, mut shared) = (BTreeMap::new(), Shared::default());
     let read = items.iter().zip(0..).map(|(item, order)| {
         let fields = item.known_fields(&all_keys())?;
         let name = fields.required("name").and_then(|at| {
@@ -68,7 +63,9 @@ pub(super) fn read(
             }
             Some(name)
         });
-        group(item, &fields, name, order, backends)
+        let group = group(item, &fields, name, order, backends)?;
+        shared.agrees(fields.optional("github_group").unwrap_or(item), &group);
+        Some(group)
     });
     all(read)
 }
@@ -87,7 +84,7 @@ fn group(
 ) -> Option<RunnerGroup> {
     let scope = scope(at, fields);
     let github_group =
-        fields.or("github_group", GitHubGroup::default(), |at| github_group(at, scope.as_ref()));
+        fields.or("github_group", GitHubGroup::default(), |at| github_groups::read(at, scope.as_ref()));
     let os = fields.or("os", Os::default(), |at| at.word(&SYSTEMS));
     let arch = fields.or("arch", Arch::default(), |at| at.word(&PROCESSORS));
     let labels = fields.or("labels", Labels::default(), labels);
@@ -147,29 +144,6 @@ fn scope(at: &Cursor<'_>, fields: &Fields<'_>) -> Option<Scope> {
             None
         }
     }
-}
-
-fn github_group(at: &Cursor<'_>, scope: Option<&Scope>) -> Option<GitHubGroup> {
-    let known = [&GITHUB_GROUP_KEYS[..], &MANAGED_KEYS[..]].concat();
-    let fields = at.known_fields(&known)?;
-    for key in MANAGED_KEYS {
-        if let Some(at) = fields.optional(key) {
-            at.fault(NOT_MANAGED);
-        }
-    }
-    if let Some(at) = fields.optional("manage")
-        && at.flag()?
-    {
-        at.fault(NOT_MANAGED);
-    }
-    let at = fields.required("name")?;
-    let group = GitHubGroup { name: at.text()?.to_owned() };
-    if group.name.trim().is_empty() {
-        at.fault("expected the name of a runner group at GitHub, found an empty text");
-    } else if matches!(scope, Some(Scope::Repository(_))) && !group.is_default() {
-        at.fault(format!("a repository has no runner group but {}", GitHubGroup::DEFAULT));
-    }
-    Some(group)
 }
 
 fn labels(at: &Cursor<'_>) -> Option<Labels> {

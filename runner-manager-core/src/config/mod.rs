@@ -25,6 +25,7 @@ mod cursor;
 mod duration;
 mod environment;
 mod fault;
+mod github_groups;
 mod groups;
 mod node;
 #[cfg(feature = "redis")]

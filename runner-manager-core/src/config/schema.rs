@@ -12,7 +12,7 @@ use super::duration::{
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
 use super::server::{MAX_WEBHOOK_SECRETS, ROLES};
 use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
-use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server};
+use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server, github_groups};
 use crate::backend::BackendRegistry;
 use crate::budget::Rate;
 use crate::domain::{BackendName, Bounds, DeploymentName, GroupName, Label};
@@ -309,7 +309,7 @@ fn group(placement: &Value) -> Value {
         ("organization", text("Runners register at this organization.")),
         ("repository", text("Runners register at this repository, `owner/name`.")),
         ("enterprise", text("Runners register at the enterprise of this slug.")),
-        ("github_group", github_group()),
+        ("github_group", github_groups::schema()),
         ("os", word("The operating system; also a label.", &SYSTEMS.map(|(word, _)| word), SYSTEMS[0].0)),
         ("arch", word("The processor; also a label.", &PROCESSORS.map(|(word, _)| word), PROCESSORS[0].0)),
         (
@@ -379,31 +379,6 @@ fn group(placement: &Value) -> Value {
     group
 }
 
-fn github_group() -> Value {
-    object(
-        "GitHub's runner group that the runners register into. It must exist at GitHub.",
-        &["name"],
-        vec![
-            (
-                "name",
-                text(
-                    "Its name at GitHub. Without `github_group` it is `Default`, the only one of a repository.",
-                ),
-            ),
-            (
-                "manage",
-                with_default(
-                    json!({
-                        "description": "Whether GitHub's group is changed: this version never does.",
-                        "const": false,
-                    }),
-                    false,
-                ),
-            ),
-        ],
-    )
-}
-
 fn secret_definition() -> Value {
     let referred = |key: &str, description: &str| {
         object("A secret that stands elsewhere.", &[key], vec![(key, text(description))])
@@ -436,7 +411,7 @@ fn duration(key: &DurationKey) -> Value {
     }
 }
 
-fn text(description: &str) -> Value {
+pub(super) fn text(description: &str) -> Value {
     json!({"description": description, "type": "string", "minLength": 1})
 }
 
@@ -448,12 +423,12 @@ fn word(description: &str, words: &[&str], default: &str) -> Value {
     with_default(json!({"description": description, "type": "string", "enum": words}), default)
 }
 
-fn with_default(mut schema: Value, default: impl Into<Value>) -> Value {
+pub(super) fn with_default(mut schema: Value, default: impl Into<Value>) -> Value {
     schema["default"] = default.into();
     schema
 }
 
-fn object(description: &str, required: &[&str], properties: Vec<(&str, Value)>) -> Value {
+pub(super) fn object(description: &str, required: &[&str], properties: Vec<(&str, Value)>) -> Value {
     let properties: Map<_, _> =
         properties.into_iter().map(|(key, schema)| (key.to_owned(), schema)).collect();
     json!({

@@ -8,7 +8,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{BackendName, ConnectionName, GroupName, Label, Labels, Repository, Scope};
+use super::{BackendName, ConnectionName, GitHubGroup, GroupName, Label, Labels, Repository, Scope};
 
 /// The operating system of a group's instances: also one of its labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,29 +133,6 @@ impl TryFrom<RawBounds> for Bounds {
 
     fn try_from(raw: RawBounds) -> Result<Self, BoundsError> {
         Self::new(raw.min_idle, raw.max)
-    }
-}
-
-/// GitHub's runner group that a group of ours registers its runners into.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GitHubGroup {
-    /// Its name at GitHub.
-    pub name: String,
-}
-
-impl Default for GitHubGroup {
-    fn default() -> Self {
-        Self { name: Self::DEFAULT.to_owned() }
-    }
-}
-
-impl GitHubGroup {
-    /// The group that every scope has, and the only one of a repository.
-    pub const DEFAULT: &'static str = "Default";
-
-    /// Whether this is GitHub's own default group.
-    pub fn is_default(&self) -> bool {
-        self.name.eq_ignore_ascii_case(Self::DEFAULT)
     }
 }
 

@@ -5,6 +5,7 @@
 //! what its constructor refuses. Nothing in here decides anything: that is [`policy`](crate::policy).
 
 mod deployment;
+mod github_group;
 mod group;
 mod ids;
 mod instance;
@@ -18,9 +19,8 @@ mod secret;
 mod time;
 
 pub use deployment::{Deployment, Doubt, Replica, Source};
-pub use group::{
-    Arch, Balance, Bounds, BoundsError, GitHubGroup, Limits, Os, Placement, PlacementKey, RunnerGroup,
-};
+pub use github_group::{GitHubGroup, GroupAccess, GroupRules, GroupVisibility, RegisteredGroup};
+pub use group::{Arch, Balance, Bounds, BoundsError, Limits, Os, Placement, PlacementKey, RunnerGroup};
 pub use ids::{
     DeliveryId, Digest, GitHubGroupId, GitHubRunnerId, Incarnation, InstanceId, JobId, OperationId,
     ReplicaId, RunId,

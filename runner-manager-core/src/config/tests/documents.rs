@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::super::{KEYS, groups, node, schema, server, services};
+use super::super::{KEYS, github_groups, groups, node, schema, server, services};
 use super::{Boxes, GOOD, registry, told, try_read};
 use crate::backend::BackendRegistry;
 use crate::config::example;
@@ -26,7 +26,8 @@ fn the_schema_takes_what_the_readers_take() {
         "store: {kind: redis, url: 'rediss://h/1', ca: {file: ca.pem}, connect_timeout: 1s}\ngithub:\n";
     let redis = super::spoilt("github:\n", redis);
     let rotation = super::spoilt("{file: webhook.secret}", "[{env: RM_TOKEN}, {file: webhook.secret}]");
-    for text in [GOOD, example(), &redis, &rotation] {
+    let managed = super::spoilt("labels: [large]", super::values::MANAGED);
+    for text in [GOOD, example(), &redis, &rotation, &managed] {
         try_read(text).unwrap();
         let errors: Vec<_> = validator.iter_errors(&as_json(text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:?}");
@@ -57,7 +58,11 @@ fn the_schema_refuses_what_the_readers_refuse() {
         ("organization: my-org", "organization: my-org\n    enterprise: acme"),
         ("max: 5", "max: 0"),
         ("arch: arm64", "start_timeout: 10"),
-        ("arch: arm64", "github_group: {name: Large, manage: true}"),
+        ("arch: arm64", "github_group: {name: Default, manage: true}"),
+        ("labels: [large]", "github_group: {name: Large, allows_public_repositories: true}"),
+        ("labels: [large]", "github_group: {name: Large, manage: true, repositories: some}"),
+        ("labels: [large]", "github_group: {name: Large, manage: true, repositories: []}"),
+        ("labels: [large]", "github_group: {name: Large, manage: true, workflows: all}"),
     ] {
         let text = super::spoilt(from, to);
         assert!(try_read(&text).is_err(), "{from:?} -> {to:?} was read");
@@ -106,7 +111,7 @@ fn parts() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         (
             "runner_groups[].github_group",
             "/properties/runner_groups/items/properties/github_group",
-            groups::GITHUB_GROUP_KEYS.to_vec(),
+            github_groups::KEYS.to_vec(),
         ),
         (
             "runner_groups[].placements[]",
@@ -207,7 +212,6 @@ fn type_of(property: &Value) -> String {
         return choices.iter().map(type_of).collect::<Vec<_>>().join(" or ");
     }
     match property["type"].as_str() {
-        Some("string") => "text".into(),
         Some("integer") => match (property["minimum"].as_i64(), property["maximum"].as_i64()) {
             (Some(least), Some(most)) => format!("whole number from {least} to {most}"),
             (Some(least), None) => format!("whole number from {least}"),
@@ -216,7 +220,6 @@ fn type_of(property: &Value) -> String {
         Some("boolean") => "`true` or `false`".into(),
         Some("array") => "list".into(),
         Some("object") => "map".into(),
-        _ if property["const"] == false => "`false`".into(),
         _ => "text".into(),
     }
 }

@@ -206,15 +206,76 @@ fn groups() {
             "github_group: {name: Large}",
             "21:26: runner_groups[1].github_group.name: a repository has no runner group but Default",
         ),
+    ]);
+}
+
+#[test]
+fn github_groups() {
+    each(&[
         (
             "labels: [large]",
-            "github_group: {name: Large, manage: true}",
-            "15:41: runner_groups[0].github_group.manage: this version does not manage GitHub's runner groups: the group must exist at GitHub, with its rules, and the key be removed here",
+            "github_group: {manage: false, workflows: [a]}",
+            "15:19: runner_groups[0].github_group.name: is required, but missing\n15:46: runner_groups[0].github_group.workflows: it is kept with `manage: true` alone: without, GitHub's group is never changed\n15:47: runner_groups[0].github_group.workflows[0]: `a` is not a workflow: write it as owner/name/.github/workflows/FILE@BRANCH, or with a tag or a commit",
         ),
         (
             "labels: [large]",
-            "github_group: {manage: false, workflows: []}",
-            "15:19: runner_groups[0].github_group.name: is required, but missing\n15:46: runner_groups[0].github_group.workflows: this version does not manage GitHub's runner groups: the group must exist at GitHub, with its rules, and the key be removed here",
+            "github_group: {name: Default, manage: true}",
+            "15:43: runner_groups[0].github_group.manage: GitHub's group Default is never changed: name another one",
+        ),
+        (
+            "arch: arm64",
+            "github_group: {name: Large, manage: yes}",
+            "21:26: runner_groups[1].github_group.name: a repository has no runner group but Default\n21:41: runner_groups[1].github_group.manage: expected true or false, found a text",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, repositories: [app], allows_public_repositories: true}",
+            "15:47: runner_groups[0].github_group.repositories: it is kept with `manage: true` alone: without, GitHub's group is never changed\n15:82: runner_groups[0].github_group.allows_public_repositories: it is kept with `manage: true` alone: without, GitHub's group is never changed",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, repositories: some}",
+            "15:61: runner_groups[0].github_group.repositories: expected `all` or a list, found `some`",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, repositories: {a: b}}",
+            "15:61: runner_groups[0].github_group.repositories: expected `all` or a list, found a map",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, repositories: []}",
+            "15:61: runner_groups[0].github_group.repositories: expected at least one repository, found none",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, repositories: [other/app, 'a b']}",
+            "15:62: runner_groups[0].github_group.repositories[0]: `other/app` is not of my-org, whose runner group it is\n15:73: runner_groups[0].github_group.repositories[1]: `my-org/a b` is not a repository: write it as owner/name",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, organizations: [my-org]}",
+            "15:62: runner_groups[0].github_group.organizations: only an enterprise's runner group is given to organizations: use `repositories`",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, workflows: [app/deploy.yaml]}",
+            "15:59: runner_groups[0].github_group.workflows[0]: `app/deploy.yaml` is not a workflow: write it as owner/name/.github/workflows/FILE@BRANCH, or with a tag or a commit",
+        ),
+        (
+            "labels: [large]",
+            "github_group: {name: Large, manage: true, workflow: [a]}",
+            "15:47: runner_groups[0].github_group.workflow: unknown key `workflow`; did you mean `workflows`?",
+        ),
+        (
+            "organization: my-org\n",
+            "enterprise: inc\n    github_group: {name: Large, manage: true, repositories: [inc/app]}\n",
+            "15:61: runner_groups[0].github_group.repositories: an enterprise's runner group is given to organizations: use `organizations`",
+        ),
+        (
+            "repository: my-org/app\n    arch: arm64",
+            "organization: my-org\n    github_group: {name: Large, manage: true}\n    placements: [{backend: here, image: c}]\n  - name: third\n    organization: My-Org\n    github_group: {name: large}",
+            "25:19: runner_groups[2].github_group: GitHub's group `large` is to be otherwise by line 21: groups that share one say the same of it",
         ),
     ]);
 }

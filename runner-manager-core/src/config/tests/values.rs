@@ -11,7 +11,8 @@ use super::super::{
 use super::{Configuration, GOOD, good, registry, try_read};
 use crate::budget::Rate;
 use crate::domain::{
-    Arch, BackendName, Balance, Bounds, GitHubGroup, Labels, Limits, Os, Owner, Scope, Secret,
+    Arch, BackendName, Balance, Bounds, GitHubGroup, GroupAccess, GroupRules, Labels, Limits, Os, Owner,
+    Scope, Secret,
 };
 
 #[test]
@@ -165,6 +166,52 @@ arch: arm
     assert_eq!(backend.rate, Some(Rate { calls: 10, per: Duration::from_mins(1) }));
     assert_eq!(backend.settings, serde_json::json!({}));
     assert_eq!(good("github:\n", "github:\n  concurrency: 7\n").github.concurrency, 7);
+}
+
+/// A group that is managed at GitHub, with all that can be said of it.
+pub(super) const MANAGED: &str = "\
+github_group:
+      name: Large
+      manage: true
+      repositories: [app, My-Org/lib]
+      allows_public_repositories: true
+      workflows: [my-org/app/.github/workflows/deploy.yaml@main]";
+
+#[test]
+fn github_groups_that_are_managed() {
+    let rules = |text: &str| good("labels: [large]", text).groups[0].github_group.managed.clone().unwrap();
+    let all = GroupRules { access: GroupAccess::All, allows_public_repositories: false, workflows: None };
+    assert_eq!(rules("github_group: {name: Large, manage: true}"), all);
+    assert_eq!(rules("github_group: {name: Large, manage: true, repositories: all}"), all);
+    let selected = ["my-org/app", "my-org/lib"].map(|name| name.parse().unwrap());
+    let workflows = ["my-org/app/.github/workflows/deploy.yaml@main".to_owned()];
+    let expected = GroupRules {
+        access: GroupAccess::Repositories(selected.into()),
+        allows_public_repositories: true,
+        workflows: Some(workflows.into()),
+    };
+    assert_eq!(rules(MANAGED), expected);
+    let read = good(
+        "organization: my-org\n    labels: [large]",
+        "enterprise: inc\n    github_group: {name: Large, manage: true, organizations: [My-Org]}",
+    );
+    let rules = read.groups[0].github_group.managed.clone().unwrap();
+    assert_eq!(rules.access, GroupAccess::Organizations(["my-org".to_owned()].into()));
+}
+
+#[test]
+fn groups_that_share_a_group_at_github_say_the_same_of_it() {
+    let second = |name: &str| {
+        let spoilt = MANAGED.replace("name: Large", &format!("name: {name}"));
+        let text = super::spoilt("labels: [large]", MANAGED);
+        text.replace("repository: my-org/app\n", &format!("organization: my-org\n    {spoilt}\n"))
+    };
+    let read = try_read(&second("large")).unwrap();
+    assert_eq!(read.groups[0].github_group.managed, read.groups[1].github_group.managed);
+    assert!(
+        try_read(&second("Small").replacen("public_repositories: true", "public_repositories: false", 1))
+            .is_ok()
+    );
 }
 
 fn webhook_secrets(read: &Configuration) -> Vec<&str> {
