@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, Labels, OpenRun, OpenRuns, Repository,
-    RunId, RunnerName, Scope, Secret,
+    DeliveryId, GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Labels,
+    OpenRun, OpenRuns, Repository, RunId, RunnerName, Scope, Secret,
 };
+pub use crate::domain::{GroupVisibility, RegisteredGroup};
 use crate::retry::Retry;
 
 /// A request for a JIT config: the registration of one runner.
@@ -50,19 +51,6 @@ pub struct RegisteredRunner {
     pub busy: bool,
     /// All its labels. Empty where one of them is none by our rules, since it is then not ours.
     pub labels: Labels,
-}
-
-/// A runner group as GitHub sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegisteredGroup {
-    /// GitHub's number.
-    pub id: GitHubGroupId,
-    /// Its name.
-    pub name: String,
-    /// Whether it is the scope's default.
-    pub default: bool,
-    /// Whether public repositories may use it.
-    pub allows_public_repositories: bool,
 }
 
 /// One attempt to deliver a webhook, from GitHub's log.
@@ -104,7 +92,7 @@ pub struct Budget {
 pub enum GitHubErrorKind {
     /// The scope, group or repository does not exist, or the credentials may not see it.
     NotFound,
-    /// A registration of that name exists.
+    /// A registration, or a runner group, of that name exists.
     NameTaken,
     /// The runner runs a job, so it is not removed.
     Busy,
@@ -194,6 +182,12 @@ impl GitHubError {
 /// - `lists_are_complete`: `runners` follows all pages; where one is missing it is an error.
 /// - `get_absent_is_none`, `find_absent_is_none`: what is not registered is `None`, not an error.
 /// - `groups_are_listed`: `runner_groups` has `Default`.
+/// - `a_group_is_made`: after `create_runner_group` the group is listed with its rules, and has the repositories
+///   or organizations that were named.
+/// - `a_taken_group_is_told`: a second group of a name is `NameTaken`.
+/// - `a_group_is_changed`: `update_runner_group` changes the rules and leaves the members as they are;
+///   `set_group_members` changes the members.
+/// - `a_repository_has_no_groups`: for a repository all of these are `Invalid`.
 /// - `open_runs_are_listed`: the runs that have not ended, among the moving ones those with a job in the queue.
 /// - `open_jobs_are_listed`: the jobs that wait and those that run, whatever run they are part of, and none
 ///   that has ended.
@@ -313,6 +307,49 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// # Errors
     /// When any page could not be had.
     async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError>;
+
+    /// Makes a runner group.
+    ///
+    /// # Errors
+    /// `NameTaken`; `NotFound` where a repository or organization that is named does not exist, or where the plan
+    /// of the organization has no runner groups of its own; `Invalid` for a repository, which has none.
+    async fn create_runner_group(
+        &self,
+        scope: &Scope,
+        name: &str,
+        rules: &GroupRules,
+    ) -> Result<RegisteredGroup, GitHubError>;
+
+    /// Changes the rules of a runner group, but for the repositories or organizations that are named: see
+    /// [`set_group_members`](Self::set_group_members).
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a repository, and where an enterprise alone changes it.
+    async fn update_runner_group(
+        &self,
+        scope: &Scope,
+        id: GitHubGroupId,
+        name: &str,
+        rules: &GroupRules,
+    ) -> Result<RegisteredGroup, GitHubError>;
+
+    /// Lists the repositories or organizations that a group of [`GroupVisibility::Selected`] was given to.
+    ///
+    /// # Errors
+    /// When any page could not be had; `Invalid` for a repository.
+    async fn group_members(&self, scope: &Scope, id: GitHubGroupId) -> Result<GroupAccess, GitHubError>;
+
+    /// Gives a group to these repositories or organizations, and to no others. [`GroupAccess::All`] changes
+    /// nothing: it has no members.
+    ///
+    /// # Errors
+    /// `NotFound` where one does not exist, or the group; `Invalid` for a repository.
+    async fn set_group_members(
+        &self,
+        scope: &Scope,
+        id: GitHubGroupId,
+        members: &GroupAccess,
+    ) -> Result<(), GitHubError>;
 
     /// Lists the workflow runs of a repository that have not ended.
     ///

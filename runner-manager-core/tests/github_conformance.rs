@@ -235,7 +235,14 @@ fn each_point_of_behaviour_has_a_case() {
 }
 
 /// What the section names that is no point of it.
-const CALLS: [&str; 3] = ["create_jit_config", "remove_runner", "runner_groups"];
+const CALLS: [&str; 6] = [
+    "create_jit_config",
+    "create_runner_group",
+    "remove_runner",
+    "runner_groups",
+    "set_group_members",
+    "update_runner_group",
+];
 
 #[tokio::test]
 async fn a_lost_reply_is_unclear_and_a_slow_one_takes_its_time() {

@@ -175,6 +175,7 @@ fn every_route_answers_as_github_describes_it() {
     }
     walk_groups(&mut client, "/orgs/acme", "repositories", 500_000_001);
     walk_groups(&mut client, "/enterprises/big", "organizations", 2_000_001);
+    walk_policies(&mut client);
     walk_runs(&mut client);
     walk_hooks(&mut client, "/orgs/acme");
     walk_hooks(&mut client, "/repos/acme/widgets");
@@ -275,6 +276,22 @@ fn walk_groups(client: &mut Client, scope: &str, chosen: &str, chosen_id: u64) {
     client.expect(404, "GET", &group, Value::Null);
     assert_eq!(client.get(&format!("{groups}/1/runners"))["runners"][0]["id"], id);
     client.expect(204, "DELETE", &format!("{scope}/actions/runners/{id}"), Value::Null);
+}
+
+fn walk_policies(client: &mut Client) {
+    assert_eq!(client.get("/orgs/acme")["login"], "acme");
+    assert_eq!(client.get("/orgs/acme/repos")[0]["id"], 500_000_001);
+    assert_eq!(client.get("/repos/acme/widgets")["id"], 500_000_001);
+    for (place, field, off) in [
+        ("/orgs/acme/actions/permissions", "enabled_repositories", json!("none")),
+        ("/repos/acme/widgets/actions/permissions", "enabled", json!(false)),
+    ] {
+        let before = client.get(place)[field].clone();
+        client.expect(204, "PUT", place, json!({ field: off }));
+        assert_eq!(client.get(place)[field], off);
+        client.expect(204, "PUT", place, json!({ field: before }));
+        assert_eq!(client.get(place)[field], before);
+    }
 }
 
 fn walk_runs(client: &mut Client) {

@@ -1,4 +1,6 @@
-//! Whether GitHub would let us work on a scope.
+//! Whether GitHub would let us work on a scope, and whether there would be anything to work on.
+
+use serde::Deserialize;
 
 use super::models::Installation;
 use super::operation::Operation;
@@ -12,6 +14,11 @@ const OPERATION: Operation = Operation::read("check");
 impl RestGitHub {
     /// What is missing, one sentence each: first of the App's installation, then of what the credentials may.
     pub(super) async fn what_is_missing(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
+        let missing = self.what_is_not_allowed(scope).await?;
+        if missing.is_empty() { self.what_is_switched_off(scope).await } else { Ok(missing) }
+    }
+
+    async fn what_is_not_allowed(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
         if !self.transport.has_app() {
             return self.what_is_refused(scope).await;
         }
@@ -59,6 +66,34 @@ impl RestGitHub {
         };
         Ok(vec![format!("{scope}: {sentence} ({})", error.detail)])
     }
+
+    /// Whether GitHub Actions is switched off in a scope, so that it has no jobs. To know that takes a permission
+    /// that nothing else does: who may not know is told nothing.
+    async fn what_is_switched_off(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
+        if let Scope::Enterprise(_) = scope {
+            return Ok(Vec::new());
+        }
+        let path = format!("{}/actions/permissions", scope_path(scope));
+        let policy: ActionsPolicy = match self.get(OPERATION, As::Scope(scope), &path).await {
+            Ok(answer) => OPERATION.read_json(&answer)?,
+            Err(error) if is_not_ours_to_know(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let off = policy.enabled == Some(false) || policy.enabled_repositories.as_deref() == Some("none");
+        let sentence = || format!("{scope}: GitHub Actions is switched off there, so it has no jobs");
+        Ok(off.then(sentence).into_iter().collect())
+    }
+}
+
+/// Where Actions is switched on: what is told of a repository, and what of an organization.
+#[derive(Deserialize)]
+struct ActionsPolicy {
+    enabled: Option<bool>,
+    enabled_repositories: Option<String>,
+}
+
+fn is_not_ours_to_know(error: &GitHubError) -> bool {
+    matches!(error.kind, GitHubErrorKind::PermissionDenied | GitHubErrorKind::NotFound)
 }
 
 enum Found {

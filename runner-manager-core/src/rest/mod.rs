@@ -9,6 +9,7 @@
 mod answers;
 mod books;
 mod check;
+mod groups;
 pub(crate) mod models;
 mod operation;
 mod pages;
@@ -32,14 +33,14 @@ use self::answers::Answers;
 use self::books::Books;
 #[cfg(any(feature = "octocrab", feature = "testing"))]
 pub(crate) use self::check::installation_path;
-use self::models::{Delivery, Group, JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
+use self::models::{Delivery, JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
 use self::operation::{Effect, Operation};
 use self::pages::Listing;
 pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
-    GitHubGroup, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Label, OpenRun, OpenRuns,
-    Repository, RunId, RunnerName, Scope,
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, JobReport, Label, OpenRun,
+    OpenRuns, Repository, RunId, RunnerName, Scope,
 };
 use crate::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
@@ -303,14 +304,39 @@ impl GitHub for RestGitHub {
     }
 
     async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError> {
-        if let Scope::Repository(_) = scope {
-            return Ok(vec![group_of_a_repository()]);
-        }
-        let path = format!("{}/actions/runner-groups", scope_path(scope));
-        let listing =
-            Listing { operation: Operation::read("runner_groups"), who: As::Scope(scope), path: &path };
-        let groups: Vec<Group> = self.list(listing, "").await?;
-        Ok(groups.into_iter().map(RegisteredGroup::from).collect())
+        self.list_groups(scope).await
+    }
+
+    async fn create_runner_group(
+        &self,
+        scope: &Scope,
+        name: &str,
+        rules: &GroupRules,
+    ) -> Result<RegisteredGroup, GitHubError> {
+        self.make_group(scope, name, rules).await
+    }
+
+    async fn update_runner_group(
+        &self,
+        scope: &Scope,
+        id: GitHubGroupId,
+        name: &str,
+        rules: &GroupRules,
+    ) -> Result<RegisteredGroup, GitHubError> {
+        self.change_group(scope, id, name, rules).await
+    }
+
+    async fn group_members(&self, scope: &Scope, id: GitHubGroupId) -> Result<GroupAccess, GitHubError> {
+        self.list_members(scope, id).await
+    }
+
+    async fn set_group_members(
+        &self,
+        scope: &Scope,
+        id: GitHubGroupId,
+        members: &GroupAccess,
+    ) -> Result<(), GitHubError> {
+        self.put_members(scope, id, members).await
     }
 
     async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError> {
@@ -430,16 +456,6 @@ const fn owner(hook: &Hook) -> As<'_> {
     match hook {
         Hook::App => As::App,
         Hook::Of(scope, _) => As::Scope(scope),
-    }
-}
-
-/// A repository has no groups: its runners serve it alone, public or not.
-fn group_of_a_repository() -> RegisteredGroup {
-    RegisteredGroup {
-        id: GitHubGroupId::DEFAULT,
-        name: GitHubGroup::DEFAULT.to_owned(),
-        default: true,
-        allows_public_repositories: true,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::{
     Conclusion, DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, LabelError,
     Labels, OpenRun, Repository, RepositoryError, RunId,
 };
-use crate::github::{RegisteredGroup, RegisteredRunner, WebhookDelivery};
+use crate::github::{RegisteredRunner, WebhookDelivery};
 
 /// The body of a request for a JIT config.
 #[derive(Debug, Serialize)]
@@ -73,35 +73,6 @@ impl From<Runner> for RegisteredRunner {
             busy: runner.busy,
             labels: Labels::parse(runner.labels.iter().map(|label| &label.name)).unwrap_or_default(),
             name: runner.name,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Group {
-    id: u64,
-    name: String,
-    #[serde(default)]
-    default: bool,
-    #[serde(default)]
-    allows_public_repositories: bool,
-}
-
-impl Entry for Group {
-    const ARRAY: &'static str = "runner_groups";
-
-    fn id(&self) -> u64 {
-        self.id
-    }
-}
-
-impl From<Group> for RegisteredGroup {
-    fn from(group: Group) -> Self {
-        Self {
-            id: GitHubGroupId(group.id),
-            name: group.name,
-            default: group.default,
-            allows_public_repositories: group.allows_public_repositories,
         }
     }
 }

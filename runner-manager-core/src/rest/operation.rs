@@ -29,7 +29,7 @@ const LONGEST_DETAIL: usize = 500;
 pub(super) enum Effect {
     /// Nothing changes.
     Read,
-    /// A runner is registered.
+    /// Something is made under a name that nothing else has: a registration, a runner group.
     Register,
     /// A registration is removed.
     Remove,
@@ -54,8 +54,18 @@ impl Operation {
     }
 
     pub(super) fn post(self, path: &str, body: &impl Serialize) -> Result<Request<Bytes>, GitHubError> {
+        self.send(Method::POST, path, body)
+    }
+
+    /// A request with a body.
+    pub(super) fn send(
+        self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Request<Bytes>, GitHubError> {
         let body = serde_json::to_vec(body).expect("our bodies are plain data, which always serializes");
-        self.request(Method::POST, path, body.into())
+        self.request(method, path, body.into())
     }
 
     /// A request to be sent. Names were checked when they were read, but a link is what GitHub made it.

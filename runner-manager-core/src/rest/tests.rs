@@ -11,7 +11,10 @@ use jiff::Timestamp;
 
 use super::{As, RestGitHub, Transport, TransportError};
 use crate::clock::SimulatedClock;
-use crate::domain::{GitHubGroupId, GitHubRunnerId, JobId, Labels, OpenRuns, Repository, RunnerName, Scope};
+use crate::domain::{
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, Labels, OpenRuns, Repository, RunnerName,
+    Scope,
+};
 use crate::github::{GitHub, GitHubError, GitHubErrorKind, Hook, JitRequest};
 use crate::retry::Retry;
 
@@ -339,14 +342,19 @@ async fn a_check_names_what_is_missing() {
     let may_not = r#"{"id": 1, "suspended_at": "2026-01-01T00:00:00Z",
         "permissions": {"organization_self_hosted_runners": "read"}}"#;
     let fine = || Ok(page(0, 0..0, None));
-    let app: [(Vec<Result<_, _>>, &[&str]); 4] = [
-        (vec![installation(may), fine()], &[]),
+    let actions = |repositories: &str| {
+        Ok(answer(200, &[], &format!(r#"{{"enabled_repositories": "{repositories}"}}"#)))
+    };
+    let app: [(Vec<Result<_, _>>, &[&str]); 5] = [
+        (vec![installation(may), fine(), actions("selected")], &[]),
+        (vec![installation(may), fine(), Ok(answer(403, &[], "{}"))], &[]),
         (vec![installation(may_not)], &["runners: write", "actions: read", "suspended"]),
         (vec![Ok(answer(404, &[], "{}"))], &["not installed"]),
         (vec![Ok(answer(401, &[], "{}"))], &["private key"]),
     ];
-    let token: [(Vec<Result<_, _>>, &[&str]); 4] = [
-        (vec![fine()], &[]),
+    let token: [(Vec<Result<_, _>>, &[&str]); 5] = [
+        (vec![fine(), actions("all")], &[]),
+        (vec![fine(), actions("none")], &["Actions is switched off"]),
         (vec![Ok(answer(401, &[], "{}"))], &["wrong or have ended"]),
         (vec![Ok(answer(403, &[], "{}"))], &["may not manage"]),
         (vec![Ok(answer(404, &[], "{}"))], &["does not exist"]),
@@ -361,6 +369,25 @@ async fn a_check_names_what_is_missing() {
     }
     let scripted = Scripted::new([answer(500, &[], "{}")]);
     assert_eq!(scripted.github.check(&acme()).await.unwrap_err().kind, GitHubErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_group_is_given_to_what_exists() {
+    let repositories =
+        GroupAccess::Repositories(["acme/app".parse().unwrap(), "acme/lib".parse().unwrap()].into());
+    let rules = GroupRules { access: repositories, allows_public_repositories: false, workflows: None };
+    let missing = || answer(404, &[], r#"{"message": "Not Found"}"#);
+    let scripted = Scripted::new([answer(200, &[], r#"{"id": 7}"#), missing()]);
+    let error = scripted.github.create_runner_group(&acme(), "large", &rules).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (GitHubErrorKind::NotFound, Retry::Never));
+    assert!(error.detail.contains("`acme/lib` does not exist"), "{error}");
+    assert_eq!(scripted.asked(), ["GET /repos/acme/app", "GET /repos/acme/lib"], "and nothing is made");
+    let scripted = Scripted::new([missing()]);
+    let access = GroupAccess::Organizations(["acme".to_owned()].into());
+    let inc = Scope::enterprise("inc").unwrap();
+    let error = scripted.github.set_group_members(&inc, GitHubGroupId(2), &access).await.unwrap_err();
+    assert!(error.detail.contains("`acme` does not exist"), "{error}");
+    assert_eq!(scripted.asked(), ["GET /orgs/acme"]);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Checks requests and answers against GitHub's published description of its REST API
-//! (`tests/data/github/openapi-extract.json`), and payloads against its webhook schemas. Stricter than the
+//! (`tests/data/github/openapi-extract.json` and its supplement), and payloads against its webhook schemas. Stricter than the
 //! schemas: a field or query parameter that they do not declare is a fault, so that neither our client nor
 //! the simulator relies on what GitHub does not promise.
 //!
@@ -34,9 +34,12 @@ pub struct OpenApi {
 impl OpenApi {
     /// Reads the description.
     pub fn load() -> Self {
-        let text =
-            fs::read_to_string(data().join("openapi-extract.json")).expect("the extract is checked in");
-        let document = serde_json::from_str(&text).expect("the extract is JSON");
+        let [mut document, supplement] = ["openapi-extract.json", "openapi-supplement.json"].map(|name| {
+            let text = fs::read_to_string(data().join(name)).expect("the description is checked in");
+            serde_json::from_str::<Value>(&text).expect("the description is JSON")
+        });
+        let paths = document["paths"].as_object_mut().expect("an OpenAPI document has paths");
+        paths.extend(supplement["paths"].as_object().expect("and so has the supplement").clone());
         Self { document, validators: BTreeMap::new() }
     }
 

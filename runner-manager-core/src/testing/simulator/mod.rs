@@ -70,6 +70,7 @@ mod jobs;
 mod lifecycle;
 mod limits;
 mod permissions;
+mod policies;
 mod random;
 mod reply;
 mod routes;
@@ -96,6 +97,7 @@ use self::{
     hooks::{HookTarget, Hooks},
     lifecycle::Jobs,
     limits::Limits,
+    policies::Policies,
     random::Random,
     runners::Runners,
     timers::Timers,
@@ -124,6 +126,7 @@ pub struct Simulator {
     chance: Random,
     world: World,
     groups: Groups,
+    policies: Policies,
     runners: Runners,
     sessions: Sessions,
     jobs: Jobs,
@@ -161,6 +164,7 @@ impl Simulator {
             now: Timestamp::MIN,
             world: World::default(),
             groups: Groups::default(),
+            policies: Policies::default(),
             runners: Runners::default(),
             sessions: Sessions::default(),
             jobs: Jobs::default(),

@@ -39,9 +39,10 @@ pub(super) fn check(granted: &Permissions, scope: ScopeId, rest: &[&str], method
     let refused = || Reply::error(StatusCode::FORBIDDEN, "Resource not accessible by integration");
     let name = match (scope, rest) {
         (ScopeId::Enterprise(_), _) => return Err(refused()),
+        (ScopeId::Organization(_), ["actions", "permissions"]) => "organization_administration",
         (ScopeId::Organization(_), ["actions", ..]) => "organization_self_hosted_runners",
         (ScopeId::Organization(_), ["hooks", ..]) => "organization_hooks",
-        (ScopeId::Repository(_), ["actions", "runners", ..]) => "administration",
+        (ScopeId::Repository(_), ["actions", "permissions"] | ["actions", "runners", ..]) => "administration",
         (ScopeId::Repository(_), ["actions", ..]) => "actions",
         (ScopeId::Repository(_), ["hooks", ..]) => "repository_hooks",
         _ => return Ok(()),

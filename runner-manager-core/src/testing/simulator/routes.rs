@@ -162,7 +162,9 @@ impl Simulator {
             }
         }
         match (scope, rest) {
+            (_, []) if call.method == "GET" => self.scope_itself(scope),
             (_, ["installation"]) if call.method == "GET" => self.scope_installation(scope),
+            (_, ["actions", "permissions"]) => self.permissions_route(scope, call),
             (_, ["actions", "runners", rest @ ..]) => self.runner_route(scope, rest, call),
             (_, ["hooks", rest @ ..]) => self.hook_route(scope, rest, call),
             (ScopeId::Organization(id), ["repos"]) if call.method == "GET" => {

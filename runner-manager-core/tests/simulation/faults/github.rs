@@ -7,7 +7,8 @@ use std::task::Poll;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_core::domain::{
-    GitHubRunnerId, JobId, JobObservation, OpenRun, OpenRuns, Repository, RunId, RunnerName, Scope,
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, OpenRun, OpenRuns,
+    Repository, RunId, RunnerName, Scope,
 };
 use runner_manager_core::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
@@ -148,6 +149,38 @@ impl GitHub for FaultyGitHub {
 
     async fn runner_groups(&self, scope: &Scope) -> Result<Vec<RegisteredGroup>, GitHubError> {
         self.call("runner_groups", self.inner.runner_groups(scope)).await
+    }
+
+    async fn create_runner_group(
+        &self,
+        scope: &Scope,
+        name: &str,
+        rules: &GroupRules,
+    ) -> Result<RegisteredGroup, GitHubError> {
+        self.call("create_runner_group", self.inner.create_runner_group(scope, name, rules)).await
+    }
+
+    async fn update_runner_group(
+        &self,
+        scope: &Scope,
+        id: GitHubGroupId,
+        name: &str,
+        rules: &GroupRules,
+    ) -> Result<RegisteredGroup, GitHubError> {
+        self.call("update_runner_group", self.inner.update_runner_group(scope, id, name, rules)).await
+    }
+
+    async fn group_members(&self, scope: &Scope, id: GitHubGroupId) -> Result<GroupAccess, GitHubError> {
+        self.call("group_members", self.inner.group_members(scope, id)).await
+    }
+
+    async fn set_group_members(
+        &self,
+        scope: &Scope,
+        id: GitHubGroupId,
+        members: &GroupAccess,
+    ) -> Result<(), GitHubError> {
+        self.call("set_group_members", self.inner.set_group_members(scope, id, members)).await
     }
 
     async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError> {

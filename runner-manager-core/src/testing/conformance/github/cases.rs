@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Subject;
+use super::{Subject, groups};
 use crate::domain::{
     GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Labels, OpenRuns, RunId, RunnerName,
 };
@@ -30,6 +30,10 @@ pub fn cases() -> Vec<Case<Subject>> {
         Case::new("get_absent_is_none", get_absent_is_none),
         Case::new("find_absent_is_none", find_absent_is_none),
         Case::new("groups_are_listed", groups_are_listed),
+        Case::new("a_group_is_made", groups::a_group_is_made),
+        Case::new("a_taken_group_is_told", groups::a_taken_group_is_told),
+        Case::new("a_group_is_changed", groups::a_group_is_changed),
+        Case::new("a_repository_has_no_groups", groups::a_repository_has_no_groups),
         Case::new("open_runs_are_listed", open_runs_are_listed),
         Case::new("open_jobs_are_listed", open_jobs_are_listed),
         Case::new("a_job_is_told", a_job_is_told),

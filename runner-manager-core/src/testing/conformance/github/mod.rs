@@ -4,6 +4,7 @@
 //! itself, such as a runner that takes a job, or an answer that fails.
 
 mod cases;
+mod groups;
 mod simulated;
 
 use std::fmt::Debug;
