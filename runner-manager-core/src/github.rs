@@ -1,7 +1,9 @@
 //! The trait [`GitHub`]: what is asked of GitHub.
 //!
-//! It speaks of runners, runner groups, jobs, webhook deliveries and budgets in our words. How that becomes
+//! It speaks of runners, runner groups, jobs, hooks, their deliveries and budgets in our words. How that becomes
 //! HTTP is the affair of [`rest`](crate::rest).
+
+mod hooks;
 
 use std::fmt::{self, Debug};
 
@@ -10,11 +12,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    DeliveryId, GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Labels,
-    OpenRun, OpenRuns, Repository, RunId, RunnerName, Scope, Secret,
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Labels, OpenRun, OpenRuns,
+    Repository, RunId, RunnerName, Scope, Secret, WebhookDelivery,
 };
 pub use crate::domain::{GroupVisibility, RegisteredGroup};
 use crate::retry::Retry;
+
+pub use self::hooks::{Hook, HookSpec, JOB_EVENT, RegisteredHook};
 
 /// A request for a JIT config: the registration of one runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,28 +55,6 @@ pub struct RegisteredRunner {
     pub busy: bool,
     /// All its labels. Empty where one of them is none by our rules, since it is then not ours.
     pub labels: Labels,
-}
-
-/// One attempt to deliver a webhook, from GitHub's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookDelivery {
-    /// GitHub's number of the attempt.
-    pub id: u64,
-    /// The delivery that it was an attempt at; the same for all attempts.
-    pub delivery: DeliveryId,
-    /// When.
-    pub at: Timestamp,
-    /// What the receiver answered; 0 where it did not.
-    pub status: u16,
-}
-
-/// Which hook's deliveries are meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hook {
-    /// A hook of an organization or repository, by GitHub's number.
-    Of(Scope, u64),
-    /// The App's own.
-    App,
 }
 
 /// What GitHub last said of the calls that are left.
@@ -192,8 +174,13 @@ impl GitHubError {
 /// - `open_jobs_are_listed`: the jobs that wait and those that run, whatever run they are part of, and none
 ///   that has ended.
 /// - `a_job_is_told`, `an_absent_job_is_none`.
+/// - `a_hook_is_made_and_listed`: after `create_hook` the hook is listed as it is to be, and signs what it sends.
+/// - `a_hook_is_mended`: after `update_hook` the same hook is as it is to be, with the secret that was given.
+/// - `delete_hook_takes_away`: the hook is no longer listed; deleting it again is success.
+/// - `the_hook_of_an_app_is_set`: with an App, its hook is told and changed; with a token that is `Invalid`.
 /// - `a_delivery_is_logged_and_repeated`: a delivery stands in the log, and `redeliver` sends it again under
 ///   the same name.
+/// - `a_log_is_cut`: of a log no more is listed than was asked for, the newest first.
 /// - `a_refusal_is_unknown`: 403, 429 and 5xx are errors of their kinds, never an empty answer.
 /// - `a_wait_is_honoured`: `Retry-After` and a spent budget come back as [`Retry::After`].
 ///
@@ -381,11 +368,47 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// When GitHub did not say.
     async fn job(&self, repository: &Repository, id: JobId) -> Result<Option<JobObservation>, GitHubError>;
 
-    /// Lists the log of a hook's deliveries since a point in time, newest first.
+    /// Lists the hooks of an organization or a repository.
+    ///
+    /// # Errors
+    /// When any page could not be had. `Invalid` for an enterprise: GitHub has no calls for its hooks.
+    async fn hooks(&self, scope: &Scope) -> Result<Vec<RegisteredHook>, GitHubError>;
+
+    /// Tells of the App's hook.
+    ///
+    /// # Errors
+    /// `Invalid` where the credentials are a token.
+    async fn app_hook(&self) -> Result<RegisteredHook, GitHubError>;
+
+    /// Makes a hook of an organization or a repository.
+    ///
+    /// # Errors
+    /// `Invalid` where there is one with that URL, and for an enterprise.
+    async fn create_hook(&self, scope: &Scope, spec: &HookSpec) -> Result<RegisteredHook, GitHubError>;
+
+    /// Makes a hook be what it is to be. What the App's hook tells of cannot be changed by a call.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such hook.
+    async fn update_hook(&self, hook: &Hook, spec: &HookSpec) -> Result<(), GitHubError>;
+
+    /// Removes a hook. Absent is success.
+    ///
+    /// # Errors
+    /// `Invalid` for the App's: it always has one.
+    async fn delete_hook(&self, hook: &Hook) -> Result<(), GitHubError>;
+
+    /// Lists the log of a hook's deliveries since a point in time, newest first, and of more than `most` the
+    /// newest. GitHub keeps three days.
     ///
     /// # Errors
     /// When any page could not be had.
-    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<WebhookDelivery>, GitHubError>;
+    async fn deliveries(
+        &self,
+        hook: &Hook,
+        since: Timestamp,
+        most: usize,
+    ) -> Result<Vec<WebhookDelivery>, GitHubError>;
 
     /// Asks GitHub to deliver again what the attempt `id` delivered.
     ///

@@ -235,12 +235,14 @@ fn each_point_of_behaviour_has_a_case() {
 }
 
 /// What the section names that is no point of it.
-const CALLS: [&str; 6] = [
+const CALLS: [&str; 8] = [
+    "create_hook",
     "create_jit_config",
     "create_runner_group",
     "remove_runner",
     "runner_groups",
     "set_group_members",
+    "update_hook",
     "update_runner_group",
 ];
 

@@ -17,6 +17,7 @@ mod runner;
 mod scope;
 mod secret;
 mod time;
+mod webhook;
 
 pub use deployment::{Deployment, Doubt, Replica, Source};
 pub use github_group::{GitHubGroup, GroupAccess, GroupRules, GroupVisibility, RegisteredGroup};
@@ -36,3 +37,4 @@ pub use runner::{
 pub use scope::{Repository, RepositoryError, Scope};
 pub use secret::Secret;
 pub use time::later;
+pub use webhook::WebhookDelivery;

@@ -10,6 +10,7 @@ mod answers;
 mod books;
 mod check;
 mod groups;
+mod hooks;
 pub(crate) mod models;
 mod operation;
 mod pages;
@@ -33,18 +34,18 @@ use self::answers::Answers;
 use self::books::Books;
 #[cfg(any(feature = "octocrab", feature = "testing"))]
 pub(crate) use self::check::installation_path;
-use self::models::{Delivery, JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
+use self::models::{JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
 use self::operation::{Effect, Operation};
 use self::pages::Listing;
 pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, JobReport, Label, OpenRun,
-    OpenRuns, Repository, RunId, RunnerName, Scope,
+    OpenRuns, Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use crate::github::{
-    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
-    RegisteredRunner, WebhookDelivery,
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredGroup,
+    RegisteredHook, RegisteredRunner,
 };
 
 /// The words under which GitHub lists runs that have not ended. A run is listed under one of them, and any may
@@ -394,26 +395,37 @@ impl GitHub for RestGitHub {
         })
     }
 
-    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<WebhookDelivery>, GitHubError> {
-        let operation = Operation::read("deliveries");
-        let path = deliveries_path(operation, hook)?;
-        let mut deliveries: Vec<WebhookDelivery> = Vec::new();
-        self.pages(Listing { operation, who: owner(hook), path: &path }, "", |answer| {
-            let page: Vec<Delivery> = operation.read_json(answer)?;
-            let reached = page.iter().any(|delivery| delivery.delivered_at < since);
-            let newer = page.into_iter().filter(|delivery| delivery.delivered_at >= since);
-            deliveries.extend(newer.map(WebhookDelivery::from));
-            Ok(if reached { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-        .await?;
-        Ok(deliveries)
+    async fn hooks(&self, scope: &Scope) -> Result<Vec<RegisteredHook>, GitHubError> {
+        self.list_hooks(scope).await
+    }
+
+    async fn app_hook(&self) -> Result<RegisteredHook, GitHubError> {
+        self.hook_of_the_app().await
+    }
+
+    async fn create_hook(&self, scope: &Scope, spec: &HookSpec) -> Result<RegisteredHook, GitHubError> {
+        self.make_hook(scope, spec).await
+    }
+
+    async fn update_hook(&self, hook: &Hook, spec: &HookSpec) -> Result<(), GitHubError> {
+        self.change_hook(hook, spec).await
+    }
+
+    async fn delete_hook(&self, hook: &Hook) -> Result<(), GitHubError> {
+        self.take_hook_away(hook).await
+    }
+
+    async fn deliveries(
+        &self,
+        hook: &Hook,
+        since: Timestamp,
+        most: usize,
+    ) -> Result<Vec<WebhookDelivery>, GitHubError> {
+        self.list_deliveries(hook, since, most).await
     }
 
     async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {
-        let operation = Operation { name: "redeliver", effect: Effect::Write };
-        let path = format!("{}/{id}/attempts", deliveries_path(operation, hook)?);
-        let request = operation.request(Method::POST, &path, Bytes::new())?;
-        self.call(operation, owner(hook), request).await.map(|_| ())
+        self.deliver_again(hook, id).await
     }
 
     async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
@@ -439,24 +451,6 @@ fn scope_path(scope: &Scope) -> String {
 
 fn runners_path(scope: &Scope) -> String {
     format!("{}/actions/runners", scope_path(scope))
-}
-
-fn deliveries_path(operation: Operation, hook: &Hook) -> Result<String, GitHubError> {
-    match hook {
-        Hook::App => Ok("/app/hook/deliveries".to_owned()),
-        Hook::Of(Scope::Enterprise(_), _) => {
-            Err(operation
-                .error(GitHubErrorKind::Invalid, "GitHub shows no deliveries of an enterprise's hook"))
-        }
-        Hook::Of(scope, id) => Ok(format!("{}/hooks/{id}/deliveries", scope_path(scope))),
-    }
-}
-
-const fn owner(hook: &Hook) -> As<'_> {
-    match hook {
-        Hook::App => As::App,
-        Hook::Of(scope, _) => As::Scope(scope),
-    }
 }
 
 fn observe(job: Job, repository: &Repository) -> Result<JobObservation, JobError> {

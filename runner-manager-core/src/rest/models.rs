@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::domain::{
     Conclusion, DeliveryId, GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, LabelError,
-    Labels, OpenRun, Repository, RepositoryError, RunId,
+    Labels, OpenRun, Repository, RepositoryError, RunId, Scope, Secret, WebhookDelivery,
 };
-use crate::github::{RegisteredRunner, WebhookDelivery};
+use crate::github::{Hook, HookSpec, JOB_EVENT, RegisteredHook, RegisteredRunner};
 
 /// The body of a request for a JIT config.
 #[derive(Debug, Serialize)]
@@ -131,6 +132,10 @@ pub(super) struct Delivery {
     pub(super) delivered_at: Timestamp,
     #[serde(default)]
     status_code: Option<u16>,
+    #[serde(default)]
+    event: String,
+    #[serde(default)]
+    redelivery: bool,
 }
 
 impl From<Delivery> for WebhookDelivery {
@@ -140,6 +145,8 @@ impl From<Delivery> for WebhookDelivery {
             delivery: DeliveryId::new(delivery.guid),
             at: delivery.delivered_at,
             status: delivery.status_code.unwrap_or(0),
+            event: delivery.event,
+            is_redelivery: delivery.redelivery,
         }
     }
 }
@@ -240,5 +247,93 @@ impl Job {
             created_at: self.created_at,
             report,
         })
+    }
+}
+
+/// An App, as far as its hook tells of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct App {
+    #[serde(default)]
+    pub(super) events: Vec<String>,
+}
+
+/// A hook of an organization or a repository.
+#[derive(Debug, Deserialize)]
+pub(super) struct HookEntry {
+    id: u64,
+    active: bool,
+    events: Vec<String>,
+    config: HookConfig,
+}
+
+impl HookEntry {
+    pub(super) fn registered(self, scope: &Scope) -> RegisteredHook {
+        self.config.registered(Hook::Of(scope.clone(), self.id), self.events, self.active)
+    }
+}
+
+/// How a hook sends.
+#[derive(Debug, Deserialize)]
+pub(super) struct HookConfig {
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+    /// A number, or the same as a text.
+    #[serde(default)]
+    insecure_ssl: Value,
+    /// Never the secret itself.
+    #[serde(default)]
+    secret: Option<IgnoredAny>,
+}
+
+impl HookConfig {
+    pub(super) fn registered(self, hook: Hook, events: Vec<String>, is_active: bool) -> RegisteredHook {
+        RegisteredHook {
+            hook,
+            url: self.url.unwrap_or_default(),
+            events,
+            is_active,
+            is_json: self.content_type.as_deref() == Some("json"),
+            is_insecure: self.insecure_ssl == 1 || self.insecure_ssl == "1",
+            is_signed: self.secret.is_some(),
+        }
+    }
+}
+
+/// The body of a request that makes or changes a hook. It has no `Debug`: it holds a secret.
+#[derive(Serialize)]
+pub(super) struct HookBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'static str>,
+    active: bool,
+    events: [&'static str; 1],
+    config: HookConfigBody<'a>,
+}
+
+impl<'a> HookBody<'a> {
+    pub(super) fn of_new(spec: &'a HookSpec) -> Self {
+        Self { name: Some("web"), ..Self::of(spec) }
+    }
+
+    pub(super) fn of(spec: &'a HookSpec) -> Self {
+        Self { name: None, active: true, events: [JOB_EVENT], config: HookConfigBody::of(spec) }
+    }
+}
+
+/// How a hook is to send. It has no `Debug`: it holds a secret.
+#[derive(Serialize)]
+pub(super) struct HookConfigBody<'a> {
+    url: &'a str,
+    content_type: &'static str,
+    insecure_ssl: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+}
+
+impl<'a> HookConfigBody<'a> {
+    pub(super) fn of(spec: &'a HookSpec) -> Self {
+        let secret = spec.secret.as_ref().map(Secret::expose);
+        Self { url: &spec.url, content_type: "json", insecure_ssl: "0", secret }
     }
 }

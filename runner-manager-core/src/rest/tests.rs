@@ -437,7 +437,7 @@ async fn deliveries_are_read_no_further_than_asked() {
     let more = "<https://h/x?per_page=100&cursor=v1_2>; rel=\"next\"";
     let scripted = Scripted::new([answer(200, &[("link", more)], log)]);
     let since = "2026-01-01T00:00:05Z".parse().unwrap();
-    let found = scripted.github.deliveries(&Hook::Of(acme(), 3), since).await.unwrap();
+    let found = scripted.github.deliveries(&Hook::Of(acme(), 3), since, 100).await.unwrap();
     assert_eq!(found.iter().map(|found| (found.id, found.status)).collect::<Vec<_>>(), [(3, 502)]);
     assert_eq!(scripted.asked(), ["GET /orgs/acme/hooks/3/deliveries?per_page=100"]);
 }

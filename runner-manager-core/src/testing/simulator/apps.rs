@@ -45,6 +45,11 @@ impl Simulator {
         self.installed_on(&self.world.account(account).login)
     }
 
+    /// Whether the App is subscribed to an event: its hook tells of no other.
+    pub(super) fn app_listens(&self, event: &str) -> bool {
+        self.settings.app.as_ref().is_some_and(|app| app.events.iter().any(|subscribed| subscribed == event))
+    }
+
     fn installed_on(&self, name: &str) -> bool {
         let Some(app) = &self.settings.app else { return false };
         let named = |names: &Vec<String>| names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
@@ -226,7 +231,7 @@ impl Simulator {
             "created_at": CREATED,
             "updated_at": CREATED,
             "permissions": app.permissions,
-            "events": ["workflow_job"],
+            "events": app.events,
         })
     }
 
@@ -251,7 +256,7 @@ impl Simulator {
             "target_id": owner,
             "target_type": kind,
             "permissions": app.permissions,
-            "events": ["workflow_job"],
+            "events": app.events,
             "single_file_name": null,
             "created_at": CREATED,
             "updated_at": CREATED,

@@ -68,6 +68,8 @@ pub struct AppSettings {
     /// What the App may do, by permission: `read` or `write`. A token without a route's permission is
     /// refused with 403, and so is any on an enterprise's routes. Default: all that a runner manager needs.
     pub permissions: BTreeMap<String, String>,
+    /// The events that the App is subscribed to. Default `workflow_job`.
+    pub events: Vec<String>,
     /// Where the App's own webhook goes. Default: it has none.
     pub hook: Option<AppHook>,
     /// Whether `exp` and `iat` of a web token are compared with the simulator's time: to be switched off when
@@ -83,6 +85,7 @@ impl Default for AppSettings {
             slug: "runner-manager".to_owned(),
             installed_on: None,
             permissions: permissions::all(),
+            events: vec!["workflow_job".to_owned()],
             hook: None,
             check_times: true,
         }

@@ -173,7 +173,7 @@ impl Simulator {
         let Event::Job(job) = event else { return };
         let (repository, owner) = (job.repository_id, self.world.repository(job.repository_id).owner);
         let mut targets = vec![HookTarget::Repository(repository), HookTarget::Organization(owner)];
-        if self.installed_on_account(owner) {
+        if self.installed_on_account(owner) && self.app_listens(event.name()) {
             targets.push(HookTarget::App);
         }
         let hooks: Vec<HookId> =

@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_core::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, OpenRun, OpenRuns,
-    Repository, RunId, RunnerName, Scope,
+    Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use runner_manager_core::github::{
-    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, JitConfig, JitRequest, RegisteredGroup,
-    RegisteredRunner, WebhookDelivery,
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredGroup,
+    RegisteredHook, RegisteredRunner,
 };
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulator::{Removal, RunnerId};
@@ -33,7 +33,11 @@ pub(crate) struct FaultyGitHub {
 fn failed(what: &'static str) -> impl Fn(Failure) -> GitHubError + Send {
     move |failure| {
         let kind = match (failure, what) {
-            (Failure::Lost, "create_jit_config" | "remove_runner" | "redeliver") => GitHubErrorKind::Unclear,
+            (
+                Failure::Lost,
+                "create_jit_config" | "remove_runner" | "redeliver" | "create_hook" | "update_hook"
+                | "delete_hook",
+            ) => GitHubErrorKind::Unclear,
             (Failure::Refused | Failure::Lost, _) => GitHubErrorKind::Unavailable,
         };
         GitHubError::new(kind, what, format!("{failure:?}"))
@@ -203,8 +207,33 @@ impl GitHub for FaultyGitHub {
         self.call("job", self.inner.job(repository, id)).await
     }
 
-    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<WebhookDelivery>, GitHubError> {
-        self.call("deliveries", self.inner.deliveries(hook, since)).await
+    async fn hooks(&self, scope: &Scope) -> Result<Vec<RegisteredHook>, GitHubError> {
+        self.call("hooks", self.inner.hooks(scope)).await
+    }
+
+    async fn app_hook(&self) -> Result<RegisteredHook, GitHubError> {
+        self.call("app_hook", self.inner.app_hook()).await
+    }
+
+    async fn create_hook(&self, scope: &Scope, spec: &HookSpec) -> Result<RegisteredHook, GitHubError> {
+        self.call("create_hook", self.inner.create_hook(scope, spec)).await
+    }
+
+    async fn update_hook(&self, hook: &Hook, spec: &HookSpec) -> Result<(), GitHubError> {
+        self.call("update_hook", self.inner.update_hook(hook, spec)).await
+    }
+
+    async fn delete_hook(&self, hook: &Hook) -> Result<(), GitHubError> {
+        self.call("delete_hook", self.inner.delete_hook(hook)).await
+    }
+
+    async fn deliveries(
+        &self,
+        hook: &Hook,
+        since: Timestamp,
+        most: usize,
+    ) -> Result<Vec<WebhookDelivery>, GitHubError> {
+        self.call("deliveries", self.inner.deliveries(hook, since, most)).await
     }
 
     async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {

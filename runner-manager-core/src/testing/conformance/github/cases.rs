@@ -8,8 +8,12 @@ use jiff::Timestamp;
 use super::{Subject, groups};
 use crate::domain::{
     GitHubGroupId, GitHubRunnerId, JobId, JobObservation, JobReport, Labels, OpenRuns, RunId, RunnerName,
+    Scope, Secret, WebhookDelivery,
 };
-use crate::github::{GitHubError, GitHubErrorKind, JitConfig, JitRequest, RegisteredRunner};
+use crate::github::{
+    GitHubError, GitHubErrorKind, Hook, HookSpec, JOB_EVENT, JitConfig, JitRequest, RegisteredHook,
+    RegisteredRunner,
+};
 use crate::retry::Retry;
 use crate::testing::conformance::Case;
 
@@ -38,7 +42,12 @@ pub fn cases() -> Vec<Case<Subject>> {
         Case::new("open_jobs_are_listed", open_jobs_are_listed),
         Case::new("a_job_is_told", a_job_is_told),
         Case::new("an_absent_job_is_none", an_absent_job_is_none),
+        Case::new("a_hook_is_made_and_listed", a_hook_is_made_and_listed),
+        Case::new("a_hook_is_mended", a_hook_is_mended),
+        Case::new("delete_hook_takes_away", delete_hook_takes_away),
+        Case::new("the_hook_of_an_app_is_set", the_hook_of_an_app_is_set),
         Case::new("a_delivery_is_logged_and_repeated", a_delivery_is_logged_and_repeated),
+        Case::new("a_log_is_cut", a_log_is_cut),
         Case::new("a_refusal_is_unknown", a_refusal_is_unknown),
         Case::new("a_wait_is_honoured", a_wait_is_honoured),
     ]
@@ -171,20 +180,83 @@ async fn an_absent_job_is_none(subject: Subject) {
     assert_eq!(job, None);
 }
 
+async fn a_hook_is_made_and_listed(subject: Subject) {
+    let place = subject.place();
+    assert_eq!(subject.github.hooks(&place).await.unwrap(), []);
+    let made = subject.github.create_hook(&place, &hook_spec("one")).await.unwrap();
+    assert_eq!((made.faults(), made.events.as_slice()), (vec![], &[JOB_EVENT.to_owned()][..]));
+    assert_eq!((&made.url, &made.hook), (&hook_spec("one").url, &subject.first_hook().await.hook));
+    assert_eq!(subject.github.hooks(&place).await.unwrap(), [made]);
+    assert!(subject.world.is_signed_with(&subject.repository, &Secret::new("one")).await);
+    let again = subject.github.create_hook(&place, &hook_spec("two")).await.unwrap_err();
+    assert_eq!((again.kind, again.retry), (GitHubErrorKind::Invalid, Retry::Never), "{again}");
+    let enterprise = Scope::enterprise("inc").unwrap();
+    let error = subject.github.hooks(&enterprise).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::Invalid, "{error}");
+}
+
+async fn a_hook_is_mended(subject: Subject) {
+    let made = subject.github.create_hook(&subject.place(), &hook_spec("one")).await.unwrap();
+    let moved = HookSpec { url: "https://elsewhere.example.com/webhook".into(), secret: None };
+    subject.github.update_hook(&made.hook, &moved).await.unwrap();
+    let found = subject.first_hook().await;
+    assert_eq!((&found.url, found.faults()), (&moved.url, vec!["it has no secret"]));
+    subject.github.update_hook(&made.hook, &hook_spec("two")).await.unwrap();
+    assert_eq!(subject.first_hook().await, made);
+    assert!(subject.world.is_signed_with(&subject.repository, &Secret::new("two")).await);
+    subject.github.delete_hook(&made.hook).await.unwrap();
+    let error = subject.github.update_hook(&made.hook, &hook_spec("two")).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::NotFound, "{error}");
+}
+
+async fn delete_hook_takes_away(subject: Subject) {
+    let made = subject.github.create_hook(&subject.place(), &hook_spec("one")).await.unwrap();
+    subject.github.delete_hook(&made.hook).await.unwrap();
+    assert_eq!(subject.github.hooks(&subject.place()).await.unwrap(), []);
+    subject.github.delete_hook(&made.hook).await.unwrap();
+    let error = subject.github.delete_hook(&Hook::App).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::Invalid, "{error}");
+}
+
+async fn the_hook_of_an_app_is_set(subject: Subject) {
+    let set = subject.github.update_hook(&Hook::App, &hook_spec("one")).await;
+    let found = subject.github.app_hook().await;
+    let Ok(found) = found else {
+        let [set, found] = [set.unwrap_err(), found.unwrap_err()];
+        assert_eq!([set.kind, found.kind], [GitHubErrorKind::Invalid; 2], "{set}, {found}");
+        return;
+    };
+    set.unwrap();
+    assert_eq!((&found.url, found.faults()), (&hook_spec("one").url, vec![]));
+    assert!(subject.world.is_signed_with(&subject.repository, &Secret::new("one")).await);
+}
+
 async fn a_delivery_is_logged_and_repeated(subject: Subject) {
     let hook = subject.world.fail_delivery(&subject.repository).await;
-    let log = subject.github.deliveries(&hook, Timestamp::UNIX_EPOCH).await.unwrap();
+    let log = subject.log(&hook, 100).await;
     let [failed] = log.as_slice() else { panic!("one delivery was made: {log:?}") };
-    assert_eq!(failed.status, 503);
-    assert!(subject.github.deliveries(&hook, Timestamp::MAX).await.unwrap().is_empty());
+    assert_eq!((failed.status, failed.event.as_str(), failed.is_redelivery), (503, JOB_EVENT, false));
+    assert!(subject.github.deliveries(&hook, Timestamp::MAX, 100).await.unwrap().is_empty());
 
     subject.github.redeliver(&hook, failed.id).await.unwrap();
     subject.world.deliver().await;
-    let log = subject.github.deliveries(&hook, Timestamp::UNIX_EPOCH).await.unwrap();
+    let log = subject.log(&hook, 100).await;
     let [again, first] = log.as_slice() else { panic!("it was repeated once: {log:?}") };
     assert_eq!(first, failed, "the newest comes first");
-    assert_eq!((&again.delivery, again.status), (&failed.delivery, 202));
+    assert_eq!((&again.delivery, again.status, again.is_redelivery), (&failed.delivery, 202, true));
     assert_ne!(again.id, failed.id);
+}
+
+async fn a_log_is_cut(subject: Subject) {
+    let hook = subject.world.fail_delivery(&subject.repository).await;
+    let first = subject.log(&hook, 100).await;
+    for _ in 0..2 {
+        subject.world.queue_job(&subject.repository, &labels()).await;
+        subject.world.deliver().await;
+    }
+    let log = subject.log(&hook, 100).await;
+    assert_eq!((log.len(), &log[2..]), (3, &first[..]), "the newest come first");
+    assert_eq!(subject.log(&hook, 2).await, log[..2]);
 }
 
 async fn a_refusal_is_unknown(subject: Subject) {
@@ -259,6 +331,19 @@ impl Subject {
         jobs
     }
 
+    /// Where hooks are made.
+    fn place(&self) -> Scope {
+        Scope::Repository(self.repository.clone())
+    }
+
+    async fn first_hook(&self) -> RegisteredHook {
+        self.github.hooks(&self.place()).await.unwrap().swap_remove(0)
+    }
+
+    async fn log(&self, hook: &Hook, most: usize) -> Vec<WebhookDelivery> {
+        self.github.deliveries(hook, Timestamp::UNIX_EPOCH, most).await.unwrap()
+    }
+
     /// The errors of all calls that read, each of which must fail.
     async fn read_errors(&self, id: GitHubRunnerId) -> Vec<GitHubError> {
         let (github, scope) = (&self.github, &self.scope);
@@ -270,12 +355,18 @@ impl Subject {
             github.open_runs(&self.repository, OpenRuns::Moving).await.unwrap_err(),
             github.open_jobs(&self.repository, RunId(1)).await.unwrap_err(),
             github.job(&self.repository, JobId(1)).await.unwrap_err(),
+            github.hooks(&self.place()).await.unwrap_err(),
         ]
     }
 }
 
 fn name(suffix: &str) -> RunnerName {
     RunnerName::new(format!("conformance-{suffix}")).expect("the suffixes are short")
+}
+
+/// A hook that signs with a secret.
+fn hook_spec(secret: &str) -> HookSpec {
+    HookSpec { url: "https://rm.example.com/webhook".into(), secret: Some(Secret::new(secret)) }
 }
 
 fn labels() -> Labels {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 
 pub use self::cases::cases;
 pub use self::simulated::SimulatedWorld;
-use crate::domain::{JobId, Labels, Repository, Scope};
+use crate::domain::{JobId, Labels, Repository, Scope, Secret};
 use crate::github::{GitHub, Hook, JitConfig};
 
 /// What a case is given: nothing is registered, queued or delivered yet.
@@ -49,6 +49,10 @@ pub trait World: Debug + Send + Sync + 'static {
 
     /// Lets one delivery to a hook fail with status 503, and tells which hook.
     async fn fail_delivery(&self, repository: &Repository) -> Hook;
+
+    /// Queues a job, delivers what hooks send of it, and tells whether anything was sent and all of it signed with
+    /// this secret.
+    async fn is_signed_with(&self, repository: &Repository, secret: &Secret) -> bool;
 
     /// Delivers whatever is to be delivered; the receiver answers 202.
     async fn deliver(&self);

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 
 use super::World;
 use crate::clock::Clock;
-use crate::domain::{JobId, Labels, Repository, Scope};
+use crate::domain::{JobId, Labels, Repository, Scope, Secret};
 use crate::github::{Hook, JitConfig};
 use crate::testing::simulated::{SharedSimulator, lock};
 use crate::testing::simulator::{self, Effect, JobSpec, RequestFault};
+use crate::webhook::verify;
 
 /// What a case can arrange at a simulator, however it is reached.
 pub struct SimulatedWorld {
@@ -99,6 +100,20 @@ impl World for SimulatedWorld {
         self.queue(repository, &Labels::default());
         self.answer_deliveries(503);
         Hook::Of(Scope::Repository(repository.clone()), hook.expect("a repository has hooks").0)
+    }
+
+    async fn is_signed_with(&self, repository: &Repository, secret: &Secret) -> bool {
+        self.answer_deliveries(202);
+        self.queue(repository, &Labels::default());
+        let sent = lock(&self.simulator).deliveries_due(self.now());
+        let is_signed = |delivery: &simulator::Delivery| {
+            let signature = delivery.headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
+            verify([secret], &delivery.body, signature).is_ok()
+        };
+        for delivery in &sent {
+            lock(&self.simulator).delivered(delivery.id, Some(202), self.now());
+        }
+        !sent.is_empty() && sent.iter().all(is_signed)
     }
 
     async fn deliver(&self) {
