@@ -94,6 +94,17 @@ pub enum JobReport {
     },
 }
 
+impl JobReport {
+    /// The runner that has or had the job, ours or not.
+    pub fn into_runner(self) -> Option<String> {
+        match self {
+            Self::InProgress { runner, .. } => Some(runner),
+            Self::Completed { runner, .. } => runner,
+            Self::Waiting | Self::Queued => None,
+        }
+    }
+}
+
 /// What we know of a job's progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]

@@ -34,8 +34,14 @@ const TURNS: usize = 150;
 struct Agent {
     instance: InstanceId,
     session: SessionId,
+    /// When it last asked for a job.
+    asked_at: Timestamp,
+    /// When its job ends, where it has one.
     until: Option<Timestamp>,
 }
+
+/// How long an agent that has no news waits until it asks for a job again.
+const ASKS_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
 pub(crate) struct World {
     pub(crate) clock: Arc<SimulatedClock>,
@@ -47,6 +53,8 @@ pub(crate) struct World {
     running: JoinSet<()>,
     stop: CancellationToken,
     agents: Vec<Agent>,
+    /// How many registrations had been removed when agents were last played.
+    removed: u64,
     /// Instances whose agents never come up, by runner group.
     pub(crate) broken_image: bool,
     /// What becomes of a webhook, by its action: true to let it through.
@@ -153,6 +161,7 @@ impl World {
             running: JoinSet::new(),
             stop: CancellationToken::new(),
             agents: Vec::new(),
+            removed: 0,
             broken_image: false,
             deliver: |_| true,
             groups,
@@ -267,6 +276,10 @@ impl World {
         self.step_to(None).await;
     }
 
+    pub(crate) async fn step_until(&mut self, end: Timestamp) {
+        self.step_to(Some(end)).await;
+    }
+
     async fn step_to(&mut self, end: Option<Timestamp>) {
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
@@ -311,14 +324,24 @@ impl World {
         for instance in started {
             self.boot(instance, now);
         }
+        let has_news = self.github_has_news();
         let mut agents = std::mem::take(&mut self.agents);
         agents.retain_mut(|agent| {
-            let (lives, acted) = self.play(agent, now);
+            let (lives, acted) = self.play(agent, has_news, now);
             any |= acted;
             lives
         });
         self.agents = agents;
         any
+    }
+
+    /// Whether an idle agent would learn anything if it asked: that there is a job, or that it is removed.
+    fn github_has_news(&mut self) -> bool {
+        let github = self.github();
+        let removed = github.books().runners.removed.values().sum();
+        let waits = github.books().jobs.queued > 0;
+        drop(github);
+        std::mem::replace(&mut self.removed, removed) != removed || waits
     }
 
     fn boot(&mut self, instance: StartedInstance, now: Timestamp) {
@@ -328,13 +351,15 @@ impl World {
         }
         let connected = self.github().connect(jit_config.expose(), now);
         match connected {
-            Ok(session) => self.agents.push(Agent { instance: instance.id, session, until: None }),
+            Ok(session) => {
+                self.agents.push(Agent { instance: instance.id, session, asked_at: now, until: None });
+            }
             Err(_) => self.cloud().instance_ended(&instance.id, now),
         }
     }
 
     /// Whether the agent lives on, and whether it did anything.
-    fn play(&self, agent: &mut Agent, now: Timestamp) -> (bool, bool) {
+    fn play(&self, agent: &mut Agent, has_news: bool, now: Timestamp) -> (bool, bool) {
         let mut github = self.github();
         if !self.cloud().is_running(&agent.instance, now) {
             let _ = github.die(agent.session, now);
@@ -347,12 +372,16 @@ impl World {
                 (false, true)
             }
             Some(_) => (true, false),
+            None if !has_news && now < agent.asked_at + ASKS_EVERY => (true, false),
             None => match github.poll(agent.session, now) {
                 Ok(Some(job)) => {
                     agent.until = Some(now + SignedDuration::from_secs(i64::try_from(job.seconds).unwrap()));
                     (true, true)
                 }
-                Ok(None) => (true, false),
+                Ok(None) => {
+                    agent.asked_at = now;
+                    (true, false)
+                }
                 Err(_) => {
                     self.cloud().instance_ended(&agent.instance, now);
                     (false, true)

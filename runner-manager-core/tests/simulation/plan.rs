@@ -358,7 +358,11 @@ fn github(dice: &mut Dice) -> Faults {
     };
     fault(dice, RequestFault::always(Effect::Delay(delay)));
     let lasts = SignedDuration::from_secs(dice.between(25, 170).cast_signed());
-    let lying_busy = dice.percent(40).then(|| LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts });
+    let lying_busy = if dice.percent(40) {
+        vec![LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts }]
+    } else {
+        Vec::new()
+    };
     let per_minute = u32::try_from(dice.between(3, 12)).expect("it is small");
     let jit_limit = dice.percent(20).then_some(JitLimit { per_minute, announced: dice.percent(50) });
     let hourly_budget = dice.percent(30).then_some(per_minute * 10);

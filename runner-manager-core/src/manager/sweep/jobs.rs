@@ -1,9 +1,8 @@
 //! Jobs of which we did not hear all: asked for at GitHub, one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::Manager;
-use super::super::intake::Taken;
 use super::super::worker::TaskError;
 use crate::domain::{GroupName, JobRef, OperationId, Runner, RunnerState, Scope};
 use crate::store::{JobFilter, Page};
@@ -19,35 +18,39 @@ impl Manager {
         &self,
         runners: impl Iterator<Item = &Runner>,
     ) -> Result<(), TaskError> {
-        let mut unheard: BTreeMap<&GroupName, usize> = BTreeMap::new();
+        let mut unheard: BTreeMap<&GroupName, BTreeSet<&str>> = BTreeMap::new();
         for runner in runners.filter(|runner| has_no_job_yet(&runner.state)) {
-            *unheard.entry(&runner.group).or_default() += 1;
+            unheard.entry(&runner.group).or_default().insert(runner.name.as_str());
         }
         for (group, mut left) in unheard {
             let filter = JobFilter::Queued(group.clone());
-            for job in self.store().jobs(&filter, &Page::first(left + JOBS_ASKED)).await? {
-                if left == 0 {
+            for job in self.store().jobs(&filter, &Page::first(left.len() + JOBS_ASKED)).await? {
+                // Another runner's news leaves the job of this one unheard.
+                if let Some(runner) = self.ask_for_job(&job.value.reference()).await? {
+                    left.remove(&*runner);
+                }
+                if left.is_empty() {
                     break;
                 }
-                left -= usize::from(self.ask_for_job(&job.value.reference()).await?);
             }
         }
         Ok(())
     }
 
-    /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells whether it was news.
-    pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<bool, TaskError> {
+    /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells which runner has or had it.
+    pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<Option<String>, TaskError> {
         let scope = Scope::Repository(job.repository.clone());
         match self.ask_github(&scope, "job", |github| github.job(&job.repository, job.id)).await {
             Ok(Some(seen)) => {
                 let operation = OperationId::new(format!("{}:swept", self.operation()));
-                Ok(self.take_in(&operation, &seen).await? == Taken::Recorded)
+                self.take_in(&operation, &seen).await?;
+                Ok(seen.report.into_runner())
             }
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(None),
             Err(error) => {
                 let error = TaskError::from(error);
                 tracing::warn!(%job, %error, "GitHub did not say how the job fares");
-                Ok(false)
+                Ok(None)
             }
         }
     }

@@ -248,13 +248,14 @@ impl Simulator {
     }
 
     fn begin(&mut self, id: RunnerId, job: JobId, now: Timestamp) {
-        let lies = self.settings.faults.lying_busy.filter(|lie| self.chance.chance(lie.probability));
-        if lies.is_some() {
+        let lies = self.settings.faults.lying_busy.iter();
+        let lie = lies.filter(|lie| self.chance.chance(lie.probability)).map(|lie| lie.lasts).max();
+        if lie.is_some() {
             self.books.count_fault(FaultKind::LyingBusy);
         }
         let registration = self.runners.get_mut(id).expect("a session has a runner");
         registration.runner.job = Some(job);
-        registration.lies_until = lies.map(|lie| now + lie.lasts);
+        registration.lies_until = lie.map(|lasts| now + lasts);
         let (name, group_id) = (registration.runner.name.clone(), registration.runner.group_id);
         let group_name = self.groups.name(registration.scope, group_id);
         let found = self.jobs.by_id.get_mut(&job).expect("the queue holds what is there");

@@ -36,8 +36,9 @@ pub struct Faults {
     /// Requests of one token (all tokens of one installation together) in an hour, for each of the
     /// resources `core` and `actions_runner_registration`. None stands for a million.
     pub hourly_budget: Option<u32>,
-    /// `busy` that reads false although a job runs.
-    pub lying_busy: Option<LyingBusy>,
+    /// `busy` that reads false although a job runs. Each strikes by itself; of those that strike one job the
+    /// longest holds.
+    pub lying_busy: Vec<LyingBusy>,
 }
 
 /// What happens to webhook deliveries. Redeliveries run the same risks.

@@ -217,7 +217,7 @@ fn an_hours_budget_runs_out_and_comes_back() {
 fn a_lying_busy_lets_a_running_job_be_killed() {
     let mut bench = Bench::new();
     let lie = LyingBusy { probability: 1.0, lasts: SignedDuration::from_secs(60) };
-    bench.github.faults_mut().lying_busy = Some(lie);
+    bench.github.faults_mut().lying_busy = vec![lie];
     let jobs = bench.github.queue_jobs(&JobSpec::new("acme/widgets", ["linux"]), 2, bench.now).unwrap();
     let (killed, killed_path) = bench.runner(ORGANIZATION, &["linux"]);
     let (spared, spared_path) = bench.runner(ORGANIZATION, &["linux"]);
