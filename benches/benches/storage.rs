@@ -44,7 +44,8 @@ impl<'a> Sample<'a> {
         let storage = EmbeddedStorage::in_memory(Arc::new(SystemClock));
         let mut sample = Self { storage, runtime, writes: 0 };
         let spec = group(0, u32::MAX);
-        let record = GroupRecord { spec, draining: None, placements: [].into(), registration: None };
+        let record =
+            GroupRecord { spec, draining: None, placements: [].into(), registration: None, github: None };
         sample.write(|_| (Change::PutGroup { record, expected: Expected::Absent }, None));
         sample
     }

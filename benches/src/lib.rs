@@ -90,6 +90,7 @@ pub fn job(number: u64) -> WorkflowJob {
         attempt: 1,
         repository: "acme/app".parse().expect(SAMPLE),
         enterprise: None,
+        public: false,
         name: "build and test (stable, ubuntu)".to_owned(),
         workflow: Some("CI".to_owned()),
         labels: labels(0),

@@ -3,6 +3,7 @@
 //! It speaks of runners, runner groups, jobs, hooks, their deliveries and budgets in our words. How that becomes
 //! HTTP is the affair of [`rest`](crate::rest).
 
+mod explain;
 mod hooks;
 
 use std::fmt::{self, Debug};

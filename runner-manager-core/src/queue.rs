@@ -58,6 +58,11 @@ pub enum Task {
         /// The scope.
         scope: Scope,
     },
+    /// Find GitHub's runner groups of a scope, and have those that are managed be as configured.
+    SyncGitHubGroups {
+        /// The scope.
+        scope: Scope,
+    },
     /// Place the waiting jobs that no group serves, after the groups have changed.
     SyncConfiguration,
 }
@@ -74,6 +79,7 @@ impl Task {
             Self::SweepScope { scope } => format!("sweep-scope:{scope}").to_lowercase(),
             Self::SweepBackend { backend } => format!("sweep-backend:{backend}"),
             Self::RecoverJobs { scope } => format!("recover-jobs:{scope}").to_lowercase(),
+            Self::SyncGitHubGroups { scope } => format!("sync-github-groups:{scope}").to_lowercase(),
             Self::SyncConfiguration => "sync-configuration".to_owned(),
         }
     }
@@ -86,7 +92,8 @@ impl Task {
             Self::Forget { .. }
             | Self::SweepScope { .. }
             | Self::SweepBackend { .. }
-            | Self::RecoverJobs { .. } => Lane::sweeps(),
+            | Self::RecoverJobs { .. }
+            | Self::SyncGitHubGroups { .. } => Lane::sweeps(),
         }
     }
 
@@ -100,6 +107,7 @@ impl Task {
             Self::SweepScope { .. } => "sweep_scope",
             Self::SweepBackend { .. } => "sweep_backend",
             Self::RecoverJobs { .. } => "recover_jobs",
+            Self::SyncGitHubGroups { .. } => "sync_github_groups",
             Self::SyncConfiguration => "sync_configuration",
         }
     }

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    BackendName, Deployment, EndedRunner, GroupName, Incarnation, JobId, OperationId, Phase, PlacementKey,
-    Runner, RunnerGroup, RunnerName, Scope, WorkflowJob,
+    BackendName, Deployment, EndedRunner, GroupFinding, GroupName, Incarnation, JobId, OperationId, Phase,
+    PlacementKey, Runner, RunnerGroup, RunnerName, Scope, WorkflowJob,
 };
 use crate::policy::placement::Health;
 use crate::queue::{ClaimToken, NewTask};
@@ -55,6 +55,9 @@ pub struct GroupRecord {
     /// How registering at GitHub fares, where it failed.
     #[serde(default)]
     pub registration: Option<Health>,
+    /// What was last found of its group at GitHub; none before it was looked for.
+    #[serde(default)]
+    pub github: Option<Box<GroupFinding>>,
 }
 
 /// Why a group makes no new runners.
@@ -423,6 +426,7 @@ let job = WorkflowJob {
     attempt: 1,
     repository: "acme/app".parse()?,
     enterprise: None,
+    public: false,
     name: "build".to_owned(),
     workflow: None,
     labels: Labels::parse(["linux"])?,

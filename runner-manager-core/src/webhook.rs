@@ -117,6 +117,8 @@ struct Payload {
 #[derive(Deserialize)]
 struct Named {
     full_name: String,
+    #[serde(default)]
+    private: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -150,7 +152,10 @@ fn parse_job(body: &[u8]) -> Result<Webhook, PayloadError> {
     let repository: Repository = payload.repository.full_name.parse()?;
     let enterprise = payload.enterprise.map(|enterprise| enterprise.slug);
     match job.observe(&payload.action, repository, enterprise) {
-        Ok(observation) => Ok(Webhook::WorkflowJob(Box::new(observation))),
+        Ok(observation) => {
+            let public = payload.repository.private == Some(false);
+            Ok(Webhook::WorkflowJob(Box::new(JobObservation { public, ..observation })))
+        }
         Err(why) => Ok(ignored(event, &why)),
     }
 }

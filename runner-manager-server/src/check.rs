@@ -1,5 +1,7 @@
 //! `check`: whether a configuration is right, and with `--online` whether it would work.
 
+mod github_groups;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use runner_manager_core::clock::{Clock, SystemClock, timeout};
 use runner_manager_core::config::{self, Configuration, Fault, LoadError, StoreSettings};
-use runner_manager_core::domain::{RunnerGroup, Scope};
+use runner_manager_core::domain::Scope;
 use runner_manager_core::github::GitHub;
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::redis::examine;
@@ -124,7 +126,7 @@ async fn ask(configuration: &Configuration) -> Vec<Finding> {
                 findings.push(self::scope(&*github, scope, &*clock).await);
             }
             for group in &configuration.groups {
-                findings.push(github_group(&*github, group, &*clock).await);
+                findings.push(github_groups::look(&*github, group, &*clock).await);
             }
         }
         Err(error) => findings.push(Finding::new("GitHub", Err(error))),
@@ -157,19 +159,6 @@ async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding 
 
 async fn scope(github: &dyn GitHub, scope: &Scope, clock: &dyn Clock) -> Finding {
     Finding::new(format!("GitHub, {scope}"), in_time(clock, github.check(scope)).await)
-}
-
-async fn github_group(github: &dyn GitHub, group: &RunnerGroup, clock: &dyn Clock) -> Finding {
-    let wanted = &group.github_group;
-    let answer = in_time(clock, github.runner_groups(&group.scope)).await.map(|found| {
-        let fits = |name: &str| name.to_lowercase() == wanted.name.to_lowercase();
-        if found.iter().any(|group| fits(&group.name) || (group.default && wanted.is_default())) {
-            Vec::new()
-        } else {
-            vec![format!("{} has no runner group `{}` at GitHub", group.scope, wanted.name)]
-        }
-    });
-    Finding::new(format!("GitHub's runner group of {}", group.name), answer)
 }
 
 async fn backends(configuration: &Configuration, clock: Arc<dyn Clock>, findings: &mut Vec<Finding>) {

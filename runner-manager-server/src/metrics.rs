@@ -119,6 +119,8 @@ fn counters(registry: &mut Registry, statistics: &StatisticsSnapshot) {
     });
     registry.register("tasks", "Background tasks by kind and outcome", count(tasks));
     registry.register("creates", "Create calls to backends by outcome", by("outcome", &statistics.creates));
+    let help = "GitHub's runner groups that were not as configured, by what came of it";
+    registry.register("github_groups", help, by("outcome", &statistics.github_groups));
     let stopped = statistics.sweeps_held.iter().map(|(of, count)| (labels([("of", of.clone())]), *count));
     let help = "Sweeps that stopped because they would have condemned too much";
     registry.register("sweeps_held", help, count(stopped));

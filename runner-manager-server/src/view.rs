@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
 use runner_manager_core::manager::{DeploymentStatus, GroupStatus, JobStatus, Manager, ReplicaStatus};
 use runner_manager_core::policy::doubt::Progress;
+use runner_manager_core::policy::github_groups::remarks;
 use runner_manager_core::policy::placement::Health;
 use runner_manager_core::queue::{LaneStatistics, QueueStatistics};
 use runner_manager_core::store::{Draining, GroupCounts, StoreError};
@@ -34,6 +35,10 @@ pub(crate) struct Group {
     pub(crate) scope: String,
     /// GitHub's group that they register into.
     pub(crate) github_group: String,
+    /// What people should know of that group, in sentences: that it is missing, why it is not as configured, what
+    /// was last changed about it.
+    #[serde(default)]
+    pub(crate) github_group_remarks: Vec<String>,
     /// All labels that its runners offer, the implied ones included.
     pub(crate) labels: Vec<String>,
     /// How many runners are kept beyond what waiting jobs need.
@@ -283,7 +288,7 @@ impl Deployment {
 
 impl From<&GroupStatus> for Group {
     fn from(status: &GroupStatus) -> Self {
-        let spec = &status.record.spec;
+        let (spec, finding) = (&status.record.spec, status.record.github.as_deref());
         let placement = |placement: &domain::Placement| Placement {
             backend: placement.backend.to_string(),
             description: placement.description.clone(),
@@ -293,6 +298,9 @@ impl From<&GroupStatus> for Group {
             name: spec.name.to_string(),
             scope: spec.scope.to_string(),
             github_group: spec.github_group.name.clone(),
+            github_group_remarks: finding
+                .map(|finding| remarks(&spec.github_group, &spec.scope, finding))
+                .unwrap_or_default(),
             labels: spec.offered_labels().iter().map(ToString::to_string).collect(),
             min_idle: spec.bounds.min_idle(),
             max: spec.bounds.max(),

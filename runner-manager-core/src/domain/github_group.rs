@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{GitHubGroupId, Repository};
@@ -74,6 +75,36 @@ pub enum GroupVisibility {
     Private,
     /// Those of some repositories or organizations, which are listed by themselves.
     Selected,
+}
+
+/// A runner group at GitHub, with whom it was given to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundGroup {
+    /// The group.
+    pub group: RegisteredGroup,
+    /// The repositories or organizations that it was given to, where it is for some; none also where there are more
+    /// than are kept.
+    pub members: Option<GroupAccess>,
+}
+
+/// What is known of GitHub's runner group of a group of ours, since it was last looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupFinding {
+    /// What was found; none where GitHub has no such group, or did not say.
+    pub found: Option<FoundGroup>,
+    /// Why it is not found, or not as it should be, in words; none where it is, or where it is only missing.
+    pub trouble: Option<String>,
+    /// What was last changed about it.
+    pub mended: Option<Mended>,
+}
+
+/// A change that was made at GitHub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mended {
+    /// When, by the store's time.
+    pub at: Timestamp,
+    /// What was not as configured, in words.
+    pub what: String,
 }
 
 impl GroupAccess {

@@ -58,6 +58,9 @@ pub struct JobObservation {
     pub repository: Repository,
     /// The slug of the enterprise that the repository belongs to, where GitHub said so.
     pub enterprise: Option<String>,
+    /// Whether the repository is public, where GitHub said so.
+    #[serde(default)]
+    pub public: bool,
     /// The job's name in its workflow.
     pub name: String,
     /// The workflow's name.
@@ -147,6 +150,9 @@ pub struct WorkflowJob {
     pub repository: Repository,
     /// The slug of the enterprise that the repository belongs to, where GitHub said so.
     pub enterprise: Option<String>,
+    /// Whether the repository is public, where GitHub said so.
+    #[serde(default)]
+    pub public: bool,
     /// The job's name in its workflow.
     pub name: String,
     /// The workflow's name.

@@ -20,7 +20,9 @@ mod time;
 mod webhook;
 
 pub use deployment::{Deployment, Doubt, Replica, Source};
-pub use github_group::{GitHubGroup, GroupAccess, GroupRules, GroupVisibility, RegisteredGroup};
+pub use github_group::{
+    FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended, RegisteredGroup,
+};
 pub use group::{Arch, Balance, Bounds, BoundsError, Limits, Os, Placement, PlacementKey, RunnerGroup};
 pub use ids::{
     DeliveryId, Digest, GitHubGroupId, GitHubRunnerId, Incarnation, InstanceId, JobId, OperationId,

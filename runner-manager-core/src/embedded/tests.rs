@@ -95,6 +95,7 @@ fn write(id: u64) -> Write {
         attempt: 1,
         repository: "acme/app".parse().unwrap(),
         enterprise: None,
+        public: false,
         // Long enough that the file grows with it.
         name: "long".repeat(2000),
         workflow: None,

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
 use crate::domain::{
-    BackendName, Deployment, Digest, GroupName, Incarnation, PlacementKey, Replica, RunnerGroup, later,
+    BackendName, Deployment, Digest, GroupName, Incarnation, PlacementKey, Replica, RunnerGroup, Scope, later,
 };
 use crate::policy::configuration::{Offer, Verdict, applied, judge, lives};
 use crate::queue::{NewTask, Task};
@@ -272,7 +272,10 @@ impl Manager {
             let (name, scope) = (group.spec.name.clone(), group.spec.scope.clone());
             tasks.push(NewTask::now(Task::Reconcile { group: name }));
             tasks.push(NewTask::now(Task::SweepScope { scope: scope.clone() }));
-            tasks.push(NewTask::now(Task::RecoverJobs { scope }));
+            tasks.push(NewTask::now(Task::RecoverJobs { scope: scope.clone() }));
+            if !matches!(scope, Scope::Repository(_)) {
+                tasks.push(NewTask::now(Task::SyncGitHubGroups { scope }));
+            }
         }
         let expected =
             view.record.as_ref().map_or(Expected::Absent, |record| Expected::Version(record.version));
@@ -332,5 +335,10 @@ fn next_record(spec: RunnerGroup, before: Option<&GroupRecord>) -> GroupRecord {
     };
     let registration = before.filter(same_registration).and_then(|before| before.registration.clone());
     let draining = before.and_then(|before| before.draining).filter(|why| *why == Draining::Operator);
-    GroupRecord { spec, draining, placements, registration }
+    let same_group = |before: &&GroupRecord| {
+        let (now, then) = (&spec.github_group, &before.spec.github_group);
+        before.spec.scope == spec.scope && now.is_called(&then.name)
+    };
+    let github = before.filter(same_group).and_then(|before| before.github.clone());
+    GroupRecord { spec, draining, placements, registration, github }
 }

@@ -10,6 +10,7 @@
 //! - `reconcile` is the one path that makes runners; `provision` brings each one up.
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
+//! - `github_groups` looks after the runner groups at GitHub.
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
 //! - `doubt` knows what has to be listed before a store that lost something is relied on again.
@@ -25,6 +26,7 @@ mod catalogue;
 mod configuration;
 mod connections;
 mod doubt;
+mod github_groups;
 mod intake;
 mod keeper;
 mod looked;

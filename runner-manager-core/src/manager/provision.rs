@@ -18,6 +18,7 @@ use crate::domain::{
 };
 use crate::flaws::{Flaw, is_on};
 use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
+use crate::policy::github_groups::missing;
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, start_deadline};
 use crate::policy::placement::Availability;
 use crate::queue::ClaimToken;
@@ -81,8 +82,9 @@ impl Manager {
         };
         let spec = &group.record.value.spec;
         let Some(id) = self.github_group(&runner.scope, &spec.github_group).await? else {
-            let detail =
-                format!("GitHub has no runner group {:?} in {}", spec.github_group.name, runner.scope);
+            self.miss_github_group(&runner.scope, &spec.github_group).await?;
+            let finding = group.record.value.github.as_deref();
+            let detail = missing(&spec.github_group, &runner.scope, finding);
             return self.registration_failed(claim, runner, &detail, true).await;
         };
         let mut labels = spec.offered_labels();

@@ -406,6 +406,7 @@ fn end_of(job: &WorkflowJob) -> JobObservation {
         attempt: job.attempt,
         repository: job.repository.clone(),
         enterprise: job.enterprise.clone(),
+        public: job.public,
         name: job.name.clone(),
         workflow: job.workflow.clone(),
         labels: job.labels.clone(),

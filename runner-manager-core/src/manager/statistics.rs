@@ -22,6 +22,8 @@ pub struct StatisticsSnapshot {
     pub ended: u64,
     /// Instances that were found without a record and adopted.
     pub adopted: u64,
+    /// GitHub's runner groups that were not as configured, by what came of it: `created`, `mended`, `refused`.
+    pub github_groups: BTreeMap<&'static str, u64>,
     /// Sweeps that stopped because they would have condemned too much, by backend or scope.
     pub sweeps_held: BTreeMap<String, u64>,
 }

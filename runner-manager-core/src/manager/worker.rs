@@ -140,9 +140,11 @@ impl Manager {
         let scopes = self.scopes().await?;
         let sweeps = scopes.iter().cloned().map(|scope| Task::SweepScope { scope });
         let jobs = scopes.iter().cloned().map(|scope| Task::RecoverJobs { scope });
+        let groups =
+            self.scopes_with_groups().await?.into_iter().map(|scope| Task::SyncGitHubGroups { scope });
         let backends =
             self.parts().backends.keys().map(|backend| Task::SweepBackend { backend: backend.clone() });
-        Ok(sweeps.chain(jobs).chain(backends).map(NewTask::now).collect())
+        Ok(sweeps.chain(jobs).chain(groups).chain(backends).map(NewTask::now).collect())
     }
 
     async fn serve_lane(
@@ -302,6 +304,7 @@ impl Manager {
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
             Task::RecoverJobs { scope } => self.recover_jobs(scope).await,
+            Task::SyncGitHubGroups { scope } => self.sync_github_groups(token, scope).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

@@ -43,8 +43,10 @@ pub fn observe(
     group: Option<GroupName>,
     now: Timestamp,
 ) -> Option<WorkflowJob> {
-    if before.is_some_and(|job| rank_of_state(&job.state) >= rank_of_report(&seen.report)) {
-        return None;
+    if let Some(job) = before
+        && rank_of_state(&job.state) >= rank_of_report(&seen.report)
+    {
+        return learns_of_its_repository(job, seen);
     }
     let state = match &seen.report {
         JobReport::Waiting => JobState::Waiting,
@@ -64,6 +66,8 @@ pub fn observe(
         attempt: seen.attempt,
         repository: seen.repository.clone(),
         enterprise: seen.enterprise.clone(),
+        // Not everybody who tells of a job says it, so it is said once and for all.
+        public: seen.public || before.is_some_and(|job| job.public),
         name: seen.name.clone(),
         workflow: seen.workflow.clone(),
         labels: seen.labels.clone(),
@@ -73,13 +77,19 @@ pub fn observe(
     })
 }
 
+/// A listing of jobs does not tell whether their repository is public: the webhook that comes behind it does.
+fn learns_of_its_repository(job: &WorkflowJob, seen: &JobObservation) -> Option<WorkflowJob> {
+    let waits = matches!(job.state, JobState::Waiting | JobState::Queued { .. });
+    (waits && seen.public && !job.public).then(|| WorkflowJob { public: true, ..job.clone() })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{Just, Strategy, prop_oneof, proptest};
     use proptest::prop_assert_eq;
 
     use super::observe;
-    use crate::domain::{Conclusion, JobReport, JobState, WorkflowJob};
+    use crate::domain::{Conclusion, JobObservation, JobReport, JobState, WorkflowJob};
     use crate::policy::samples::{at, seen};
 
     fn in_progress() -> JobReport {
@@ -107,6 +117,19 @@ mod tests {
         let lost = JobReport::Completed { conclusion: Conclusion::Failure, runner: None };
         let job = after(&[in_progress(), lost]).unwrap();
         assert!(matches!(job.state, JobState::Completed { runner: Some(runner), .. } if runner == "r"));
+    }
+
+    #[test]
+    fn that_a_repository_is_public_is_learned_from_whoever_says_so() {
+        let public = |report| JobObservation { public: true, ..seen(report) };
+        let listed = after(&[JobReport::Queued]).unwrap();
+        let told = observe(Some(&listed), &public(JobReport::Queued), None, at(6)).unwrap();
+        assert_eq!(told, WorkflowJob { public: true, ..listed });
+        assert_eq!(observe(Some(&told), &public(JobReport::Queued), None, at(7)), None);
+        assert!(
+            observe(Some(&told), &seen(in_progress()), None, at(7)).unwrap().public,
+            "said once and for all"
+        );
     }
 
     fn any_report() -> impl Strategy<Value = JobReport> {

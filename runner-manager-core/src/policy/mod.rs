@@ -9,6 +9,7 @@
 //! - [`orphans`]: what is to become of things that no record explains.
 //! - [`waiting`]: why a job still waits.
 //! - [`doubt`]: what must be listed before a store that lost something is relied on again.
+//! - [`github_groups`]: what is done about GitHub's runner groups, and which jobs one keeps out.
 //! - [`configuration`]: which replica's configuration holds where they differ.
 //!
 //! Nothing in here waits, reads a clock, draws a random number, logs or fails. Every event has an answer in
@@ -19,6 +20,7 @@
 
 pub mod configuration;
 pub mod doubt;
+pub mod github_groups;
 pub mod jobs;
 pub mod lifecycle;
 pub mod matching;

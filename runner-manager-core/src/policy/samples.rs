@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use crate::domain::{
-    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobObservation, JobReport,
-    Labels, Limits, Os, Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GitHubGroupId, GroupName, GroupVisibility, JobId,
+    JobObservation, JobReport, Labels, Limits, Os, Placement, PlacementKey, RegisteredGroup, RunId, Runner,
+    RunnerGroup, RunnerName, RunnerState, Scope,
 };
 use crate::store::{GroupCounts, GroupRecord, GroupView, Version, Versioned};
 
@@ -31,8 +32,22 @@ pub(crate) fn group(name: &str, labels: &[&str], min_idle: u32, max: u32) -> Run
     }
 }
 
+/// A group at GitHub that is for all private repositories.
+pub(crate) fn registered_group(name: &str) -> RegisteredGroup {
+    RegisteredGroup {
+        id: GitHubGroupId(7),
+        name: name.to_owned(),
+        default: false,
+        inherited: false,
+        visibility: GroupVisibility::All,
+        allows_public_repositories: false,
+        workflows: None,
+        workflows_fixed: false,
+    }
+}
+
 pub(crate) fn record(spec: RunnerGroup) -> GroupRecord {
-    GroupRecord { spec, draining: None, placements: [].into(), registration: None }
+    GroupRecord { spec, draining: None, placements: [].into(), registration: None, github: None }
 }
 
 pub(crate) fn view(spec: RunnerGroup, counts: GroupCounts) -> GroupView {
@@ -76,6 +91,7 @@ pub(crate) fn seen(report: JobReport) -> JobObservation {
         attempt: 1,
         repository: "acme/app".parse().unwrap(),
         enterprise: None,
+        public: false,
         name: "build".to_owned(),
         workflow: None,
         labels: Labels::parse(["linux"]).unwrap(),

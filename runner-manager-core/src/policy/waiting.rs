@@ -6,10 +6,11 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::doubt::Progress;
+use super::github_groups::{keeps_out, missing, restriction};
 use super::matching::{Asked, Mismatch, mismatch};
 use super::placement::{Choice, choose};
 use crate::domain::{Failure, GroupName, JobState, Label, Repository, Scope, WorkflowJob};
-use crate::store::{Draining, GroupView};
+use crate::store::{Draining, GroupRecord, GroupView};
 
 /// Why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,31 @@ pub enum WaitReason {
         /// When GitHub is asked again.
         until: Timestamp,
     },
+    /// GitHub's runner group does not exist, or cannot be used.
+    NoGitHubGroup {
+        /// The group.
+        group: GroupName,
+        /// What is missing, in words.
+        what: String,
+    },
+    /// GitHub's runner group keeps it out.
+    KeptOut {
+        /// The group.
+        group: GroupName,
+        /// GitHub's group.
+        github_group: String,
+        /// Why, in words.
+        why: String,
+    },
+    /// A runner of its group is idle, but GitHub's runner group is for certain workflows alone.
+    Restricted {
+        /// The group.
+        group: GroupName,
+        /// GitHub's group.
+        github_group: String,
+        /// For which, in words.
+        what: String,
+    },
     /// Runners of its group are starting.
     Starting {
         /// The group.
@@ -91,6 +117,16 @@ impl fmt::Display for WaitReason {
                 f,
                 "GitHub had too many calls: no runner of group {group} can register before {until:.0}"
             ),
+            Self::NoGitHubGroup { group, what } => write!(f, "group {group} can register no runner: {what}"),
+            Self::KeptOut { group, github_group, why } => write!(
+                f,
+                "group {group} registers into GitHub's runner group `{github_group}`, which keeps it out: {why}"
+            ),
+            Self::Restricted { group, github_group, what } => write!(
+                f,
+                "group {group} has an idle runner; should GitHub not give it the job, see its runner group \
+                 `{github_group}`: {what}"
+            ),
             Self::Starting { group, runners: 1 } => write!(f, "a runner of group {group} is starting"),
             Self::Starting { group, runners } => write!(f, "{runners} runners of group {group} are starting"),
             Self::Assigning(group) => {
@@ -123,7 +159,7 @@ pub fn reason(
         JobState::Queued { group: None } => Some(unserved(job, groups)),
         JobState::Queued { group: Some(name) } => {
             let view = groups.iter().find(|view| view.record.value.spec.name == *name);
-            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(view, hindrances, now)))
+            Some(view.map_or_else(|| unserved(job, groups), |view| in_group(job, view, hindrances, now)))
         }
     }
 }
@@ -151,7 +187,7 @@ fn unserved(job: &WorkflowJob, groups: &[GroupView]) -> WaitReason {
     }
 }
 
-fn in_group(view: &GroupView, hindrances: &Hindrances, now: Timestamp) -> WaitReason {
+fn in_group(job: &WorkflowJob, view: &GroupView, hindrances: &Hindrances, now: Timestamp) -> WaitReason {
     let (record, counts) = (&view.record.value, &view.counts);
     let group = record.spec.name.clone();
     // One that was only requested does not start while the store is doubted.
@@ -161,8 +197,10 @@ fn in_group(view: &GroupView, hindrances: &Hindrances, now: Timestamp) -> WaitRe
     let until = hindrances.pauses.get(&record.spec.scope).filter(|_| counts.booting == 0);
     if record.draining.is_some() {
         WaitReason::Draining(group)
+    } else if let Some(why) = kept_out(job, record) {
+        why
     } else if counts.idle > 0 && all_served {
-        WaitReason::Assigning(group)
+        restricted(record).unwrap_or(WaitReason::Assigning(group))
     } else if let (Some(until), true) = (until, starting > 0 && all_served) {
         WaitReason::Paused { group, until: *until }
     } else if starting > 0 && all_served {
@@ -171,12 +209,36 @@ fn in_group(view: &GroupView, hindrances: &Hindrances, now: Timestamp) -> WaitRe
         WaitReason::AtMax { group, max: record.spec.bounds.max() }
     } else if let Some(doubt) = &hindrances.doubt {
         WaitReason::Doubt { taken_in: doubt.taken_in(), required: doubt.required, since: doubt.since }
+    } else if let Some(why) = without_github_group(record) {
+        why
     } else {
         match choose(record, now) {
             Choice::Use(_) | Choice::Probe(_) => WaitReason::Requesting(group),
             Choice::Blocked { until } => blocked(view, until).unwrap_or(WaitReason::Requesting(group)),
         }
     }
+}
+
+/// GitHub's runner group has the last word on which jobs its runners get.
+fn kept_out(job: &WorkflowJob, record: &GroupRecord) -> Option<WaitReason> {
+    let found = record.github.as_deref()?.found.as_ref()?;
+    let why = keeps_out(found, &job.repository, job.public)?;
+    let (group, github_group) = (record.spec.name.clone(), record.spec.github_group.name.clone());
+    Some(WaitReason::KeptOut { group, github_group, why })
+}
+
+fn restricted(record: &GroupRecord) -> Option<WaitReason> {
+    let what = restriction(record.github.as_deref()?.found.as_ref()?)?;
+    let (group, github_group) = (record.spec.name.clone(), record.spec.github_group.name.clone());
+    Some(WaitReason::Restricted { group, github_group, what })
+}
+
+fn without_github_group(record: &GroupRecord) -> Option<WaitReason> {
+    // Every scope has the default group, whether or not it could be looked for.
+    let needs_one = !record.spec.github_group.is_default();
+    let finding = record.github.as_deref().filter(|finding| needs_one && finding.found.is_none())?;
+    let what = missing(&record.spec.github_group, &record.spec.scope, Some(finding));
+    Some(WaitReason::NoGitHubGroup { group: record.spec.name.clone(), what })
 }
 
 fn blocked(view: &GroupView, until: Timestamp) -> Option<WaitReason> {
@@ -198,11 +260,12 @@ fn blocked(view: &GroupView, until: Timestamp) -> Option<WaitReason> {
 mod tests {
     use super::{Hindrances, reason};
     use crate::domain::{
-        BackendName, Doubt, Incarnation, InstanceFailure, JobId, JobState, Labels, RunId, Source, WorkflowJob,
+        BackendName, Doubt, FoundGroup, GroupFinding, Incarnation, InstanceFailure, JobId, JobState, Labels,
+        RunId, Source, WorkflowJob,
     };
     use crate::policy::doubt::{Progress, required};
     use crate::policy::placement::after_failure;
-    use crate::policy::samples::{at, group, view};
+    use crate::policy::samples::{at, group, registered_group, view};
     use crate::store::{Draining, GroupCounts, GroupView};
 
     fn job(labels: &[&str], group: Option<&str>) -> WorkflowJob {
@@ -212,6 +275,7 @@ mod tests {
             attempt: 1,
             repository: "acme/app".parse().unwrap(),
             enterprise: None,
+            public: false,
             name: "build".to_owned(),
             workflow: None,
             labels: Labels::parse(labels).unwrap(),
@@ -256,6 +320,35 @@ mod tests {
         let mut drained = linux();
         drained.record.value.draining = Some(Draining::Operator);
         assert_eq!(says(&job(&["large"], None), &[drained]), "group linux is draining");
+    }
+
+    #[test]
+    fn github_has_the_last_word_on_who_may_use_a_group() {
+        let mut linux = view(group("linux", &["large"], 0, 2), GroupCounts::default());
+        let waiting = job(&["large"], Some("linux"));
+        linux.record.value.spec.github_group.name = "Large".to_owned();
+        let finding = |found| Some(Box::new(GroupFinding { found, trouble: None, mended: None }));
+        linux.record.value.github = finding(None);
+        assert_eq!(
+            says(&waiting, std::slice::from_ref(&linux)),
+            "group linux can register no runner: GitHub's runner group `Large` does not exist in \
+             organization:acme: create it, or set `manage: true`"
+        );
+        let mut large = FoundGroup { group: registered_group("Large"), members: None };
+        linux.record.value.github = finding(Some(large.clone()));
+        assert_eq!(says(&waiting, std::slice::from_ref(&linux)), "group linux is about to request a runner");
+        let idle = GroupCounts { queued: 1, idle: 1, ..GroupCounts::default() };
+        let linux = GroupView { counts: idle, ..linux };
+        assert_eq!(
+            says(&WorkflowJob { public: true, ..waiting.clone() }, std::slice::from_ref(&linux)),
+            "group linux registers into GitHub's runner group `Large`, which keeps it out: acme/app is public, and \
+             public repositories may not use it"
+        );
+        assert!(says(&waiting, std::slice::from_ref(&linux)).contains("about to give it the job"));
+        large.group.workflows = Some(["deploy@main".to_owned()].into());
+        let mut restricted = linux;
+        restricted.record.value.github = finding(Some(large));
+        assert!(says(&waiting, &[restricted]).contains("workflows alone: deploy@main"));
     }
 
     #[test]

@@ -241,6 +241,7 @@ impl Job {
             attempt: self.run_attempt,
             repository,
             enterprise,
+            public: false,
             name: self.name,
             workflow: self.workflow_name,
             labels,

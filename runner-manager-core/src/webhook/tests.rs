@@ -64,6 +64,7 @@ fn a_job_is_told_in_full() {
         attempt: 1,
         repository: "lineville/elastic-machines-testing".parse().unwrap(),
         enterprise: Some("inc".to_owned()),
+        public: true,
         name: "test".to_owned(),
         workflow: Some("Env Test".to_owned()),
         labels: Labels::parse(["k8s", "self-hosted"]).unwrap(),

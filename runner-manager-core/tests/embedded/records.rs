@@ -38,7 +38,8 @@ pub(crate) fn put_group(name: &str, max: u32) -> Change {
         limits: Limits::default(),
         placements: vec![placement()],
     };
-    let record = GroupRecord { spec, draining: None, placements: BTreeMap::new(), registration: None };
+    let record =
+        GroupRecord { spec, draining: None, placements: BTreeMap::new(), registration: None, github: None };
     Change::PutGroup { record, expected: Expected::Absent }
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn put_job(id: u64) -> Change {
         attempt: 1,
         repository: "acme/app".parse().unwrap(),
         enterprise: None,
+        public: false,
         name: format!("job {id}"),
         workflow: None,
         labels: Labels::default(),

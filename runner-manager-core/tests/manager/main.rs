@@ -7,6 +7,7 @@ mod budgets;
 mod doubt;
 mod drift;
 mod fleet;
+mod github_groups;
 mod recover;
 mod world;
 
@@ -315,7 +316,7 @@ async fn github_refusing_a_group_backs_off_with_its_words() {
     assert_eq!(world.books().total.created, 0);
     let jobs = world.manager.jobs(&JobFilter::All, &Page::first(10)).await.unwrap();
     let reason = jobs[0].reason.as_ref().unwrap().to_string();
-    assert!(reason.contains("no runner group \"Nowhere\""), "{reason}");
+    assert!(reason.contains("runner group `Nowhere` does not exist"), "{reason}");
     let ended = world.manager.ended_runners(100).await.unwrap().len();
     assert!(ended < 20, "{ended} attempts in ten minutes");
     world.manager.configure(vec![linux(0, 5)]).await.unwrap();

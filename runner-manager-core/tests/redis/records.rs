@@ -44,7 +44,8 @@ pub(crate) fn put_group(name: &str, max: u32) -> Change {
         limits: Limits::default(),
         placements: vec![placement()],
     };
-    let record = GroupRecord { spec, draining: None, placements: BTreeMap::new(), registration: None };
+    let record =
+        GroupRecord { spec, draining: None, placements: BTreeMap::new(), registration: None, github: None };
     Change::PutGroup { record, expected: Expected::Absent }
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn job(id: u64, state: JobState) -> WorkflowJob {
         attempt: 1,
         repository: "acme/app".parse().unwrap(),
         enterprise: None,
+        public: false,
         name: "build (ubuntu, 3.12)".to_owned(),
         workflow: Some("CI".to_owned()),
         labels: Labels::parse(["self-hosted", "linux", "x64", "large"]).unwrap(),

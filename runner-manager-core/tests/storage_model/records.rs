@@ -64,7 +64,7 @@ pub(crate) fn group(group: usize, max: u32, drains: bool) -> GroupRecord {
         placements: vec![placement()],
     };
     let draining = drains.then_some(Draining::Operator);
-    GroupRecord { spec, draining, placements: BTreeMap::new(), registration: None }
+    GroupRecord { spec, draining, placements: BTreeMap::new(), registration: None, github: None }
 }
 
 fn state(phase: usize, now: Timestamp) -> RunnerState {
@@ -128,6 +128,7 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
         attempt: 1,
         repository: "acme/app".parse().unwrap(),
         enterprise: None,
+        public: false,
         name: format!("job {id}"),
         workflow: None,
         labels: Labels::default(),

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{self, configuration, output, program, write};
@@ -92,6 +92,61 @@ fn online_asks_everybody_and_names_what_is_missing() {
     assert!(findings.iter().any(|finding| finding["subject"] == "store"), "{report:#}");
     assert!(findings.iter().any(|finding| finding["subject"] == "backend fake"), "{report:#}");
     assert_eq!(checked.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn online_tells_what_is_wrong_with_runner_groups_at_github() {
+    let folder = TempDir::new().unwrap();
+    let github = support::Listening::start(&folder, "github", &["github-simulator"]);
+    let configuration = configuration(&github.url).replace(
+        "labels: [k8s],",
+        "labels: [k8s], github_group: {name: Large, manage: true, repositories: [app]},",
+    );
+    let told = |configuration: &str| {
+        let checked = check(&folder, configuration, &["--online", "--json"]);
+        let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+        let findings = report["online"].as_array().unwrap();
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let send = async |method: reqwest::Method, path: &str, body: Value| {
+        let request = support::client().request(method, format!("{}{path}", github.url));
+        let request = request.header("authorization", "Bearer ghp_simulator").header("user-agent", "tests");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    };
+    let first = told(&configuration);
+    assert!(
+        first.contains("`Large` does not exist in organization:lineville: it is made as soon as"),
+        "{first}"
+    );
+    assert!(first.contains("public repositories may not use `Default`"), "{first}");
+
+    let groups = "/orgs/lineville/actions/runner-groups";
+    let large = json!({"name": "Large", "visibility": "all", "allows_public_repositories": true});
+    send(reqwest::Method::POST, groups, large).await;
+    send(
+        reqwest::Method::PUT,
+        "/orgs/lineville/actions/permissions",
+        json!({"enabled_repositories": "none"}),
+    )
+    .await;
+    let second = told(&configuration);
+    assert!(second.contains("`Large` is not as configured, and is changed"), "{second}");
+    assert!(
+        second.contains("it is for all; public repositories may use it; it was given to others"),
+        "{second}"
+    );
+    assert!(second.contains("organization:lineville: GitHub Actions is switched off there"), "{second}");
+
+    let refusal = |status: u16| {
+        json!({"requests": [{"method": "GET", "path": "/orgs/*/actions/runner-groups",
+            "effect": {"answer": {"status": status}}}]})
+    };
+    for (status, part) in [(404, "the plan may have no runner groups"), (401, "Unauthenticated")] {
+        send(reqwest::Method::POST, "/_simulator/faults", refusal(status)).await;
+        let refused = told(&configuration);
+        assert!(refused.contains(part), "{status}: {refused}");
+    }
 }
 
 #[test]

@@ -205,7 +205,13 @@ pub(super) fn group(name: &str, max: u32) -> GroupRecord {
         limits: Limits::default(),
         placements: vec![placement()],
     };
-    GroupRecord { spec, draining: None, placements: std::collections::BTreeMap::new(), registration: None }
+    GroupRecord {
+        spec,
+        draining: None,
+        placements: std::collections::BTreeMap::new(),
+        registration: None,
+        github: None,
+    }
 }
 
 pub(super) fn draining_group(name: &str, max: u32) -> GroupRecord {
@@ -255,6 +261,7 @@ pub(super) fn job(id: u64, state: JobState, second: u64) -> WorkflowJob {
         attempt: 1,
         repository: "acme/app".parse().expect("the suite's names are names"),
         enterprise: None,
+        public: false,
         name: format!("job {id}"),
         workflow: None,
         labels: Labels::default(),

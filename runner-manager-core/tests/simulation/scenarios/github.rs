@@ -123,7 +123,7 @@ fn a_group_that_github_refuses_is_named_as_the_reason() {
         world.queue(&job(&["large"], 30), 1, false);
         world.pass(5 * MINUTE).await?;
         let reason = world.reason().await;
-        assert!(reason.contains("no runner group \"Nowhere\""), "{reason}");
+        assert!(reason.contains("`Nowhere` does not exist in organization:acme"), "{reason}");
         // Somebody mends the configuration.
         world.plan.groups[0].github_group.name = "Default".to_owned();
         Ok(())
