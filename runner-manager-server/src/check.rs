@@ -1,6 +1,7 @@
 //! `check`: whether a configuration is right, and with `--online` whether it would work.
 
 mod github_groups;
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -125,6 +126,7 @@ async fn ask(configuration: &Configuration) -> Vec<Finding> {
             for scope in scopes {
                 findings.push(self::scope(&*github, scope, &*clock).await);
             }
+            findings.extend(webhooks::look(configuration, github.clone(), clock.clone()).await);
             for group in &configuration.groups {
                 findings.push(github_groups::look(&*github, group, &*clock).await);
             }

@@ -8,7 +8,7 @@ use runner_manager_core::config;
 
 use crate::logging::LogOptions;
 use crate::signals::until_stopped;
-use crate::{agent, check, client, demo, fake_cloud, github_face, output, serve};
+use crate::{agent, check, client, demo, fake_cloud, github_face, output, serve, webhooks};
 
 /// Keeps queued GitHub Actions jobs supplied with self-hosted runners.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ enum Command {
     Serve(ConfigFile),
     /// Reads a configuration and tells every fault; with --online asks whether it would work.
     Check(check::CheckOptions),
+    /// Has GitHub's webhooks lead to a deployment, or tells whether they do.
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
     /// Helps to write a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -85,6 +88,7 @@ impl Cli {
             Command::FakeCloud(args) => until_stopped(|stop| fake_cloud::run(args, stop)).await,
             Command::SimulatedAgent(args) => until_stopped(|stop| agent::run(args, stop)).await,
             Command::Check(options) => check::run(&options).await,
+            Command::Webhooks(command) => webhooks::run(&command).await,
             Command::Config(ConfigCommand::Schema) => {
                 output::json(&config::schema(&runner_manager_backends::registry()))?;
                 Ok(ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
 //! The `runner-manager` program.
 //!
 //! It wires the core and the backends to the outside: the command line ([`cli`]), the configuration
-//! ([`connect`]), the process ([`serve`]), HTTP ([`http`]) and the page ([`dashboard`]). What is for trying it out stands apart:
+//! ([`connect`]), the process ([`serve`]), HTTP ([`http`]), the page ([`dashboard`]) and the hooks at GitHub
+//! ([`webhooks`]). What is for trying it out stands apart:
 //! [`demo`], [`github_face`], [`fake_cloud`] and [`agent`]. It decides nothing about
 //! runners.
 //!
@@ -26,6 +27,7 @@ mod reload;
 mod serve;
 mod signals;
 mod view;
+mod webhooks;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -7,3 +7,4 @@ mod commands;
 mod deployment;
 mod support;
 mod webhook;
+mod webhooks;

@@ -1,0 +1,54 @@
+//! `check --online`, of webhooks: whether GitHub's hooks lead here, and how they fare. Nothing is changed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use runner_manager_core::clock::Clock;
+use runner_manager_core::config::Configuration;
+use runner_manager_core::domain::Scope;
+use runner_manager_core::github::GitHub;
+
+use super::Finding;
+use crate::webhooks::{Place, Site, Told, webhook_url};
+
+/// Whether webhooks come from everywhere. What GitHub does not show is no fault: without webhooks jobs are
+/// found, only later.
+pub(super) async fn look(
+    configuration: &Configuration,
+    github: Arc<dyn GitHub>,
+    clock: Arc<dyn Clock>,
+) -> Vec<Finding> {
+    let subject = |place: &Place| format!("webhooks, {place}");
+    let Some(url) = webhook_url(configuration) else {
+        let mut finding = Finding::new("webhooks", Ok::<_, anyhow::Error>(vec![]));
+        finding.remarks.push("server.public_url is not set, so that no hook was looked for".to_owned());
+        return vec![finding];
+    };
+    let site = Site::new(configuration, github, clock, url);
+    let app = site.show(&Place::App).await;
+    if app.is_found() {
+        return vec![Finding { subject: subject(&Place::App), missing: app.wrong, remarks: app.remarks }];
+    }
+    let scopes: BTreeSet<&Scope> = configuration.groups.iter().map(|group| &group.scope).collect();
+    let mut findings = Vec::new();
+    for scope in scopes {
+        let place = Place::Scope(scope.clone());
+        let told = show_for(&site, scope).await;
+        let (missing, remarks) =
+            if told.is_unknown() { (Vec::new(), told.wrong) } else { (told.wrong, told.remarks) };
+        findings.push(Finding { subject: subject(&place), missing, remarks });
+    }
+    findings
+}
+
+/// The hook of a scope; for a repository without one that of its organization.
+async fn show_for(site: &Site, scope: &Scope) -> Told {
+    let own = site.show(&Place::Scope(scope.clone())).await;
+    let owner = match scope {
+        Scope::Repository(repository) if !own.is_found() => Scope::organization(repository.owner()),
+        Scope::Organization(_) | Scope::Repository(_) | Scope::Enterprise(_) => None,
+    };
+    let Some(owner) = owner else { return own };
+    let of_owner = site.show(&Place::Scope(owner)).await;
+    if of_owner.is_found() { of_owner } else { own }
+}

@@ -1,0 +1,170 @@
+//! `webhooks`: has GitHub's hooks lead to this deployment, shows whether they do, and takes them away again.
+//!
+//! It works by the configuration alone, whether or not a manager runs. What is asked of GitHub stands in
+//! [`site`].
+
+mod site;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use runner_manager_core::clock::SystemClock;
+use runner_manager_core::config::{self, BaseUrl, Configuration, GitHubCredentials};
+use runner_manager_core::domain::{RepositoryError, Scope};
+use serde::Serialize;
+
+use self::site::Outcome;
+pub(crate) use self::site::{Place, Site, Told, webhook_url};
+use crate::cli::ConfigFile;
+use crate::{WRONG_INPUT, connect, output};
+
+/// What is to be done with hooks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhooksCommand {
+    /// Makes the hook of each scope, or mends the one that is there: address, secret, event.
+    Install(WebhooksOptions),
+    /// Tells which hooks lead here, what they were last answered, and what is wrong with them.
+    Show(WebhooksOptions),
+    /// Removes the hooks that lead here, and no other.
+    Remove(WebhooksOptions),
+}
+
+/// Which hooks are meant.
+#[derive(Debug, Args)]
+pub(crate) struct WebhooksOptions {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Only the hook of this scope: organization:NAME or repository:OWNER/NAME. Default: the scopes of all groups.
+    #[arg(long, value_name = "SCOPE", value_parser = scope, conflicts_with = "app")]
+    scope: Vec<Scope>,
+    /// The App's own hook, which tells of all accounts that the App is installed on.
+    #[arg(long)]
+    app: bool,
+    /// Where webhooks go. Default: `/webhook` under the configuration's `server.public_url`.
+    #[arg(long, value_parser = BaseUrl::new)]
+    url: Option<BaseUrl>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+fn scope(text: &str) -> Result<Scope, RepositoryError> {
+    Scope::try_from(text.to_owned())
+}
+
+/// What was done, or found.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether nothing is wrong.
+    ok: bool,
+    /// Where hooks are to lead.
+    url: String,
+    /// Each place that was looked at.
+    hooks: Vec<Told>,
+}
+
+/// Does it, and prints what came of it.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub(crate) async fn run(command: &WebhooksCommand) -> anyhow::Result<ExitCode> {
+    let (WebhooksCommand::Install(options)
+    | WebhooksCommand::Show(options)
+    | WebhooksCommand::Remove(options)) = command;
+    let configuration = config::load(&options.file.config, &runner_manager_backends::registry())?;
+    if let Some(refusal) = refusal(command, &configuration) {
+        return Ok(crate::fail(&anyhow::anyhow!(refusal), WRONG_INPUT));
+    }
+    let own = options.url.as_ref().map(|url| url.as_str().to_owned());
+    let url = own.or_else(|| webhook_url(&configuration)).context("there is no URL")?;
+    let clock = Arc::new(SystemClock);
+    let github = connect::github(&configuration.github, clock.clone())?;
+    let site = Site::new(&configuration, github, clock, url);
+    let mut hooks = Vec::new();
+    for place in places(command, &configuration) {
+        hooks.push(match command {
+            WebhooksCommand::Install(_) => site.install(&place).await,
+            WebhooksCommand::Show(_) => site.show(&place).await,
+            WebhooksCommand::Remove(_) => site.remove(&place).await,
+        });
+    }
+    let ok = hooks.iter().all(|told| told.wrong.is_empty());
+    let report = Report { ok, url: site.url, hooks };
+    if options.json {
+        output::json(&report)?;
+    } else {
+        print(&report)?;
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Why it cannot be done as it was asked for.
+fn refusal(command: &WebhooksCommand, configuration: &Configuration) -> Option<&'static str> {
+    let (WebhooksCommand::Install(options)
+    | WebhooksCommand::Show(options)
+    | WebhooksCommand::Remove(options)) = command;
+    if options.url.is_none() && configuration.server.public_url.is_none() {
+        return Some("where webhooks go is not known: set server.public_url, or give --url");
+    }
+    if options.app && !is_app(configuration) {
+        return Some("--app needs github.app in the configuration: with a token there is no App");
+    }
+    if options.app && matches!(command, WebhooksCommand::Remove(_)) {
+        return Some("an App always has its hook: switch it off in the App's settings at GitHub");
+    }
+    None
+}
+
+fn places(command: &WebhooksCommand, configuration: &Configuration) -> Vec<Place> {
+    let (WebhooksCommand::Install(options)
+    | WebhooksCommand::Show(options)
+    | WebhooksCommand::Remove(options)) = command;
+    if options.app {
+        return vec![Place::App];
+    }
+    let configured = || configuration.groups.iter().map(|group| group.scope.clone()).collect();
+    let is_chosen = !options.scope.is_empty();
+    let scopes: BTreeSet<Scope> =
+        if is_chosen { options.scope.iter().cloned().collect() } else { configured() };
+    let with_app = matches!(command, WebhooksCommand::Show(_)) && !is_chosen && is_app(configuration);
+    scopes.into_iter().map(Place::Scope).chain(with_app.then_some(Place::App)).collect()
+}
+
+const fn is_app(configuration: &Configuration) -> bool {
+    matches!(configuration.github.credentials, GitHubCredentials::App { .. })
+}
+
+fn print(report: &Report) -> std::io::Result<()> {
+    let rows = report.hooks.iter().map(|told| {
+        let Told { place, outcome, hook, events, last, .. } = told;
+        let id = hook.map(|id| id.to_string()).unwrap_or_default();
+        let last = last.as_ref().map(|last| format!("{} at {}", last.status, last.at)).unwrap_or_default();
+        [place.clone(), word(*outcome).to_owned(), id, events.join(" "), last]
+    });
+    let rows: Vec<_> = rows.collect();
+    output::line(&output::printable(&format!("hooks that lead to {}", report.url)))?;
+    output::table(["PLACE", "OUTCOME", "HOOK", "EVENTS", "LAST ANSWER"], &rows)?;
+    for Told { place, wrong, remarks, .. } in &report.hooks {
+        for what in wrong {
+            output::line(&output::printable(&format!("WRONG    {place}: {what}")))?;
+        }
+        for what in remarks {
+            output::line(&output::printable(&format!("note     {place}: {what}")))?;
+        }
+    }
+    Ok(())
+}
+
+const fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Created => "created",
+        Outcome::Updated => "updated",
+        Outcome::Removed => "removed",
+        Outcome::Found => "found",
+        Outcome::Absent => "absent",
+        Outcome::Unknown => "unknown",
+    }
+}
