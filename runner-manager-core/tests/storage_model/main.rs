@@ -100,5 +100,5 @@ fn on_redis_behaves_like_the_reference() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let server = Arc::new(Mutex::new(server));
     let fresh = async || OnRedis::new(Arc::clone(&server)).await;
-    behaves(40, Times::ClearCut, &["lost all", "untrusted"], fresh);
+    behaves(80, Times::ClearCut, &["lost all", "untrusted"], fresh);
 }
