@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Labels, OpenRun, OpenRuns,
-    Repository, RunId, RunnerName, Scope, Secret, WebhookDelivery,
+    RegisteredGroup, Repository, RunId, RunnerName, Scope, Secret, WebhookDelivery,
 };
-pub use crate::domain::{GroupVisibility, RegisteredGroup};
 use crate::retry::Retry;
 
 pub use self::hooks::{Hook, HookSpec, JOB_EVENT, RegisteredHook};

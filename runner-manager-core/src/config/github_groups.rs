@@ -16,7 +16,7 @@ pub(super) const RULES: [&str; 4] =
 /// The word for all repositories, or all organizations.
 pub(super) const ALL: &str = "all";
 /// The most repositories, organizations or workflows that may be named.
-pub(super) const MOST_NAMED: usize = 1_000;
+pub(super) const MOST_NAMED: usize = 100;
 
 /// Reads the key. `scope` is none where it could not be read.
 pub(super) fn read(at: &Cursor<'_>, scope: Option<&Scope>) -> Option<GitHubGroup> {

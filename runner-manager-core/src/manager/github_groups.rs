@@ -19,7 +19,7 @@ use crate::github::{GitHubError, GitHubErrorKind};
 use crate::policy::github_groups::{MOST_MEMBERS, Plan, Step, plan};
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::retry::Retry;
-use crate::store::{Change, Draining, Expected, GroupRecord, StoreError, Versioned, Write};
+use crate::store::{Change, Draining, Expected, GroupRecord, GroupView, StoreError, Versioned, Write};
 
 /// What one look at a group came to.
 enum Looked {
@@ -90,6 +90,7 @@ impl Manager {
             Err(Stop::Refused(error)) => Err(error.about_groups(scope)),
             Err(Stop::Later(error)) => return Err(error),
         };
+        let records = self.store().groups().await?;
         let mut unknown = None;
         for group in wanted.values() {
             let looked = match &listed {
@@ -98,7 +99,7 @@ impl Manager {
             };
             match looked {
                 Looked::Unknown(error) => unknown = Some(error),
-                looked => self.note(claim, scope, group, &looked).await?,
+                looked => self.note(claim, scope, group, &looked, &records).await?,
             }
         }
         match unknown {
@@ -243,11 +244,12 @@ impl Manager {
         scope: &Scope,
         group: &GitHubGroup,
         looked: &Looked,
+        records: &[GroupView],
     ) -> Result<(), TaskError> {
-        for view in self.store().groups().await? {
-            let spec = &view.record.value.spec;
+        for GroupView { record, .. } in records {
+            let spec = &record.value.spec;
             if spec.scope == *scope && spec.github_group.is_called(&group.name) {
-                self.note_on(claim, view.record, group, looked).await?;
+                self.note_on(claim, record.clone(), group, looked).await?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 
 /// The most repositories or organizations of a group that are kept on record.
-pub const MOST_MEMBERS: usize = 1_000;
+pub const MOST_MEMBERS: usize = 100;
 
 /// What is to be done at GitHub for a group to be as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,11 +41,11 @@ pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, JobReport, Label, OpenRun,
-    OpenRuns, Repository, RunId, RunnerName, Scope, WebhookDelivery,
+    OpenRuns, RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use crate::github::{
-    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredGroup,
-    RegisteredHook, RegisteredRunner,
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredHook,
+    RegisteredRunner,
 };
 
 /// The words under which GitHub lists runs that have not ended. A run is listed under one of them, and any may

@@ -119,7 +119,6 @@ async fn ten_minutes_of_refusals_retire_nobody() {
     let mut unneeded = linux(0, 200);
     unneeded.limits.idle_timeout = MINUTE;
     world.manager.configure(vec![unneeded]).await.unwrap();
-    let from_now_on = world.clock.now();
     while world.clock.now() < until {
         world.step_until(until).await;
         assert_eq!(
@@ -129,7 +128,7 @@ async fn ten_minutes_of_refusals_retire_nobody() {
     }
     let kinds = [FaultKind::Answer403, FaultKind::Answer429, FaultKind::AnswerError];
     let struck = kinds.map(|kind| world.github().books().fault(kind));
-    assert!(struck.iter().all(|struck| *struck > 0), "{struck:?} since {from_now_on}");
+    assert!(struck.iter().all(|struck| *struck > 0), "{struck:?}");
     world.until("all have run", HOUR, |world| world.completed() == 50).await;
     world.until("nothing is left", HOUR, World::is_clean).await;
     world.check(100);

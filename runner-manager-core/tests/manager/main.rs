@@ -562,3 +562,21 @@ async fn a_crash_at_any_step_loses_nothing_and_makes_nothing_twice() {
     }
     assert_eq!(adopted, 0, "a crash left an instance without a record");
 }
+
+#[tokio::test]
+async fn github_out_of_order_for_ten_minutes_costs_nobody_a_job() {
+    use runner_manager_core::testing::simulator::{Effect, RequestFault};
+    let mut world = World::new(vec![linux(5, 50)], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(1_200), 10);
+    world.until("all run", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 10).await;
+    let until = runner_manager_core::clock::Clock::now(&*world.clock) + jiff::SignedDuration::from_mins(10);
+    for status in [403, 429, 502] {
+        let fault = RequestFault::always(Effect::Answer { status, retry_after: None })
+            .with_probability(0.4)
+            .until(until);
+        world.github().faults_mut().requests.push(fault);
+    }
+    world.queue(&spec(&["large"]), 20);
+    world.until("all have run", 2 * HOUR, |world| world.completed() == 30).await;
+    world.check(50);
+}

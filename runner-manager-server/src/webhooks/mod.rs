@@ -32,6 +32,14 @@ pub(crate) enum WebhooksCommand {
     Remove(WebhooksOptions),
 }
 
+impl WebhooksCommand {
+    const fn options(&self) -> &WebhooksOptions {
+        match self {
+            Self::Install(options) | Self::Show(options) | Self::Remove(options) => options,
+        }
+    }
+}
+
 /// Which hooks are meant.
 #[derive(Debug, Args)]
 pub(crate) struct WebhooksOptions {
@@ -71,9 +79,7 @@ struct Report {
 /// # Errors
 /// When the configuration cannot be used.
 pub(crate) async fn run(command: &WebhooksCommand) -> anyhow::Result<ExitCode> {
-    let (WebhooksCommand::Install(options)
-    | WebhooksCommand::Show(options)
-    | WebhooksCommand::Remove(options)) = command;
+    let options = command.options();
     let configuration = config::load(&options.file.config, &runner_manager_backends::registry())?;
     if let Some(refusal) = refusal(command, &configuration) {
         return Ok(crate::fail(&anyhow::anyhow!(refusal), WRONG_INPUT));
@@ -103,9 +109,7 @@ pub(crate) async fn run(command: &WebhooksCommand) -> anyhow::Result<ExitCode> {
 
 /// Why it cannot be done as it was asked for.
 fn refusal(command: &WebhooksCommand, configuration: &Configuration) -> Option<&'static str> {
-    let (WebhooksCommand::Install(options)
-    | WebhooksCommand::Show(options)
-    | WebhooksCommand::Remove(options)) = command;
+    let options = command.options();
     if options.url.is_none() && configuration.server.public_url.is_none() {
         return Some("where webhooks go is not known: set server.public_url, or give --url");
     }
@@ -119,9 +123,7 @@ fn refusal(command: &WebhooksCommand, configuration: &Configuration) -> Option<&
 }
 
 fn places(command: &WebhooksCommand, configuration: &Configuration) -> Vec<Place> {
-    let (WebhooksCommand::Install(options)
-    | WebhooksCommand::Show(options)
-    | WebhooksCommand::Remove(options)) = command;
+    let options = command.options();
     if options.app {
         return vec![Place::App];
     }

@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_core::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, OpenRun, OpenRuns,
-    Repository, RunId, RunnerName, Scope, WebhookDelivery,
+    RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use runner_manager_core::github::{
-    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredGroup,
-    RegisteredHook, RegisteredRunner,
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredHook,
+    RegisteredRunner,
 };
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulator::{Removal, RunnerId};
