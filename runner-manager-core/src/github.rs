@@ -82,6 +82,8 @@ pub enum GitHubErrorKind {
     Unauthenticated,
     /// The credentials do not allow this call.
     PermissionDenied,
+    /// The App is not installed there, or its installation is suspended. The call was not made.
+    NoInstallation,
     /// Too many calls.
     RateLimited,
     /// GitHub does not take the request as it is.
@@ -127,6 +129,7 @@ impl GitHubError {
             | GitHubErrorKind::PermissionDenied
             | GitHubErrorKind::Invalid => Retry::Never,
             GitHubErrorKind::Busy
+            | GitHubErrorKind::NoInstallation
             | GitHubErrorKind::RateLimited
             | GitHubErrorKind::Unavailable
             | GitHubErrorKind::Unclear
@@ -230,7 +233,7 @@ impl GitHubError {
 /// #         Ok(http::Response::builder().status(status).body(body.into()).unwrap())
 /// #     }
 /// #
-/// #     fn account(&self, _: &Scope) -> String {
+/// #     fn account(&self, _: rest::As<'_>) -> String {
 /// #         String::new()
 /// #     }
 /// # }

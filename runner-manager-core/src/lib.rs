@@ -19,6 +19,8 @@ pub mod backend;
 #[cfg(any(feature = "embedded", feature = "redis"))]
 mod baton;
 pub mod budget;
+#[cfg(any(feature = "octocrab", feature = "redis"))]
+mod certificates;
 pub mod clock;
 pub mod config;
 pub mod domain;

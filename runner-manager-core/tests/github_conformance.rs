@@ -47,12 +47,12 @@ impl<T: Transport> Transport for Recorder<T> {
         self.inner.send(who, request).await
     }
 
-    fn has_app(&self) -> bool {
-        self.inner.has_app()
+    fn app(&self) -> Option<u64> {
+        self.inner.app()
     }
 
-    fn account(&self, scope: &Scope) -> String {
-        self.inner.account(scope)
+    fn account(&self, who: As<'_>) -> String {
+        self.inner.account(who)
     }
 }
 

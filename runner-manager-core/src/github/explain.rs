@@ -22,6 +22,7 @@ impl GitHubError {
             ),
             GitHubErrorKind::NameTaken
             | GitHubErrorKind::Busy
+            | GitHubErrorKind::NoInstallation
             | GitHubErrorKind::Unauthenticated
             | GitHubErrorKind::RateLimited
             | GitHubErrorKind::Unavailable

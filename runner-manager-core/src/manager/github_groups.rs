@@ -55,6 +55,7 @@ fn is_refusal(error: &GitHubError) -> bool {
         | GitHubErrorKind::PermissionDenied
         | GitHubErrorKind::Unauthenticated
         | GitHubErrorKind::Invalid => error.retry == Retry::Never,
+        GitHubErrorKind::NoInstallation => true,
         // A group of that name was made a moment ago: the next look finds it.
         GitHubErrorKind::NameTaken
         | GitHubErrorKind::Busy
@@ -216,6 +217,7 @@ impl Manager {
                 }
                 (Step::Update, Some((id, name))) => {
                     let changed = self.ask_github(scope, "update_runner_group", |github| {
+                        let name = name.clone();
                         Box::pin(async move { github.update_runner_group(scope, id, &name, rules).await })
                     });
                     registered = Some(changed.await?);

@@ -139,6 +139,7 @@ impl Manager {
                 }
                 GitHubErrorKind::NotFound
                 | GitHubErrorKind::PermissionDenied
+                | GitHubErrorKind::NoInstallation
                 | GitHubErrorKind::Unauthenticated
                 | GitHubErrorKind::Invalid => {
                     self.github_groups_forget(&runner.scope);

@@ -374,7 +374,9 @@ fn answer<T>(
     };
     tracing::warn!(%repository, %error, "GitHub did not list its jobs");
     match error.kind {
-        GitHubErrorKind::NotFound | GitHubErrorKind::PermissionDenied => Ok(Err(Answer::Hidden)),
+        GitHubErrorKind::NotFound | GitHubErrorKind::PermissionDenied | GitHubErrorKind::NoInstallation => {
+            Ok(Err(Answer::Hidden))
+        }
         // No other repository would be answered either.
         GitHubErrorKind::RateLimited | GitHubErrorKind::Unauthenticated => {
             Err(TaskError::outside(&error, error.retry))

@@ -6,6 +6,7 @@
 //!
 //! No type of octocrab is in the interface, so that another version of it changes nothing outside.
 
+mod app;
 mod client;
 mod credentials;
 mod settings;
@@ -23,11 +24,13 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 
+use self::app::App;
 use self::credentials::Installations;
-pub use self::settings::{Credentials, OctocrabSettings, SettingsError};
+use self::settings::check_token;
+pub use self::settings::{Credentials, OctocrabSettings, ProxySettings, SettingsError};
 use crate::clock::{Clock, TimedOut, timeout};
-use crate::domain::{Scope, Secret};
-use crate::rest::{As, Transport, TransportError};
+use crate::domain::{Fingerprint, Scope, Secret};
+use crate::rest::{As, Transport, TransportError, owner};
 
 /// The most redirects that one GET follows: a repository that was renamed, and its owner, too.
 const MOST_REDIRECTS: usize = 3;
@@ -37,6 +40,8 @@ pub struct OctocrabTransport {
     crab: Octocrab,
     api_url: String,
     access: Access,
+    /// The words for whose calls GitHub counts, up to the App's account.
+    counted: String,
     limits: Limits,
     clock: Arc<dyn Clock>,
 }
@@ -56,44 +61,71 @@ impl fmt::Debug for OctocrabTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OctocrabTransport")
             .field("api_url", &self.api_url)
-            .field("app", &self.has_app())
+            .field("app", &self.app())
             .finish_non_exhaustive()
     }
 }
 
 impl OctocrabTransport {
     /// A transport by these settings. Nothing is sent yet. It must be called inside a tokio runtime, in which
-    /// octocrab keeps a task that ends with the transport; a rustls `CryptoProvider` must be installed.
+    /// octocrab keeps a task that ends with the transport.
     ///
     /// # Errors
-    /// [`SettingsError`] when the address is none, or the credentials cannot be used.
+    /// [`SettingsError`] when an address is none, or the credentials or certificates cannot be used.
     pub fn new(settings: OctocrabSettings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         let api_url = settings.checked_url()?;
         let crab = client::build(&api_url, &settings)?;
         let limits = Limits { call_timeout: settings.call_timeout, answer_limit: settings.answer_limit };
-        let access = match settings.credentials {
-            Credentials::Token(token) => Access::Token(token),
-            Credentials::App { installation, .. } => Access::App(Installations::new(installation)),
+        let (access, word) = match settings.credentials {
+            Credentials::Token(token) => {
+                check_token(&token)?;
+                let word = format!("token:{}", Fingerprint::of(&token).as_str());
+                (Access::Token(token), word)
+            }
+            Credentials::App { id, private_key, installation } => {
+                let app = App::new(id, &private_key)?;
+                (Access::App(Installations::new(app, installation)), format!("app:{id}"))
+            }
         };
-        Ok(Self { crab, api_url, access, limits, clock })
+        let counted = format!("{}/{word}", host(&api_url));
+        Ok(Self { crab, api_url, access, counted, limits, clock })
     }
 
-    /// Sends a request with a token, or as the App where there is none.
+    /// Sends a request with a token.
     async fn send_with(
         &self,
-        token: Option<&Secret>,
+        token: &Secret,
         request: Request<Bytes>,
         deadline: Timestamp,
     ) -> Result<Response<Bytes>, TransportError> {
-        let client = match token {
-            Some(token) => self.crab.user_access_token(token.expose()).map_err(not_sent)?,
-            None => self.crab.clone(),
-        };
+        let client = self.crab.user_access_token(token.expose()).map_err(not_sent)?;
         let exchange = self.exchange(&client, request);
         let left = deadline.duration_since(self.clock.now()).try_into().unwrap_or(Duration::ZERO);
         timeout(&*self.clock, left, exchange)
             .await
             .map_err(|_| TransportError::Unclear(TimedOut(self.limits.call_timeout).into()))?
+    }
+
+    /// Sends a request with the token of an installation.
+    async fn send_as_installation(
+        &self,
+        installations: &Installations,
+        scope: &Scope,
+        request: Request<Bytes>,
+        deadline: Timestamp,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let mut tries = 2;
+        loop {
+            let token = installations.token(self, scope, deadline).await?;
+            let answer = self.send_with(&token, request.clone(), deadline).await?;
+            tries -= 1;
+            // The token was ended before its time. A request that was refused for its credentials had no effect,
+            // so that it may be sent once more with new ones.
+            if answer.status() != StatusCode::UNAUTHORIZED || tries == 0 {
+                return Ok(answer);
+            }
+            installations.forget(scope, &token).await;
+        }
     }
 
     /// One exchange, and those that redirects of a GET add to it.
@@ -149,34 +181,34 @@ impl Transport for OctocrabTransport {
     async fn send(&self, who: As<'_>, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
         let deadline = crate::domain::later(self.clock.now(), self.limits.call_timeout);
         match (&self.access, who) {
-            (Access::Token(token), As::Scope(_)) => self.send_with(Some(token), request, deadline).await,
+            (Access::Token(token), As::Scope(_)) => self.send_with(token, request, deadline).await,
             (Access::Token(_), As::App) => Err(TransportError::NoApp),
-            (Access::App(_), As::App) => self.send_with(None, request, deadline).await,
-            (Access::App(installations), As::Scope(scope)) => {
-                let token = installations.token(self, scope, deadline).await?;
-                let answer = self.send_with(Some(&token), request.clone(), deadline).await?;
-                if answer.status() != StatusCode::UNAUTHORIZED {
-                    return Ok(answer);
-                }
-                // The token was ended before its time. A request that was refused for its credentials had no
-                // effect, so that it may be sent once more with new ones.
-                installations.forget(scope, &token).await;
-                let token = installations.token(self, scope, deadline).await?;
-                self.send_with(Some(&token), request, deadline).await
+            (Access::App(of), As::App) => self.send_as_app(&of.app, request, deadline).await,
+            (Access::App(of), As::Scope(scope)) => {
+                self.send_as_installation(of, scope, request, deadline).await
             }
         }
     }
 
-    fn has_app(&self) -> bool {
-        matches!(self.access, Access::App(_))
-    }
-
-    fn account(&self, scope: &Scope) -> String {
+    fn app(&self) -> Option<u64> {
         match &self.access {
-            Access::Token(_) => "token".to_owned(),
-            Access::App(installations) => installations.account(scope),
+            Access::Token(_) => None,
+            Access::App(installations) => Some(installations.app.id),
         }
     }
+
+    fn account(&self, who: As<'_>) -> String {
+        match (&self.access, who) {
+            (Access::App(_), As::Scope(scope)) => format!("{}/{}", self.counted, owner(scope)),
+            (Access::Token(_), _) | (Access::App(_), As::App) => self.counted.clone(),
+        }
+    }
+}
+
+/// The host of an address, which was checked, with its port where it has one.
+fn host(api_url: &str) -> &str {
+    let behind = api_url.split_once("://").map_or(api_url, |(_, rest)| rest);
+    behind.split('/').next().unwrap_or(behind)
 }
 
 fn not_sent(why: ::octocrab::Error) -> TransportError {

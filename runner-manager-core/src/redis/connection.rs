@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::open_error::RedisOpenError;
 use super::settings::{RedisAddress, RedisSettings};
-use super::tls;
+use crate::certificates::client_config;
 use crate::clock::{Clock, timeout};
 
 /// The longest answer to a word of the conversation before the sign-in is done.
@@ -40,6 +40,13 @@ pub(super) struct Dialer {
 }
 
 struct Tls(TlsConnector);
+
+impl Tls {
+    fn new(ca: Option<&str>) -> Result<Self, RedisOpenError> {
+        let config = client_config(ca).map_err(|reason| RedisOpenError::Certificates { reason })?;
+        Ok(Self(Arc::new(config).into()))
+    }
+}
 
 impl Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -90,7 +97,7 @@ impl Dialer {
     /// # Errors
     /// When the certificates to check servers with cannot be used.
     pub(super) fn new(settings: RedisSettings, clock: Arc<dyn Clock>) -> Result<Self, RedisOpenError> {
-        let tls = if settings.tls { Some(Tls(tls::connector(settings.ca.as_deref())?)) } else { None };
+        let tls = if settings.tls { Some(Tls::new(settings.ca.as_deref())?) } else { None };
         Ok(Self { settings, clock, tls })
     }
 

@@ -27,7 +27,6 @@ mod settings;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod wake;
 mod write;
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::operation::{answered_at, number};
 use crate::domain::later;
@@ -22,6 +22,8 @@ struct Inner {
     /// By account and GitHub's name of the resource.
     budgets: BTreeMap<(String, String), Budget>,
     seen: BTreeMap<String, Timestamp>,
+    /// How far GitHub's clock was ahead of ours by the last answer that said so.
+    clocks_apart: SignedDuration,
 }
 
 impl Books {
@@ -40,6 +42,18 @@ impl Books {
         let books = self.lock();
         let own = books.budgets.iter().filter(|((owner, _), _)| owner == account);
         own.map(|(_, budget)| *budget).min_by_key(left)
+    }
+
+    /// Notes how far GitHub's clock is ahead of ours, where an answer says so.
+    pub(super) fn note_clocks(&self, apart: Option<SignedDuration>) {
+        if let Some(apart) = apart {
+            self.lock().clocks_apart = apart;
+        }
+    }
+
+    /// How far GitHub's clock is ahead of ours.
+    pub(super) fn clocks_apart(&self) -> SignedDuration {
+        self.lock().clocks_apart
     }
 
     /// Notes that a place gave an answer of success.

@@ -1,51 +1,52 @@
 //! Whether GitHub would let us work on a scope, and whether there would be anything to work on.
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::models::Installation;
-use super::operation::Operation;
+use super::operation::{CLASSIC_TOKEN, Operation, not_installed, suspended, unknown_app};
 use super::transport::As;
 use super::{RestGitHub, scope_path};
 use crate::domain::Scope;
 use crate::github::{GitHubError, GitHubErrorKind};
+
+/// How far clocks may be apart without a word.
+const CLOCKS_MAY_DIFFER: SignedDuration = SignedDuration::from_mins(1);
 
 const OPERATION: Operation = Operation::read("check");
 
 impl RestGitHub {
     /// What is missing, one sentence each: first of the App's installation, then of what the credentials may.
     pub(super) async fn what_is_missing(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
-        let missing = self.what_is_not_allowed(scope).await?;
-        if missing.is_empty() { self.what_is_switched_off(scope).await } else { Ok(missing) }
+        let mut missing = self.what_is_not_allowed(scope).await?;
+        if missing.is_empty() {
+            missing = self.what_is_switched_off(scope).await?;
+        }
+        missing.extend(clock_complaint(self.books.clocks_apart()));
+        Ok(missing)
     }
 
     async fn what_is_not_allowed(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
-        if !self.transport.has_app() {
-            return self.what_is_refused(scope).await;
-        }
-        let installation = match self.installation(scope).await? {
+        let Some(app) = self.transport.app() else { return self.what_is_refused(scope).await };
+        let installation = match self.installation(app, scope).await? {
             Found::Missing(sentence) => return Ok(vec![sentence]),
             Found::Installation(installation) => installation,
         };
         let mut missing = permissions_missing(scope, &installation);
         if installation.suspended_at.is_some() {
-            missing.push(format!("the App's installation for {scope} is suspended"));
+            missing.push(suspended(app, &owner(scope)));
         }
         if missing.is_empty() { self.what_is_refused(scope).await } else { Ok(missing) }
     }
 
-    async fn installation(&self, scope: &Scope) -> Result<Found, GitHubError> {
+    async fn installation(&self, app: u64, scope: &Scope) -> Result<Found, GitHubError> {
         let refusal = match self.get(OPERATION, As::App, &installation_path(scope)).await {
             Ok(answer) => return OPERATION.read_json(&answer).map(Found::Installation),
             Err(refusal) => refusal,
         };
         match refusal.kind {
-            GitHubErrorKind::NotFound => {
-                Ok(Found::Missing(format!("the App is not installed for {scope}: install it there")))
-            }
-            GitHubErrorKind::Unauthenticated => Ok(Found::Missing(format!(
-                "GitHub does not know the App by its id and private key ({}): check both",
-                refusal.detail
-            ))),
+            GitHubErrorKind::NotFound => Ok(Found::Missing(not_installed(app, &owner(scope)))),
+            GitHubErrorKind::Unauthenticated => Ok(Found::Missing(unknown_app(app, &refusal.detail))),
             _ => Err(refusal),
         }
     }
@@ -62,9 +63,14 @@ impl RestGitHub {
             }
             GitHubErrorKind::PermissionDenied => "the credentials may not manage self-hosted runners there",
             GitHubErrorKind::NotFound => "it does not exist, or the credentials may not see its runners",
+            GitHubErrorKind::NoInstallation => "the App cannot work there",
             _ => return Err(error),
         };
-        Ok(vec![format!("{scope}: {sentence} ({})", error.detail)])
+        let hint = match scope {
+            Scope::Enterprise(_) if self.transport.app().is_some() => CLASSIC_TOKEN,
+            Scope::Organization(_) | Scope::Repository(_) | Scope::Enterprise(_) => "",
+        };
+        Ok(vec![format!("{scope}: {sentence} ({}){hint}", error.detail)])
     }
 
     /// Whether GitHub Actions is switched off in a scope, so that it has no jobs. To know that takes a permission
@@ -92,6 +98,15 @@ struct ActionsPolicy {
     enabled_repositories: Option<String>,
 }
 
+/// What there is to be said of how far GitHub's clock is ahead of ours.
+fn clock_complaint(apart: SignedDuration) -> Option<String> {
+    let side = if apart.is_positive() { "behind" } else { "ahead of" };
+    (apart.abs() > CLOCKS_MAY_DIFFER).then(|| {
+        let by = SignedDuration::from_secs(apart.as_secs()).abs();
+        format!("this machine's clock is {by:#} {side} GitHub's: set it")
+    })
+}
+
 fn is_not_ours_to_know(error: &GitHubError) -> bool {
     matches!(error.kind, GitHubErrorKind::PermissionDenied | GitHubErrorKind::NotFound)
 }
@@ -99,6 +114,15 @@ fn is_not_ours_to_know(error: &GitHubError) -> bool {
 enum Found {
     Missing(String),
     Installation(Installation),
+}
+
+/// The account whose installation serves a scope.
+pub(crate) fn owner(scope: &Scope) -> String {
+    match scope {
+        Scope::Organization(name) => name.clone(),
+        Scope::Repository(repository) => repository.owner().to_ascii_lowercase(),
+        Scope::Enterprise(slug) => format!("enterprise {slug}"),
+    }
 }
 
 /// Where the App's installation for a scope is looked up.

@@ -34,8 +34,12 @@ use self::answers::Answers;
 use self::books::Books;
 #[cfg(any(feature = "octocrab", feature = "testing"))]
 pub(crate) use self::check::installation_path;
+pub(crate) use self::check::owner;
 use self::models::{JitAnswer, JitBody, Job, JobError, RepositoryEntry, Runner};
-use self::operation::{Effect, Operation};
+#[cfg(feature = "octocrab")]
+pub(crate) use self::operation::asks_to_wait;
+pub(crate) use self::operation::clocks_apart;
+use self::operation::{Effect, Operation, is_about_suspension};
 use self::pages::Listing;
 pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
@@ -81,7 +85,7 @@ const MOVING_RUNS: [&str; 2] = ["queued", "in_progress"];
 ///         Ok(http::Response::new(Bytes::from(r#"{"total_count": 0, "runners": []}"#)))
 ///     }
 ///
-///     fn account(&self, _: &Scope) -> String {
+///     fn account(&self, _: As<'_>) -> String {
 ///         "token".to_owned()
 ///     }
 /// }
@@ -129,13 +133,19 @@ impl RestGitHub {
         who: As<'_>,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, GitHubError> {
+        let begun = self.clock.now();
         let sent = self.transport.send(who, request).await;
         let now = self.clock.now();
         let answer = sent.map_err(|error| operation.unanswered(error, now))?;
-        if let As::Scope(scope) = who {
-            self.books.note_budget(&self.transport.account(scope), answer.headers(), now);
+        self.books.note_budget(&self.transport.account(who), answer.headers(), now);
+        self.books.note_clocks(clocks_apart(answer.headers(), begun, now));
+        match (self.transport.app(), who) {
+            // A token that was good until then is refused by the words alone.
+            (Some(app), As::Scope(scope)) if is_about_suspension(&answer) => {
+                Err(operation.refused(app, &owner(scope), &answer, now))
+            }
+            _ => Ok(answer),
         }
-        Ok(answer)
     }
 
     async fn get(
@@ -154,10 +164,7 @@ impl RestGitHub {
         who: As<'_>,
         path: &str,
     ) -> Result<Response<Bytes>, GitHubError> {
-        let account = match who {
-            As::Scope(scope) => self.transport.account(scope),
-            As::App => "app".to_owned(),
-        };
+        let account = self.transport.account(who);
         let kept = self.answers.find(&account, path);
         let mut request = operation.get(path)?;
         if let Some(kept) = &kept {
@@ -232,7 +239,7 @@ impl RestGitHub {
         organization: &str,
     ) -> Result<Vec<Repository>, GitHubError> {
         let who = As::Scope(scope);
-        let entries: Vec<RepositoryEntry> = if self.transport.has_app() {
+        let entries: Vec<RepositoryEntry> = if self.transport.app().is_some() {
             self.list(Listing { operation, who, path: "/installation/repositories" }, "").await?
         } else {
             let path = format!("/orgs/{organization}/repos");
@@ -433,11 +440,11 @@ impl GitHub for RestGitHub {
     }
 
     fn account(&self, scope: &Scope) -> String {
-        self.transport.account(scope)
+        self.transport.account(As::Scope(scope))
     }
 
     fn budget(&self, scope: &Scope) -> Option<Budget> {
-        self.books.budget(&self.transport.account(scope), self.clock.now())
+        self.books.budget(&self.transport.account(As::Scope(scope)), self.clock.now())
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -154,7 +154,10 @@ impl Operation {
                 };
                 self.error(kind, "GitHub's answer is too large").because(error)
             }
-            TransportError::Refused(answer) => self.refused(&answer, now),
+            TransportError::Refused { app, account, answer } => self.refused(app, &account, &answer, now),
+            TransportError::Held { pause, .. } => {
+                self.error(GitHubErrorKind::RateLimited, error.to_string()).retry(Retry::After(pause))
+            }
             TransportError::NoApp => {
                 self.error(GitHubErrorKind::Invalid, "this needs an App, and there is only a token")
             }
@@ -165,18 +168,68 @@ impl Operation {
 impl Operation {
     /// The error for a call that was not sent, since GitHub gave no credentials for it: it had no effect. An
     /// App that is not installed must not look like a runner that is not registered.
-    fn refused(self, answer: &Response<Bytes>, now: Timestamp) -> GitHubError {
+    pub(super) fn refused(
+        self,
+        app: u64,
+        account: &str,
+        answer: &Response<Bytes>,
+        now: Timestamp,
+    ) -> GitHubError {
         let refused = Self::read(self.name).refusal(answer, now);
-        let kind = match refused.kind {
-            GitHubErrorKind::NotFound => GitHubErrorKind::PermissionDenied,
-            other => other,
+        let said = &refused.detail;
+        let (kind, detail) = match refused.kind {
+            GitHubErrorKind::NotFound => (GitHubErrorKind::NoInstallation, not_installed(app, account)),
+            _ if is_about_suspension(answer) => (GitHubErrorKind::NoInstallation, suspended(app, account)),
+            GitHubErrorKind::Unauthenticated => (GitHubErrorKind::Unauthenticated, unknown_app(app, said)),
+            kind => (kind, format!("GitHub gave App {app} no credentials for {account}: {said}")),
         };
-        let detail = match refused.kind {
-            GitHubErrorKind::NotFound => "the App is not installed here, or may not see this".to_owned(),
-            _ => format!("the App got no credentials: {}", refused.detail),
-        };
-        self.error(kind, detail).retry(refused.retry)
+        let error = self.error(kind, detail);
+        if kind == GitHubErrorKind::NoInstallation { error } else { error.retry(refused.retry) }
     }
+}
+
+/// What to do about an App without an installation.
+pub(super) fn not_installed(app: u64, account: &str) -> String {
+    format!(
+        "App {app} is not installed on {account}, or may not see this: install it there{}",
+        for_enterprise(account)
+    )
+}
+
+/// What to do about an App whose installation is suspended.
+pub(super) fn suspended(app: u64, account: &str) -> String {
+    format!(
+        "the installation of App {app} on {account} is suspended: lift that in the settings of {account} under \
+         GitHub Apps{}",
+        for_enterprise(account)
+    )
+}
+
+/// What to do about an App that GitHub does not take for one.
+pub(super) fn unknown_app(app: u64, said: &str) -> String {
+    format!("GitHub does not know App {app} by its id and private key ({said}): check both")
+}
+
+/// What works where an App may not: <https://docs.github.com/rest/actions/self-hosted-runners>.
+pub(super) const CLASSIC_TOKEN: &str = "; for the runners of an enterprise GitHub documents a classic token with \
+                                        `manage_runners:enterprise`, and no permission of an App";
+
+fn for_enterprise(account: &str) -> &'static str {
+    if account.starts_with("enterprise ") { CLASSIC_TOKEN } else { "" }
+}
+
+/// Whether a refusal says that an installation is suspended.
+pub(super) fn is_about_suspension(answer: &Response<Bytes>) -> bool {
+    answer.status() == StatusCode::FORBIDDEN && said(answer).to_lowercase().contains("suspended")
+}
+
+/// For how long an answer wants nothing more of whoever asked: there were too many calls, or this was the last
+/// one of its period.
+#[cfg_attr(not(feature = "octocrab"), expect(dead_code, reason = "only a transport with an App asks"))]
+pub(crate) fn asks_to_wait(answer: &Response<Bytes>, now: Timestamp) -> Option<Duration> {
+    let spent = number(answer.headers(), "x-ratelimit-remaining") == Some(0);
+    let left = || until_reset(answer.headers(), now).unwrap_or(UNANNOUNCED_WAIT);
+    rate_limit(answer, &said(answer), now).or_else(|| spent.then(left))
 }
 
 /// How long to stay away, where an answer says that there were too many calls.
@@ -211,9 +264,20 @@ fn until_reset(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 /// When an answer was given, by GitHub's clock: what it says of times is meant by that, and ours may be off.
 pub(super) fn answered_at(headers: &HeaderMap, now: Timestamp) -> Timestamp {
-    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
-    let told = date.and_then(|date| rfc2822::parse(date).ok());
-    told.map_or(now, |told| told.timestamp())
+    dated(headers).unwrap_or(now)
+}
+
+/// The date of an answer.
+fn dated(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    rfc2822::parse(date).ok().map(|told| told.timestamp())
+}
+
+/// How far GitHub's clock is ahead of ours, by the date of an answer that was on its way between two points in
+/// time: not at all where the date is between them.
+pub(crate) fn clocks_apart(headers: &HeaderMap, begun: Timestamp, now: Timestamp) -> Option<SignedDuration> {
+    let told = dated(headers)?;
+    Some(told.duration_since(told.clamp(begun, now.max(begun))))
 }
 
 /// A header that holds a number.

@@ -23,7 +23,7 @@ use crate::retry::Retry;
 struct Script {
     answers: Mutex<VecDeque<Result<Response<Bytes>, TransportError>>>,
     asked: Mutex<Vec<String>>,
-    app: bool,
+    app: Option<u64>,
 }
 
 #[async_trait]
@@ -34,11 +34,11 @@ impl Transport for Script {
         self.answers.lock().unwrap().pop_front().expect("no more answers were written down")
     }
 
-    fn has_app(&self) -> bool {
+    fn app(&self) -> Option<u64> {
         self.app
     }
 
-    fn account(&self, _: &Scope) -> String {
+    fn account(&self, _: As<'_>) -> String {
         "token".to_owned()
     }
 }
@@ -57,6 +57,7 @@ impl Scripted {
 
     fn of(answers: impl IntoIterator<Item = Result<Response<Bytes>, TransportError>>, app: bool) -> Self {
         let answers = Mutex::new(answers.into_iter().collect());
+        let app = app.then_some(7);
         let script = Arc::new(Script { answers, app, ..Script::default() });
         let clock = Arc::new(SimulatedClock::new(Timestamp::from_second(NOW).unwrap()));
         Self { github: RestGitHub::new(Arc::<Script>::clone(&script), clock), script }
@@ -165,13 +166,17 @@ type Make<'a> = &'a dyn Fn() -> TransportError;
 
 #[tokio::test]
 async fn without_an_answer_a_read_had_no_effect_and_a_write_may_have_had() {
-    use GitHubErrorKind::{PermissionDenied, RateLimited, Unavailable, Unclear, Unexpected};
-    let refused = |status, headers| TransportError::Refused(Box::new(answer(status, headers, "{}")));
+    use GitHubErrorKind::{NoInstallation, RateLimited, Unavailable, Unclear, Unexpected};
+    let refused = |status, headers| TransportError::Refused {
+        app: 7,
+        account: "acme".to_owned(),
+        answer: Box::new(answer(status, headers, "{}")),
+    };
     let table: [(Make<'_>, GitHubErrorKind, GitHubErrorKind); 5] = [
         (&|| TransportError::NotSent("no route".into()), Unavailable, Unavailable),
         (&|| TransportError::Unclear("cut".into()), Unavailable, Unclear),
         (&|| TransportError::TooLarge { limit: 10 }, Unexpected, Unclear),
-        (&|| refused(404, &[]), PermissionDenied, PermissionDenied),
+        (&|| refused(404, &[]), NoInstallation, NoInstallation),
         (&|| refused(429, &[("retry-after", "7")]), RateLimited, RateLimited),
     ];
     for (make, read, write) in table {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,9 +35,24 @@ pub enum TransportError {
         limit: usize,
     },
     /// The request was not sent, since GitHub refused the credentials for it with this answer: the App is
-    /// not installed there, or may not have a token now.
-    #[error("GitHub gave no credentials: {}", .0.status())]
-    Refused(Box<Response<Bytes>>),
+    /// not installed there, its installation is suspended, or it may not have a token now.
+    #[error("GitHub gave App {app} no credentials for {account}: {}", .answer.status())]
+    Refused {
+        /// The App's number.
+        app: u64,
+        /// The account that it is, or should be, installed on.
+        account: String,
+        /// What GitHub said.
+        answer: Box<Response<Bytes>>,
+    },
+    /// The request was not sent, since GitHub wants none of the App's own calls for a while.
+    #[error("GitHub wants none of the calls of App {app} for {pause:?}")]
+    Held {
+        /// The App's number.
+        app: u64,
+        /// For how long.
+        pause: Duration,
+    },
     /// The request was not sent: [`As::App`] was asked of a transport that works with a token.
     #[error("there is no App: the credentials are a token")]
     NoApp,
@@ -56,11 +72,14 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// [`TransportError`] when there is no answer to this request.
     async fn send(&self, who: As<'_>, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError>;
 
-    /// Whether it works as an App. Otherwise it has a token, and [`As::App`] is [`TransportError::NoApp`].
-    fn has_app(&self) -> bool {
-        false
+    /// The number of the App that it works as. None where it has a token: then [`As::App`] is
+    /// [`TransportError::NoApp`].
+    fn app(&self) -> Option<u64> {
+        None
     }
 
-    /// Names the credentials that are used for a scope. Scopes of one account share a budget of calls.
-    fn account(&self, scope: &Scope) -> String;
+    /// Names whom GitHub counts a call for: its host, and the App with the account that it is installed on, or
+    /// the token by a fingerprint. Equal wherever the same is used, in this process or another one, since the
+    /// calls of one account share a budget. No secret.
+    fn account(&self, who: As<'_>) -> String;
 }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::simulator::{DEFAULT_TOKEN, Simulator};
 use crate::clock::{Clock, TimedOut};
 use crate::domain::Scope;
-use crate::rest::{As, Transport, TransportError, installation_path};
+use crate::rest::{As, Transport, TransportError, installation_path, owner};
 
 /// How long an answer may be held back until the transport gives it up, as the real one does.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -84,14 +84,14 @@ impl SimulatorTransport {
 
     /// The token of the App's installation for a scope, made anew when it is about to end.
     async fn installation_token(&self, app: u64, scope: &Scope) -> Result<String, TransportError> {
-        let (account, now) = (self.account(scope), self.clock.now());
+        let (account, now) = (owner(scope), self.clock.now());
         let kept = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&account).cloned();
         if let Some((token, _)) = kept.filter(|(_, until)| *until > now) {
             return Ok(token);
         }
-        let found = self.ask_as_app(app, Request::get(installation_path(scope))).await?;
+        let found = self.ask_as_app(app, &account, Request::get(installation_path(scope))).await?;
         let path = format!("/app/installations/{}/access_tokens", found["id"]);
-        let made = self.ask_as_app(app, Request::post(path)).await?;
+        let made = self.ask_as_app(app, &account, Request::post(path)).await?;
         let token = made["token"].as_str().unwrap_or_default().to_owned();
         let until = made["expires_at"].as_str().and_then(|at| at.parse().ok()).unwrap_or(now);
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,12 +99,18 @@ impl SimulatorTransport {
         Ok(token)
     }
 
-    async fn ask_as_app(&self, app: u64, request: http::request::Builder) -> Result<Value, TransportError> {
+    async fn ask_as_app(
+        &self,
+        app: u64,
+        account: &str,
+        request: http::request::Builder,
+    ) -> Result<Value, TransportError> {
         let request = request.body(Bytes::new()).expect("scopes and numbers fit into a path");
         let sent = self.exchange(&self.web_token(app), request).await;
         let answer = sent.map_err(|why| TransportError::NotSent(why.into()))?;
         if !answer.status().is_success() {
-            return Err(TransportError::Refused(Box::new(answer)));
+            let (account, answer) = (account.to_owned(), Box::new(answer));
+            return Err(TransportError::Refused { app, account, answer });
         }
         serde_json::from_slice(answer.body()).map_err(|why| TransportError::NotSent(why.into()))
     }
@@ -131,16 +137,15 @@ impl Transport for SimulatorTransport {
         }
     }
 
-    fn has_app(&self) -> bool {
-        self.app.is_some()
+    fn app(&self) -> Option<u64> {
+        self.app
     }
 
-    fn account(&self, scope: &Scope) -> String {
-        match (self.app, scope) {
+    fn account(&self, who: As<'_>) -> String {
+        match (self.app, who) {
             (None, _) => "token".to_owned(),
-            (_, Scope::Organization(name)) => name.clone(),
-            (_, Scope::Repository(repository)) => repository.owner().to_ascii_lowercase(),
-            (_, Scope::Enterprise(slug)) => format!("enterprise {slug}"),
+            (Some(app), As::App) => format!("app:{app}"),
+            (Some(app), As::Scope(scope)) => format!("app:{app}/{}", owner(scope)),
         }
     }
 }

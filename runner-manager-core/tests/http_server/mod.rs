@@ -3,14 +3,20 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses a part of it")]
 
 pub mod keys;
+pub mod proxy;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// What is done about a request.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ type Handler = Arc<dyn Fn(Request<Bytes>) -> Reply + Send + Sync>;
 /// A running server; it stops when dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Its address, as in `http://127.0.0.1:1234`.
+    /// Its address, as in `http://127.0.0.1:1234`, or `https://` with TLS.
     pub url: String,
     _tasks: JoinSet<()>,
 }
@@ -39,19 +45,51 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::new(handler)));
+        tasks.spawn(accept(listener, None, Arc::new(handler)));
+        Self { url, _tasks: tasks }
+    }
+
+    /// Starts a server on a free port that speaks TLS, by `server.pem` and `server.key` of a folder.
+    pub async fn start_tls(
+        folder: &Path,
+        handler: impl Fn(Request<Bytes>) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, Some(tls(folder)), Arc::new(handler)));
         Self { url, _tasks: tasks }
     }
 }
 
-async fn accept(listener: TcpListener, handler: Handler) {
+fn tls(folder: &Path) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_file(folder.join("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, handler: Handler) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(serve(stream, Arc::clone(&handler)));
+        let (tls, handler) = (tls.clone(), Arc::clone(&handler));
+        connections.spawn(async move {
+            match tls {
+                None => serve(stream, handler).await,
+                // Who does not trust the certificate hangs up.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, handler).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn serve(mut stream: TcpStream, handler: Handler) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, handler: Handler) {
     let mut buffer = BytesMut::new();
     while let Some(request) = read(&mut stream, &mut buffer).await {
         match handler(request) {
@@ -70,7 +108,7 @@ async fn serve(mut stream: TcpStream, handler: Handler) {
 }
 
 /// The next request; none where the connection ended.
-async fn read(stream: &mut TcpStream, buffer: &mut BytesMut) -> Option<Request<Bytes>> {
+async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Option<Request<Bytes>> {
     let end = loop {
         match buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             Some(at) => break at + 4,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use runner_manager_backends::fake::Behaviour;
 use runner_manager_core::clock::Clock;
-use runner_manager_core::domain::{JobState, OpenRuns, RunnerState, Scope};
+use runner_manager_core::domain::{JobState, OpenRuns, RunnerState};
 use runner_manager_core::manager::Account;
 use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
 use runner_manager_core::store::{JobFilter, Page, RunnerFilter};
@@ -140,8 +140,8 @@ impl Transport for Stale {
         Ok(answer)
     }
 
-    fn account(&self, scope: &Scope) -> String {
-        self.inner.account(scope)
+    fn account(&self, who: As<'_>) -> String {
+        self.inner.account(who)
     }
 }
 

@@ -6,6 +6,8 @@
 #![expect(clippy::print_stderr, reason = "a test that fails shows the logs of its processes")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../../../runner-manager-core/tests/support/certificates.rs"]
+mod certificates;
 mod checks;
 mod opening;
 #[path = "../../../runner-manager-core/tests/support/redis_server.rs"]

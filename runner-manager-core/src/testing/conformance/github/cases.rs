@@ -281,6 +281,8 @@ async fn a_refusal_is_unknown(subject: Subject) {
 }
 
 async fn a_wait_is_honoured(subject: Subject) {
+    // What it takes to ask, a token of an App, is there.
+    subject.runners().await;
     subject.world.spend_budget().await;
     let error = subject.github.runners(&subject.scope).await.unwrap_err();
     assert_eq!(error.kind, GitHubErrorKind::RateLimited, "{error}");

@@ -1,5 +1,6 @@
-//! TLS to a Redis: with aws-lc-rs whatever the process has installed, and the system's certificates or
-//! those that the user names.
+//! What a server's certificate is checked with: the system's certificates, or those that the user names.
+//!
+//! Cryptography is aws-lc-rs, whatever the process has installed.
 
 use std::sync::Arc;
 
@@ -7,23 +8,28 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio_rustls::TlsConnector;
 
-use super::open_error::RedisOpenError;
-
-/// What makes TLS connections. `ca` is PEM; without it the system's certificates are read, once.
-pub(super) fn connector(ca: Option<&str>) -> Result<TlsConnector, RedisOpenError> {
-    let refused = |reason: String| RedisOpenError::Certificates { reason };
+/// What makes TLS connections. `ca` is PEM, and takes the place of the system's certificates, which are read
+/// once. What cannot be used is told in words.
+pub(crate) fn client_config(ca: Option<&str>) -> Result<ClientConfig, String> {
     let roots = match ca {
-        Some(pem) => named(pem).map_err(refused)?,
-        None => of_the_system().map_err(refused)?,
+        Some(pem) => named(pem)?,
+        None => of_the_system()?,
     };
+    with_roots(roots)
+}
+
+/// What makes TLS connections and trusts nobody: for where none are made.
+#[cfg(feature = "octocrab")]
+pub(crate) fn trusting_nobody() -> Result<ClientConfig, String> {
+    with_roots(RootCertStore::empty())
+}
+
+fn with_roots(roots: RootCertStore) -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| refused(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+        .map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn named(pem: &str) -> Result<RootCertStore, String> {

@@ -1,6 +1,11 @@
 //! The transport on octocrab over a real socket: credentials, addresses, time-outs, and what it refuses.
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test's own helpers fails the test")]
 
+mod app;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../http_server/mod.rs"]
 mod http_server;
 
 use std::sync::{Arc, Mutex};
@@ -8,14 +13,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::domain::{GitHubGroupId, Labels, RunnerName, Scope, Secret};
 use runner_manager_core::github::{GitHub, GitHubError, GitHubErrorKind, JitRequest};
-use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport, SettingsError};
+use runner_manager_core::octocrab::{
+    Credentials, OctocrabSettings, OctocrabTransport, ProxySettings, SettingsError,
+};
 use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
 
-use self::http_server::{Reply, Server, keys::private_key};
+use self::certificates::make_certificates;
+use self::http_server::{Reply, Server, proxy::Proxy};
 
 const TOKEN: &str = "ghp_verysecret";
 
@@ -43,8 +51,6 @@ fn with_token(url: &str) -> OctocrabSettings {
 }
 
 fn transport(settings: OctocrabSettings) -> OctocrabTransport {
-    // Another test of this process may have installed it already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     OctocrabTransport::new(settings, Arc::new(SystemClock)).unwrap()
 }
 
@@ -59,6 +65,8 @@ fn acme() -> Scope {
 fn json(status: u16, body: impl Into<String>) -> Reply {
     Reply::Answer(Response::builder().status(status).body(Bytes::from(body.into())).unwrap())
 }
+
+const LIST: &str = "GET /orgs/acme/actions/runners?per_page=100";
 
 fn no_runners() -> Reply {
     json(200, r#"{"total_count": 0, "runners": []}"#)
@@ -103,7 +111,6 @@ async fn the_root_of_an_enterprise_server_is_kept() {
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let make = |settings| OctocrabTransport::new(settings, Arc::new(SystemClock)).unwrap_err();
     for url in ["", "api.github.com", "ftp://h", "https://h/?a=b", "https://user@h", "https://"] {
         let error = make(with_token(url));
@@ -118,6 +125,98 @@ async fn settings_that_cannot_work_are_refused() {
         make(OctocrabSettings::new("https://h", Credentials::App { id: 1, private_key, installation: None }));
     assert!(matches!(error, SettingsError::PrivateKey));
     assert!(!format!("{error} {error:?}").contains("hunter2"));
+    for url in ["", "proxy:3128", "socks5://h:1", "http://a:hunter2@h:1", "http://h:1/x", "http://h:1?x"] {
+        let proxy = Some(ProxySettings { url: url.to_owned(), login: None });
+        let error = make(OctocrabSettings { proxy, ..with_token("https://h") });
+        assert!(matches!(error, SettingsError::Proxy), "{url:?}: {error}");
+        assert!(!error.to_string().contains("hunter2"));
+    }
+    for ca in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"] {
+        let error = make(OctocrabSettings { ca: Some(ca.to_owned()), ..with_token("https://h") });
+        assert!(matches!(error, SettingsError::Certificates(_)), "{ca:?}: {error}");
+    }
+}
+
+fn by(proxy: &Proxy, password: Option<&str>) -> ProxySettings {
+    let login = password.map(|password| ("ann".to_owned(), Secret::new(password)));
+    ProxySettings { url: proxy.url.clone(), login }
+}
+
+/// The whole of an error, with all that is behind it.
+fn told(error: &GitHubError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_proxy_leads_to_github() {
+    let (server, log) = server(|_| no_runners()).await;
+    let proxy = Proxy::start(None).await;
+    let settings = OctocrabSettings { proxy: Some(by(&proxy, None)), ..with_token(&server.url) };
+    github(settings).runners(&acme()).await.unwrap();
+    let place = server.url.strip_prefix("http://").unwrap();
+    assert_eq!(proxy.asked(), [format!("CONNECT {place} HTTP/1.1")]);
+    assert_eq!(asked(&log), [LIST]);
+    assert_eq!(log.lock().unwrap()[0].1["authorization"], "Bearer ghp_verysecret");
+}
+
+#[tokio::test]
+async fn a_proxy_is_told_who_we_are() {
+    let (server, log) = server(|_| no_runners()).await;
+    // ann:s3:cr@t
+    let proxy = Proxy::start(Some("Basic YW5uOnMzOmNyQHQ=")).await;
+    let settings =
+        |password| OctocrabSettings { proxy: Some(by(&proxy, password)), ..with_token(&server.url) };
+    github(settings(Some("s3:cr@t"))).runners(&acme()).await.unwrap();
+    assert_eq!(asked(&log), [LIST]);
+    for password in [None, Some("wrong")] {
+        let error = github(settings(password)).runners(&acme()).await.unwrap_err();
+        assert_eq!(error.kind, GitHubErrorKind::Unavailable, "{error}");
+        assert!(told(&error).contains("proxy authorization required"), "{}", told(&error));
+        // What did not get through the proxy was not sent.
+        assert_eq!(register(&github(settings(password))).await.kind, GitHubErrorKind::Unavailable);
+    }
+    assert_eq!(asked(&log), [LIST], "nothing went past the proxy");
+    let printed = format!("{:?}", settings(Some("s3:cr@t")));
+    assert!(!printed.contains("s3:cr@t"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_server_whose_certificate_a_ca_of_ours_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    if !make_certificates(folder.path()) {
+        return;
+    }
+    let (log, proxy) = (Log::default(), Proxy::start(None).await);
+    let kept = Arc::clone(&log);
+    let server = Server::start_tls(folder.path(), move |request| {
+        let line = format!("{} {}", request.method(), request.uri());
+        kept.lock().unwrap().push((line, request.headers().clone()));
+        no_runners()
+    })
+    .await;
+    let ca = Some(std::fs::read_to_string(folder.path().join("ca.pem")).unwrap());
+    let trusting = OctocrabSettings { ca: ca.clone(), ..with_token(&server.url) };
+    github(trusting.clone()).runners(&acme()).await.unwrap();
+    // The same by a proxy, which sees nothing of what is said.
+    let through = OctocrabSettings { proxy: Some(by(&proxy, None)), ..trusting };
+    github(through).runners(&acme()).await.unwrap();
+    assert_eq!((asked(&log).len(), proxy.asked().len()), (2, 1));
+    // The system knows nothing of this CA; and nobody but this CA is trusted where it is named.
+    let error = github(with_token(&server.url)).runners(&acme()).await.unwrap_err();
+    assert!(told(&error).contains("UnknownIssuer"), "{}", told(&error));
+    let other = tempfile::tempdir().unwrap();
+    assert!(make_certificates(other.path()));
+    let ca = Some(std::fs::read_to_string(other.path().join("ca.pem")).unwrap());
+    let error =
+        github(OctocrabSettings { ca, ..with_token(&server.url) }).runners(&acme()).await.unwrap_err();
+    assert_eq!(error.kind, GitHubErrorKind::Unavailable, "{error}");
+    assert_eq!(asked(&log).len(), 2, "nobody who is not trusted gets our token");
 }
 
 #[tokio::test]
@@ -209,153 +308,6 @@ async fn only_a_get_follows_a_redirect_and_only_within_the_api() {
     assert_eq!(asked(&log).len(), 8);
 }
 
-/// An App's GitHub: what a test wants to change of it, and how many tokens it made.
-#[derive(Debug)]
-struct App {
-    token_lasts: SignedDuration,
-    refused: Vec<String>,
-    made: u32,
-    access: u16,
-}
-
-async fn app_server(token_lasts: SignedDuration) -> (Server, Log, Arc<Mutex<App>>) {
-    let app = Arc::new(Mutex::new(App { token_lasts, refused: Vec::new(), made: 0, access: 201 }));
-    let shared = Arc::clone(&app);
-    let (server, log) = server(move |request| {
-        let mut app = shared.lock().unwrap();
-        let bearer = request.headers()["authorization"].to_str().unwrap();
-        match request.uri().path() {
-            "/orgs/absent/installation" => json(404, r#"{"message": "Not Found"}"#),
-            path if path.ends_with("/installation") => {
-                assert_eq!(bearer.split('.').count(), 3, "a web token is needed");
-                json(200, r#"{"id": 42}"#)
-            }
-            "/app/installations/42/access_tokens" | "/app/installations/77/access_tokens"
-                if app.access != 201 =>
-            {
-                json(app.access, "{}")
-            }
-            "/app/installations/42/access_tokens" | "/app/installations/77/access_tokens" => {
-                assert_eq!(bearer.split('.').count(), 3, "a web token is needed");
-                app.made += 1;
-                let end = SystemClock.now() + app.token_lasts;
-                json(201, format!(r#"{{"token": "ghs_{}", "expires_at": "{end}"}}"#, app.made))
-            }
-            _ if app.refused.iter().any(|token| bearer == format!("Bearer {token}")) => {
-                json(401, r#"{"message": "Bad credentials"}"#)
-            }
-            _ if bearer.starts_with("Bearer ghs_") => no_runners(),
-            _ => json(401, "{}"),
-        }
-    })
-    .await;
-    (server, log, app)
-}
-
-fn with_app(url: &str, installation: Option<u64>) -> OctocrabSettings {
-    let private_key = Secret::new(private_key());
-    OctocrabSettings::new(url, Credentials::App { id: 12345, private_key, installation })
-}
-
-const LIST: &str = "GET /orgs/acme/actions/runners?per_page=100";
-const LOOK_UP: &str = "GET /orgs/acme/installation";
-const MAKE: &str = "POST /app/installations/42/access_tokens";
-
-#[tokio::test]
-async fn an_app_looks_up_its_installation_and_keeps_its_token() {
-    let (server, log, _) = app_server(SignedDuration::from_hours(1)).await;
-    let github = github(with_app(&server.url, None));
-    github.runners(&acme()).await.unwrap();
-    github.runners(&acme()).await.unwrap();
-    // A repository of the same account needs nothing more.
-    github.runners(&Scope::Repository("Acme/app".parse().unwrap())).await.unwrap();
-    let repository = "GET /repos/Acme/app/actions/runners?per_page=100";
-    assert_eq!(asked(&log), [LOOK_UP, MAKE, LIST, LIST, repository]);
-    assert_eq!(log.lock().unwrap()[2].1["authorization"], "Bearer ghs_1");
-}
-
-#[tokio::test]
-async fn a_token_is_renewed_before_it_ends() {
-    let (server, log, _) = app_server(SignedDuration::from_secs(100)).await;
-    let github = github(with_app(&server.url, None));
-    github.runners(&acme()).await.unwrap();
-    github.runners(&acme()).await.unwrap();
-    assert_eq!(asked(&log), [LOOK_UP, MAKE, LIST, MAKE, LIST]);
-    assert_eq!(log.lock().unwrap()[4].1["authorization"], "Bearer ghs_2");
-}
-
-#[tokio::test]
-async fn a_token_that_was_ended_early_is_replaced() {
-    let (server, log, app) = app_server(SignedDuration::from_hours(1)).await;
-    let github = github(with_app(&server.url, None));
-    github.runners(&acme()).await.unwrap();
-    app.lock().unwrap().refused.push("ghs_1".to_owned());
-    github.runners(&acme()).await.unwrap();
-    assert_eq!(asked(&log), [LOOK_UP, MAKE, LIST, LIST, MAKE, LIST]);
-    // Where the new one is refused, too, that is the answer.
-    app.lock().unwrap().refused.extend(["ghs_2".to_owned(), "ghs_3".to_owned()]);
-    let error = github.runners(&acme()).await.unwrap_err();
-    assert_eq!(error.kind, GitHubErrorKind::Unauthenticated, "{error}");
-}
-
-#[tokio::test]
-async fn many_calls_at_once_make_one_token() {
-    let (server, log, app) = app_server(SignedDuration::from_hours(1)).await;
-    let github = github(with_app(&server.url, None));
-    let scope = acme();
-    let calls = (0..20).map(|_| github.runners(&scope));
-    for result in futures_util::future::join_all(calls).await {
-        result.unwrap();
-    }
-    assert_eq!(app.lock().unwrap().made, 1);
-    assert_eq!(asked(&log).len(), 22);
-}
-
-#[tokio::test]
-async fn a_fixed_installation_is_not_looked_up() {
-    let (server, log, _) = app_server(SignedDuration::from_hours(1)).await;
-    github(with_app(&server.url, Some(77))).runners(&acme()).await.unwrap();
-    assert_eq!(asked(&log), ["POST /app/installations/77/access_tokens", LIST]);
-}
-
-#[tokio::test]
-async fn an_app_that_is_not_installed_is_told_and_nothing_is_absent() {
-    let (server, log, _) = app_server(SignedDuration::from_hours(1)).await;
-    let github = github(with_app(&server.url, None));
-    let absent = Scope::organization("absent").unwrap();
-    let id = runner_manager_core::domain::GitHubRunnerId(1);
-    for error in
-        [github.runner(&absent, id).await.unwrap_err(), github.remove_runner(&absent, id).await.unwrap_err()]
-    {
-        assert_eq!(error.kind, GitHubErrorKind::PermissionDenied);
-        assert!(error.detail.contains("not installed"), "{error}");
-    }
-    let missing = github.check(&absent).await.unwrap();
-    assert!(missing[0].contains("not installed"), "{missing:?}");
-    assert_eq!(asked(&log), ["GET /orgs/absent/installation"; 3]);
-}
-
-#[tokio::test]
-async fn a_call_whose_token_was_not_made_was_not_sent() {
-    let (server, log, app) = app_server(SignedDuration::from_hours(1)).await;
-    let github = github(with_app(&server.url, None));
-    for (status, kind) in [
-        (500, GitHubErrorKind::Unavailable),
-        (429, GitHubErrorKind::RateLimited),
-        (401, GitHubErrorKind::Unauthenticated),
-    ] {
-        app.lock().unwrap().access = status;
-        assert_eq!(register(&github).await.kind, kind);
-    }
-    assert!(!asked(&log).iter().any(|line| line.ends_with("generate-jitconfig")));
-    // An installation that is gone is looked up again.
-    app.lock().unwrap().access = 404;
-    log.lock().unwrap().clear();
-    register(&github).await;
-    register(&github).await;
-    assert_eq!(asked(&log), [MAKE, LOOK_UP, MAKE]);
-}
-
 #[tokio::test]
 async fn secrets_are_in_no_print_and_no_error() {
     let (server, _) = server(|_| Reply::Cut(Bytes::new())).await;
@@ -378,7 +330,6 @@ async fn the_clock_that_is_given_counts() {
     // Time stands still here, so that only the answer of the other side ends a call.
     let clock = Arc::new(runner_manager_core::clock::SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let (server, _) = server(|_| no_runners()).await;
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let transport =
         OctocrabTransport::new(with_token(&server.url), Arc::<_>::clone(&clock) as Arc<dyn Clock>);
     let request = Request::get("/orgs/acme/actions/runners").body(Bytes::new()).unwrap();
