@@ -1,4 +1,4 @@
-//! The GitHub App: its installations, their tokens, and its own hook.
+//! GitHub Apps: their installations, the tokens of these, and the hook of the first App.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     AppSettings, Simulator,
     hooks::HookTarget,
+    limits::suspended,
     permissions::{self, Permissions},
     reply::{Call, Page, Reply, time},
     shapes::{self, WEB},
@@ -16,11 +17,14 @@ use super::{
 };
 
 const CREATED: &str = "2020-01-01T00:00:00Z";
-/// Installation ids are account ids further up, so that no table is needed.
+/// Installation ids are account ids further up, of each App by so much more, so that no table is needed.
 const INSTALLATIONS_FROM: u64 = 50_000_000;
+
 /// Whom an installation token speaks for.
 #[derive(Debug, Clone)]
 pub(super) struct InstallationToken {
+    pub(super) app: u64,
+    pub(super) owner: u64,
     pub(super) installation: u64,
     pub(super) expires_at: Timestamp,
     pub(super) permissions: Permissions,
@@ -37,12 +41,43 @@ struct TokenRequest {
 }
 
 impl Simulator {
+    /// All Apps.
+    pub(super) fn apps(&self) -> impl Iterator<Item = &AppSettings> {
+        self.settings.app.iter().chain(&self.settings.more_apps)
+    }
+
+    fn app(&self, id: u64) -> Option<&AppSettings> {
+        self.apps().find(|app| app.id == id)
+    }
+
+    /// The number of the first App's installation on an account.
     pub(super) fn installation_of(owner: u64) -> u64 {
         INSTALLATIONS_FROM + owner
     }
 
+    /// The number of an App's installation on an account.
+    fn installation(&self, app: u64, owner: u64) -> u64 {
+        let before = self.apps().take_while(|other| other.id != app).count() as u64;
+        INSTALLATIONS_FROM * before + Self::installation_of(owner)
+    }
+
     pub(super) fn installed_on_account(&self, account: u64) -> bool {
-        self.installed_on(&self.world.account(account).login)
+        let app = self.settings.app.as_ref();
+        app.is_some_and(|app| installed_on(app, &self.world.account(account).login))
+    }
+
+    /// Whether an App's installation on an account is suspended.
+    pub(super) fn is_suspended(&self, app: u64, owner: u64) -> bool {
+        let name = self.name_of(owner);
+        let is_it = |listed: &String| name.is_some_and(|name| listed.eq_ignore_ascii_case(name));
+        self.app(app).is_some_and(|app| app.suspended_on.iter().any(is_it))
+    }
+
+    /// The login of an account, or the slug of an enterprise.
+    fn name_of(&self, owner: u64) -> Option<&String> {
+        let enterprise = self.world.enterprises().find(|enterprise| enterprise.id == owner);
+        let account = || self.world.has_account(owner).then(|| &self.world.account(owner).login);
+        enterprise.map(|enterprise| &enterprise.slug).or_else(account)
     }
 
     /// Whether the App is subscribed to an event: its hook tells of no other.
@@ -50,15 +85,9 @@ impl Simulator {
         self.settings.app.as_ref().is_some_and(|app| app.events.iter().any(|subscribed| subscribed == event))
     }
 
-    fn installed_on(&self, name: &str) -> bool {
-        let Some(app) = &self.settings.app else { return false };
-        let named = |names: &Vec<String>| names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
-        app.installed_on.as_ref().is_none_or(named)
-    }
-
     /// Whether a token's installation may see the scope at all.
     pub(super) fn token_covers(&self, token: &InstallationToken, scope: ScopeId) -> bool {
-        let owner = token.installation - INSTALLATIONS_FROM;
+        let owner = token.owner;
         match scope {
             ScopeId::Organization(id) | ScopeId::Enterprise(id) => id == owner,
             ScopeId::Repository(id) => {
@@ -69,16 +98,17 @@ impl Simulator {
     }
 
     /// Routes under `/app`, for the App itself.
-    pub(super) fn app_route(&mut self, rest: &[&str], call: &Call<'_>) -> Reply {
-        let Some(app) = self.settings.app.clone() else { return Reply::not_found() };
+    pub(super) fn app_route(&mut self, app: u64, rest: &[&str], call: &Call<'_>) -> Reply {
+        let Some(app) = self.app(app).cloned() else { return Reply::not_found() };
         match (call.method, rest) {
             ("GET", []) => Reply::ok(self.app_json(&app)),
             ("GET", ["installations"]) => self.list_installations(&app, call),
-            ("GET", ["installations", id]) => match self.find_installation(id) {
+            ("GET", ["installations", id]) => match self.find_installation(&app, id) {
                 Some(owner) => Reply::ok(self.installation_json(&app, owner)),
                 None => Reply::not_found(),
             },
-            ("POST", ["installations", id, "access_tokens"]) => match self.find_installation(id) {
+            ("POST", ["installations", id, "access_tokens"]) => match self.find_installation(&app, id) {
+                Some(owner) if self.is_suspended(app.id, owner) => suspended(),
                 Some(owner) => self.mint_token(&app, owner, call),
                 None => Reply::not_found(),
             },
@@ -92,24 +122,22 @@ impl Simulator {
     }
 
     /// `{scope}/installation`, for the App itself.
-    pub(super) fn scope_installation(&self, scope: ScopeId) -> Reply {
-        let (owner, name) = match scope {
-            ScopeId::Enterprise(id) => (id, &self.world.enterprise(id).slug),
-            ScopeId::Organization(id) => (id, &self.world.account(id).login),
-            ScopeId::Repository(id) => {
-                let owner = self.world.account(self.world.repository(id).owner);
-                (owner.id, &owner.login)
-            }
+    pub(super) fn scope_installation(&self, app: u64, scope: ScopeId) -> Reply {
+        let owner = match scope {
+            ScopeId::Enterprise(id) | ScopeId::Organization(id) => id,
+            ScopeId::Repository(id) => self.world.repository(id).owner,
         };
-        match &self.settings.app {
-            Some(app) if self.installed_on(name) => Reply::ok(self.installation_json(app, owner)),
+        match (self.app(app), self.name_of(owner)) {
+            (Some(app), Some(name)) if installed_on(app, name) => {
+                Reply::ok(self.installation_json(app, owner))
+            }
             _ => Reply::not_found(),
         }
     }
 
     /// `/installation/repositories`, for an installation.
     pub(super) fn installation_repositories(&self, token: &InstallationToken, call: &Call<'_>) -> Reply {
-        let owner = token.installation - INSTALLATIONS_FROM;
+        let owner = token.owner;
         if !self.world.has_account(owner) {
             return Reply::not_found();
         }
@@ -138,16 +166,12 @@ impl Simulator {
         self.hook_config_route(hook, call)
     }
 
-    /// The account or enterprise of an installation.
-    fn find_installation(&self, id: &str) -> Option<u64> {
-        let owner = id.parse::<u64>().ok()?.checked_sub(INSTALLATIONS_FROM)?;
-        let enterprise = self.world.enterprises().find(|enterprise| enterprise.id == owner);
-        let name = match enterprise {
-            Some(enterprise) => &enterprise.slug,
-            None if self.world.has_account(owner) => &self.world.account(owner).login,
-            None => return None,
-        };
-        self.installed_on(name).then_some(owner)
+    /// The account or enterprise of an App's installation.
+    fn find_installation(&self, app: &AppSettings, id: &str) -> Option<u64> {
+        let id = id.parse::<u64>().ok()?;
+        let owner = id % INSTALLATIONS_FROM;
+        let is_it = self.installation(app.id, owner) == id;
+        self.name_of(owner).filter(|name| is_it && installed_on(app, name)).map(|_| owner)
     }
 
     fn list_installations(&self, app: &AppSettings, call: &Call<'_>) -> Reply {
@@ -155,7 +179,7 @@ impl Simulator {
         let enterprises = self.world.enterprises().map(|enterprise| (enterprise.id, &enterprise.slug));
         let owners: Vec<u64> = enterprises
             .chain(accounts)
-            .filter(|(_, name)| self.installed_on(name))
+            .filter(|(_, name)| installed_on(app, name))
             .map(|(owner, _)| owner)
             .collect();
         let page = Page::cut(call, &self.settings.base_url, owners.iter(), owners.len());
@@ -183,7 +207,7 @@ impl Simulator {
         let expires_at = call.now + SignedDuration::from_hours(1);
         let mut json = json!({
             "token": token,
-            "expires_at": time(expires_at),
+            "expires_at": time(expires_at + self.settings.clock_ahead),
             "permissions": permissions,
             "repository_selection": if repositories.is_some() { "selected" } else { "all" },
         });
@@ -195,8 +219,9 @@ impl Simulator {
         }
         // Whole seconds, as in the answer: the token ends when its holder thinks that it does.
         let expires_at = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
-        let installation = Self::installation_of(owner);
-        self.tokens.insert(token, InstallationToken { installation, expires_at, permissions, repositories });
+        let (app, installation) = (app.id, self.installation(app.id, owner));
+        let minted = InstallationToken { app, owner, installation, expires_at, permissions, repositories };
+        self.tokens.insert(token, minted);
         Reply::created(json)
     }
 
@@ -237,7 +262,7 @@ impl Simulator {
 
     fn installation_json(&self, app: &AppSettings, owner: u64) -> Value {
         let api = &self.settings.base_url;
-        let id = Self::installation_of(owner);
+        let id = self.installation(app.id, owner);
         let (account, kind) = if self.world.has_account(owner) {
             let account = self.world.account(owner);
             (shapes::account(api, account), if account.is_user { "User" } else { "Organization" })
@@ -260,8 +285,14 @@ impl Simulator {
             "single_file_name": null,
             "created_at": CREATED,
             "updated_at": CREATED,
-            "suspended_at": null,
+            "suspended_at": self.is_suspended(app.id, owner).then_some(CREATED),
             "suspended_by": null,
         })
     }
+}
+
+/// Whether an App is installed on the account or enterprise of this name.
+fn installed_on(app: &AppSettings, name: &str) -> bool {
+    let named = |names: &Vec<String>| names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
+    app.installed_on.as_ref().is_none_or(named)
 }

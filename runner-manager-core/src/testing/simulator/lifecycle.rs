@@ -226,7 +226,7 @@ impl Simulator {
     }
 
     fn add_run(&mut self, repository: u64, workflow: &str, now: Timestamp) -> RunId {
-        let id = RunId(FIRST_RUN + self.jobs.runs.len() as u64);
+        let id = RunId(self.settings.numbers_from + FIRST_RUN + self.jobs.runs.len() as u64);
         let number = self.jobs.runs_by_word.get(&(repository, "")).map_or(0, BTreeSet::len) as u64 + 1;
         self.jobs.runs.insert(id, Run::new(id, repository, number, workflow, now));
         self.jobs.runs_by_word.entry((repository, "")).or_default().insert(id);
@@ -234,7 +234,7 @@ impl Simulator {
     }
 
     fn add_job(&mut self, mut job: Job, status: JobStatus, now: Timestamp) -> JobId {
-        let id = JobId(FIRST_JOB + self.jobs.by_id.len() as u64);
+        let id = JobId(self.settings.numbers_from + FIRST_JOB + self.jobs.by_id.len() as u64);
         job.id = id;
         job.status = status;
         self.jobs.runs.get_mut(&job.run).expect("the caller made or found it").add(&job);

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{FaultKind, Simulator, apps::InstallationToken, reply::Reply};
+use super::{AppSettings, FaultKind, Simulator, apps::InstallationToken, reply::Reply};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
@@ -20,7 +20,7 @@ pub(super) enum Caller {
     Anonymous,
     Token(String),
     Installation(InstallationToken),
-    App,
+    App(u64),
 }
 
 impl Caller {
@@ -30,7 +30,7 @@ impl Caller {
             Self::Anonymous => String::new(),
             Self::Token(token) => format!("token {token}"),
             Self::Installation(token) => format!("installation {}", token.installation),
-            Self::App => "app".to_owned(),
+            Self::App(app) => format!("app {app}"),
         }
     }
 }
@@ -120,20 +120,23 @@ impl Simulator {
             return Err(unauthorized("Bad credentials"));
         }
         if Self::is_app_route(segments) {
-            return self.check_web_token(token, now).map(|()| Caller::App);
+            return self.check_web_token(token, now + self.settings.clock_ahead).map(Caller::App);
         }
         if self.settings.tokens.iter().any(|accepted| accepted == token) {
             return Ok(Caller::Token(token.to_owned()));
         }
         match self.tokens.get(token) {
+            Some(found) if now < found.expires_at && self.is_suspended(found.app, found.owner) => {
+                Err(suspended())
+            }
             Some(found) if now < found.expires_at => Ok(Caller::Installation(found.clone())),
             _ => Err(unauthorized("Bad credentials")),
         }
     }
 
-    fn check_web_token(&self, token: &str, now: Timestamp) -> Result<(), Reply> {
+    /// The App that a web token is of.
+    fn check_web_token(&self, token: &str, now: Timestamp) -> Result<u64, Reply> {
         let undecodable = || unauthorized("A JSON web token could not be decoded");
-        let app = self.settings.app.as_ref().ok_or_else(undecodable)?;
         let parts: Vec<&str> = token.split('.').collect();
         let [_, claims, signature] = parts.as_slice() else { return Err(undecodable()) };
         let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| undecodable())?;
@@ -142,11 +145,16 @@ impl Simulator {
             return Err(undecodable());
         }
         let issuer = &claims["iss"];
-        let known = [json!(app.id), json!(app.id.to_string()), json!(app.client_id)].contains(issuer);
-        if !known {
+        let is_it = |app: &&AppSettings| {
+            [json!(app.id), json!(app.id.to_string()), json!(app.client_id)].contains(issuer)
+        };
+        let Some(app) = self.apps().find(is_it) else {
             return Err(unauthorized("'Issuer' claim ('iss') must be an Integer or the App's client id"));
+        };
+        if app.check_times {
+            check_times(&claims, now.as_second())?;
         }
-        if app.check_times { check_times(&claims, now.as_second()) } else { Ok(()) }
+        Ok(app.id)
     }
 
     /// Takes one request out of the caller's budget, or refuses it.
@@ -222,6 +230,11 @@ pub(super) fn refusal(status: StatusCode, retry_after: Option<u32>) -> Reply {
         Some(seconds) => reply.with_header("retry-after", seconds.to_string()),
         None => reply,
     }
+}
+
+/// What an installation that is suspended is told.
+pub(super) fn suspended() -> Reply {
+    Reply::error(StatusCode::FORBIDDEN, "This installation has been suspended")
 }
 
 fn unauthorized(message: &str) -> Reply {

@@ -88,7 +88,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::Response;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use self::{
     agents::Sessions,
@@ -226,6 +226,19 @@ impl Simulator {
         let hook = self.hooks.get_mut(hook).expect("just looked up or added");
         url.clone_into(&mut hook.url);
         hook.secret = Some(secret.to_owned());
+    }
+
+    /// Suspends the installations of an App on these accounts, and on no other.
+    pub fn suspend(&mut self, app: u64, accounts: &[&str]) {
+        let apps = self.settings.app.iter_mut().chain(&mut self.settings.more_apps);
+        for found in apps.filter(|found| found.id == app) {
+            found.suspended_on = accounts.iter().map(ToString::to_string).collect();
+        }
+    }
+
+    /// Sets [`Settings::clock_ahead`].
+    pub fn set_clock_ahead(&mut self, by: SignedDuration) {
+        self.settings.clock_ahead = by;
     }
 
     /// Sets [`Settings::base_url`], for a server that learns its port late.

@@ -128,10 +128,13 @@ impl Simulator {
     fn dispatch(&mut self, call: &Call<'_>, caller: &Caller) -> Reply {
         match (call.method, call.segments) {
             ("GET", ["meta"]) => Reply::ok(meta()),
-            (_, ["app", rest @ ..]) => self.app_route(rest, call),
+            (_, ["app", rest @ ..]) => match caller {
+                Caller::App(app) => self.app_route(*app, rest, call),
+                Caller::Anonymous | Caller::Token(_) | Caller::Installation(_) => Reply::not_found(),
+            },
             ("GET", ["installation", "repositories"]) => match caller {
                 Caller::Installation(token) => self.installation_repositories(token, call),
-                Caller::Anonymous | Caller::Token(_) | Caller::App => {
+                Caller::Anonymous | Caller::Token(_) | Caller::App(_) => {
                     let message = "You must authenticate with an installation access token";
                     Reply::error(StatusCode::FORBIDDEN, message)
                 }
@@ -163,7 +166,10 @@ impl Simulator {
         }
         match (scope, rest) {
             (_, []) if call.method == "GET" => self.scope_itself(scope),
-            (_, ["installation"]) if call.method == "GET" => self.scope_installation(scope),
+            (_, ["installation"]) if call.method == "GET" => match caller {
+                Caller::App(app) => self.scope_installation(*app, scope),
+                Caller::Anonymous | Caller::Token(_) | Caller::Installation(_) => Reply::not_found(),
+            },
             (_, ["actions", "permissions"]) => self.permissions_route(scope, call),
             (_, ["actions", "runners", rest @ ..]) => self.runner_route(scope, rest, call),
             (_, ["hooks", rest @ ..]) => self.hook_route(scope, rest, call),
@@ -242,7 +248,9 @@ impl Simulator {
             headers.insert(name, value);
         };
         add("server", "github.com");
-        if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+        if let Ok(date) =
+            DateTimePrinter::new().timestamp_to_rfc9110_string(&(now + self.settings.clock_ahead))
+        {
             add("date", &date);
         }
         add("x-github-media-type", "github.v3; format=json");

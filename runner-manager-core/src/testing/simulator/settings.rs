@@ -23,6 +23,12 @@ pub struct Settings {
     pub tokens: Vec<String>,
     /// A GitHub App. Default: none, and every App route answers 401.
     pub app: Option<AppSettings>,
+    /// Further Apps, whose hooks are not simulated. Default none.
+    pub more_apps: Vec<AppSettings>,
+    /// How far GitHub's clock is ahead of everybody else's, as `Date` has it and web tokens are judged. Default 0.
+    pub clock_ahead: SignedDuration,
+    /// What the numbers of runs and jobs are higher by, so that those of two simulators differ. Default 0.
+    pub numbers_from: u64,
     /// Whether an organization, repository or enterprise comes into being when it is first named in a
     /// request or a job (a repository's owner is then an organization, the repository private). With
     /// false only what was added is there. Default true.
@@ -42,6 +48,9 @@ impl Default for Settings {
             base_url: "https://api.github.com".to_owned(),
             tokens: vec![DEFAULT_TOKEN.to_owned()],
             app: None,
+            more_apps: Vec::new(),
+            clock_ahead: SignedDuration::ZERO,
+            numbers_from: 0,
             create_on_demand: true,
             enterprise: None,
             timings: Timings::default(),
@@ -65,6 +74,8 @@ pub struct AppSettings {
     pub slug: String,
     /// Logins of the accounts (and slugs of the enterprises) that it is installed on. None: on all. Default none.
     pub installed_on: Option<Vec<String>>,
+    /// Those whose installation is suspended: its tokens are refused with 403, and none is given. Default none.
+    pub suspended_on: Vec<String>,
     /// What the App may do, by permission: `read` or `write`. A token without a route's permission is
     /// refused with 403, and so is any on an enterprise's routes. Default: all that a runner manager needs.
     pub permissions: BTreeMap<String, String>,
@@ -84,6 +95,7 @@ impl Default for AppSettings {
             client_id: "Iv1.simulator".to_owned(),
             slug: "runner-manager".to_owned(),
             installed_on: None,
+            suspended_on: Vec::new(),
             permissions: permissions::all(),
             events: vec!["workflow_job".to_owned()],
             hook: None,
