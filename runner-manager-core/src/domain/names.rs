@@ -138,13 +138,20 @@ name! {
 }
 
 name! {
-    /// The name that the configuration gives to a connection to GitHub. Default `github`.
+    /// The name that the configuration gives to a connection to GitHub. Default `default`.
     ConnectionName, "connection name", 32
 }
 
 impl Default for ConnectionName {
     fn default() -> Self {
-        Self("github".to_owned())
+        Self("default".to_owned())
+    }
+}
+
+impl ConnectionName {
+    /// What people are told of GitHub by this connection: its name, unless it is the default one.
+    pub fn of_github(&self) -> String {
+        if *self == Self::default() { "GitHub".to_owned() } else { format!("GitHub (connection {self})") }
     }
 }
 

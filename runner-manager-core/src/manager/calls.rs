@@ -35,9 +35,6 @@ const SHORT_WAIT: Duration = Duration::from_millis(200);
 /// How many short waits in a row a worker sits out.
 const SHORT_WAITS: usize = 5;
 
-/// A wait for which an account is passed over, where another one may do as well.
-const LONG_WAIT: Duration = Duration::from_mins(3);
-
 /// How much longer one call may take to reach GitHub than another one.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
@@ -110,6 +107,32 @@ pub(super) struct Leave {
     counted: bool,
 }
 
+/// What bounds a call: something bounds all calls to the one who is asked, and something those of a purpose.
+#[derive(Debug)]
+struct Bounds {
+    all: (BudgetKey, Quota),
+    part: Option<(BudgetKey, Quota)>,
+}
+
+impl Bounds {
+    fn of(candidate: &Candidate<'_>, purpose: Purpose) -> Self {
+        let rate = match purpose {
+            Purpose::Registration => candidate.account.registrations.map(within_any_period),
+            Purpose::Runner | Purpose::Recovery | Purpose::Sweep => None,
+        };
+        let part = purpose.key(candidate).map(|key| (key, Quota { concurrent: None, rate }));
+        Self { all: (candidate.key.clone(), candidate.account.quota), part }
+    }
+}
+
+/// What keeps a call from being made, and for how long.
+#[derive(Debug)]
+struct Held<'a> {
+    key: &'a BudgetKey,
+    rate: Option<Rate>,
+    pause: Duration,
+}
+
 /// Why a call brought nothing.
 #[derive(Debug)]
 pub(super) enum CallError<E> {
@@ -166,14 +189,14 @@ impl<E: Refusal> From<CallError<E>> for TaskError {
 }
 
 impl Manager {
-    /// Makes a call to GitHub for a scope, which ends within [`call_timeout`](super::Settings::call_timeout).
+    /// Makes a call to GitHub for a scope, which ends within the call time-out of its connection.
     pub(super) async fn ask_github<'a, T>(
         &'a self,
         scope: &'a Scope,
         what: &str,
-        call: impl FnOnce(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
-        self.call_github(Purpose::Runner, scope, self.call_timeout(), what, call).await
+        self.call_github(Purpose::Runner, scope, None, what, call).await
     }
 
     /// Has GitHub register a runner.
@@ -181,8 +204,7 @@ impl Manager {
         &self,
         request: &JitRequest,
     ) -> Result<JitConfig, CallError<GitHubError>> {
-        let limit = self.call_timeout();
-        self.call_github(Purpose::Registration, &request.scope, limit, "create_jit_config", |github| {
+        self.call_github(Purpose::Registration, &request.scope, None, "create_jit_config", |github| {
             github.create_jit_config(request)
         })
         .await
@@ -194,24 +216,43 @@ impl Manager {
         purpose: Purpose,
         scope: &'a Scope,
         what: &str,
-        call: impl FnOnce(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
-        self.call_github(purpose, scope, LISTING_TIMEOUT, what, call).await
+        self.call_github(purpose, scope, Some(LISTING_TIMEOUT), what, call).await
     }
 
+    /// Makes a call with one of the accounts that work on a scope. One that GitHub does not let do it is passed
+    /// over: such a refusal had no effect, and another account may do as well.
     async fn call_github<'a, T>(
         &'a self,
         purpose: Purpose,
         scope: &'a Scope,
-        limit: Duration,
+        limit: Option<Duration>,
         what: &str,
-        call: impl FnOnce(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
-        let chosen = self.leave_at_github(purpose, scope, limit, what).await;
-        let (candidate, leave) = chosen.map_err(CallError::NotMade)?;
-        let answer = self.spend(leave, limit, call(&*candidate.account.github)).await;
-        self.save_calls(&candidate, scope).await;
-        ended(what, answer)
+        let accounts = self.accounts_for(scope).await.map_err(|error| CallError::NotMade(error.into()))?;
+        if accounts.is_empty() {
+            let name = self.connection_of(scope).await.map_err(|error| CallError::NotMade(error.into()))?;
+            let reason = format!("{what}: connection {name} to GitHub, of {scope}, is not configured here");
+            return Err(CallError::NotMade(TaskError::outside(reason, Retry::Backoff)));
+        }
+        let limit = limit.unwrap_or_else(|| self.call_timeout_of(&accounts));
+        let mut left = accounts;
+        loop {
+            let ways: Vec<Bounds> = left.iter().map(|candidate| Bounds::of(candidate, purpose)).collect();
+            let chosen = self.leave_by_any(&ways, limit, what).await;
+            let (number, leave) = chosen.map_err(CallError::NotMade)?;
+            let candidate = left.swap_remove(number);
+            let answer = self.spend(leave, limit, call(&*candidate.account.github)).await;
+            self.save_calls(&candidate, scope).await;
+            match answer {
+                Ok(Err(refusal)) if is_about_the_account(&refusal) && !left.is_empty() => {
+                    self.pass_over(&candidate, &refusal);
+                }
+                answer => return ended(what, answer),
+            }
+        }
     }
 
     /// Makes a call to a backend, which ends within [`call_timeout`](super::Settings::call_timeout).
@@ -221,8 +262,7 @@ impl Manager {
         what: &str,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, CallError<BackendError>> {
-        let (key, quota) = (BudgetKey::backend(name), self.backend_quota(name));
-        self.ask(key, &quota, self.call_timeout(), what, call).await
+        self.ask(self.backend_bounds(name), self.call_timeout(), what, call).await
     }
 
     /// Has a backend list its instances, which may take longer.
@@ -232,16 +272,15 @@ impl Manager {
         what: &str,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, CallError<BackendError>> {
-        let (key, quota) = (BudgetKey::backend(name), self.backend_quota(name));
-        self.ask(key, &quota, LISTING_TIMEOUT, what, call).await
+        self.ask(self.backend_bounds(name), LISTING_TIMEOUT, what, call).await
     }
 
     /// Leave to create an instance. It is asked for before anything is made for the runner, and is good until
     /// the runner is registered and its instance was asked for: once that is on record, nothing may come
     /// between.
     pub(super) async fn leave_to_create(&self, name: &BackendName) -> Result<Leave, TaskError> {
-        let limit = self.call_timeout() * 2;
-        self.leave(BudgetKey::backend(name), &self.backend_quota(name), limit, "create").await
+        let limit = self.call_timeout() + self.longest_call_to_github();
+        self.leave(self.backend_bounds(name), limit, "create").await
     }
 
     /// Has a backend create an instance, with the leave that was had for it.
@@ -280,13 +319,12 @@ impl Manager {
 
     async fn ask<T, E: Refusal>(
         &self,
-        key: BudgetKey,
-        quota: &Quota,
+        bounds: Bounds,
         limit: Duration,
         what: &str,
         call: impl Future<Output = Result<T, E>> + Send,
     ) -> Result<T, CallError<E>> {
-        let leave = self.leave(key, quota, limit, what).await.map_err(CallError::NotMade)?;
+        let leave = self.leave(bounds, limit, what).await.map_err(CallError::NotMade)?;
         ended(what, self.spend(leave, limit, call).await)
     }
 
@@ -318,83 +356,66 @@ impl Manager {
         }
     }
 
-    async fn leave(
+    async fn leave(&self, bounds: Bounds, limit: Duration, what: &str) -> Result<Leave, TaskError> {
+        self.leave_by_any(&[bounds], limit, what).await.map(|(_, leave)| leave)
+    }
+
+    /// Leave by the first way that is open. A short wait is sat out.
+    async fn leave_by_any(
         &self,
-        key: BudgetKey,
-        quota: &Quota,
+        ways: &[Bounds],
         limit: Duration,
         what: &str,
-    ) -> Result<Leave, TaskError> {
-        let mut pause = Duration::ZERO;
-        for _ in 0..SHORT_WAITS {
-            let until = match self.take(&key, quota, limit).await? {
-                Permission::Granted(permit) => {
-                    return Ok(Leave { permit, counted: quota.concurrent.is_some() });
+    ) -> Result<(usize, Leave), TaskError> {
+        let mut tries = SHORT_WAITS;
+        loop {
+            let mut shortest: Option<Held<'_>> = None;
+            for (number, way) in ways.iter().enumerate() {
+                match self.try_leave(way, limit).await? {
+                    Ok(leave) => return Ok((number, leave)),
+                    Err(held) if shortest.as_ref().is_some_and(|other| other.pause <= held.pause) => {}
+                    Err(held) => shortest = Some(held),
                 }
-                Permission::Wait(until) => until,
-            };
-            pause = self.time_until(until).await?;
-            if pause > SHORT_WAIT {
-                break;
+            }
+            let Held { key, rate, pause } = shortest.expect("there is a way, and it is not open");
+            tries -= 1;
+            if pause > SHORT_WAIT || tries == 0 {
+                let pause = self.inner.waits.queue_up(key, rate, pause, self.parts().clock.now());
+                let reason = format!("{what}: {key} is not to be asked now");
+                return Err(TaskError::outside(reason, Retry::After(pause)));
             }
             self.parts().clock.sleep(pause).await;
         }
-        let pause = self.inner.waits.queue_up(&key, quota.rate, pause, self.parts().clock.now());
-        Err(TaskError::outside(format!("{what}: {key} is not to be asked now"), Retry::After(pause)))
     }
 
-    /// Leave to call GitHub with one of the accounts that work on a scope. One that has to be left alone for
-    /// long is passed over for another.
-    async fn leave_at_github<'a>(
-        &'a self,
-        purpose: Purpose,
-        scope: &Scope,
-        limit: Duration,
-        what: &str,
-    ) -> Result<(Candidate<'a>, Leave), TaskError> {
-        let mut shortest = None;
-        for candidate in self.accounts_for(scope).await? {
-            let error = match self.leave_with(&candidate, purpose, limit, what).await {
-                Ok(leave) => return Ok((candidate, leave)),
-                Err(error) => error,
-            };
-            let TaskError::Outside { reason, retry: Retry::After(pause) } = error else { return Err(error) };
-            if shortest.as_ref().is_none_or(|(_, shortest)| pause < *shortest) {
-                shortest = Some((reason, pause));
-            }
-            if pause < LONG_WAIT {
-                break;
-            }
-        }
-        Err(if let Some((reason, pause)) = shortest {
-            TaskError::outside(reason, Retry::After(pause))
-        } else {
-            let reason = format!("{what}: the connection to GitHub for {scope} is not configured here");
-            TaskError::outside(reason, Retry::Backoff)
-        })
-    }
-
-    /// Leave to call with one account: first what bounds all its calls, then what bounds those of a purpose.
-    async fn leave_with(
+    /// Leave by one way: first by what bounds all calls, then by what bounds those of a purpose.
+    async fn try_leave<'b>(
         &self,
-        candidate: &Candidate<'_>,
-        purpose: Purpose,
+        way: &'b Bounds,
         limit: Duration,
-        what: &str,
-    ) -> Result<Leave, TaskError> {
-        let leave = self.leave(candidate.key.clone(), &candidate.account.quota, limit, what).await?;
-        let Some(key) = purpose.key(candidate) else { return Ok(leave) };
-        let rate = match purpose {
-            Purpose::Registration => candidate.account.registrations.map(within_any_period),
-            Purpose::Runner | Purpose::Recovery | Purpose::Sweep => None,
+    ) -> Result<Result<Leave, Held<'b>>, StoreError> {
+        let (key, quota) = &way.all;
+        let permit = match self.take(key, quota, limit).await? {
+            Permission::Granted(permit) => permit,
+            Permission::Wait(until) => return self.held(&way.all, until).await.map(Err),
         };
-        match self.leave(key, &Quota { concurrent: None, rate }, limit, what).await {
-            Ok(_) => Ok(leave),
-            Err(error) => {
-                self.give_back(leave).await;
-                Err(error)
-            }
-        }
+        let leave = Leave { permit, counted: quota.concurrent.is_some() };
+        let Some(part) = &way.part else { return Ok(Ok(leave)) };
+        let held = match self.take(&part.0, &part.1, limit).await {
+            Ok(Permission::Granted(_)) => return Ok(Ok(leave)),
+            Ok(Permission::Wait(until)) => self.held(part, until).await.map(Err),
+            Err(error) => Err(error),
+        };
+        self.give_back(leave).await;
+        held
+    }
+
+    async fn held<'b>(
+        &self,
+        (key, quota): &'b (BudgetKey, Quota),
+        until: Timestamp,
+    ) -> Result<Held<'b>, StoreError> {
+        Ok(Held { key, rate: quota.rate, pause: self.time_until(until).await? })
     }
 
     /// Where an account has few calls left in its period, those that matter least are not made until it is over.
@@ -420,8 +441,9 @@ impl Manager {
         Ok(pause.max(Duration::from_millis(1)))
     }
 
-    fn backend_quota(&self, name: &BackendName) -> Quota {
-        self.parts().backends.get(name).map(|connected| connected.quota).unwrap_or_default()
+    fn backend_bounds(&self, name: &BackendName) -> Bounds {
+        let quota = self.parts().backends.get(name).map(|connected| connected.quota).unwrap_or_default();
+        Bounds { all: (BudgetKey::backend(name), quota), part: None }
     }
 
     fn call_timeout(&self) -> Duration {
@@ -437,6 +459,16 @@ fn ended<T, E>(what: &str, answer: Result<Result<T, E>, TimedOut>) -> Result<T, 
             Err(CallError::TimedOut(error))
         }
     }
+}
+
+/// Whether GitHub refused a call for who made it, so that it had no effect and somebody else may be let do it.
+const fn is_about_the_account(refusal: &GitHubError) -> bool {
+    matches!(
+        refusal.kind,
+        GitHubErrorKind::NoInstallation
+            | GitHubErrorKind::Unauthenticated
+            | GitHubErrorKind::PermissionDenied
+    )
 }
 
 /// A rate that also holds where one call takes longer on its way than another.

@@ -2,18 +2,24 @@
 //!
 //! A group names its connection, and a scope is worked on by the connection of its groups. A connection has one
 //! account, or several that share the work: GitHub counts the calls of each by itself. What bounds an account's
-//! calls is asked for where all replicas meet ([`Budgets`](crate::budget::Budgets)), by the keys that are made
-//! here. How an account reaches GitHub is the affair of its [`GitHub`].
+//! calls is asked for where all replicas meet ([`Budgets`](crate::budget::Budgets)), by the word that its
+//! [`GitHub`] has for whom GitHub counts them for: not by its place in a configuration, which may be another one
+//! elsewhere. How an account reaches GitHub is the affair of its [`GitHub`], too.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::Manager;
 use crate::budget::{BudgetKey, Quota, Rate};
-use crate::domain::{ConnectionName, Scope};
-use crate::github::{Budget, GitHub};
+use crate::domain::{ConnectionName, Scope, later};
+use crate::github::{Budget, GitHub, GitHubError};
 use crate::store::StoreError;
+
+/// How long an account is passed over that GitHub did not let do a call.
+const PASSED_OVER: Duration = Duration::from_mins(1);
 
 /// One account at GitHub, with how hard it may be worked.
 #[derive(Debug, Clone)]
@@ -26,6 +32,9 @@ pub struct Account {
     /// How many runners it may register in a period, over all replicas. Default
     /// [`Account::REGISTRATIONS`]; none for no bound.
     pub registrations: Option<Rate>,
+    /// How long one of its calls may take. Default none: as long as
+    /// [`Settings::call_timeout`](super::Settings::call_timeout) says.
+    pub call_timeout: Option<Duration>,
 }
 
 impl Account {
@@ -37,7 +46,7 @@ impl Account {
     /// An account within the usual bounds.
     pub fn new(github: Arc<dyn GitHub>) -> Self {
         let quota = Quota { concurrent: Some(60), rate: None };
-        Self { github, quota, registrations: Some(Self::REGISTRATIONS) }
+        Self { github, quota, registrations: Some(Self::REGISTRATIONS), call_timeout: None }
     }
 }
 
@@ -90,24 +99,55 @@ pub(super) struct Candidate<'a> {
     pub(super) key: BudgetKey,
 }
 
+/// The accounts that GitHub did not let do a call, and until when they come last.
+#[derive(Debug, Default)]
+pub(super) struct PassedOver(Mutex<BTreeMap<BudgetKey, Timestamp>>);
+
+impl PassedOver {
+    fn note(&self, key: &BudgetKey, until: Timestamp) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), until);
+    }
+
+    fn holds(&self, key: &BudgetKey, now: Timestamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).is_some_and(|until| *until > now)
+    }
+}
+
 impl Manager {
     /// The accounts that work on a scope, in another order each time, so that they share the work. None where
     /// the connection of its groups is another replica's.
     pub(super) async fn accounts_for(&self, scope: &Scope) -> Result<Vec<Candidate<'_>>, StoreError> {
         let name = self.connection_of(scope).await?;
         let accounts = self.parts().github.accounts(&name);
-        let mut candidates: Vec<Candidate<'_>> = accounts
-            .iter()
-            .enumerate()
-            .map(|(number, account)| {
-                let key = BudgetKey::github(&format!("{name}/{number}/{}", account.github.account(scope)));
-                Candidate { account, key }
-            })
-            .collect();
+        let key = |account: &Account| BudgetKey::github(&account.github.account(scope));
+        let mut candidates: Vec<Candidate<'_>> =
+            accounts.iter().map(|account| Candidate { account, key: key(account) }).collect();
         if candidates.len() > 1 {
             self.turn(&mut candidates);
+            let now = self.parts().clock.now();
+            candidates.sort_by_key(|candidate| self.inner.passed_over.holds(&candidate.key, now));
         }
         Ok(candidates)
+    }
+
+    /// Has an account come last for a while, since GitHub does not let it do what others may be let.
+    pub(super) fn pass_over(&self, candidate: &Candidate<'_>, refusal: &GitHubError) {
+        let account = &candidate.key;
+        tracing::warn!(%account, %refusal, "an account is passed over, another one does the call");
+        self.inner.passed_over.note(account, later(self.parts().clock.now(), PASSED_OVER));
+    }
+
+    /// How long a call with any of some accounts may take.
+    pub(super) fn call_timeout_of(&self, accounts: &[Candidate<'_>]) -> Duration {
+        let own = accounts.iter().filter_map(|candidate| candidate.account.call_timeout).max();
+        own.unwrap_or(self.parts().settings.call_timeout)
+    }
+
+    /// How long a call to GitHub may take, whoever makes it.
+    pub(super) fn longest_call_to_github(&self) -> Duration {
+        let accounts = self.parts().github.iter().flat_map(|(_, accounts)| accounts);
+        let own = accounts.filter_map(|account| account.call_timeout).max().unwrap_or_default();
+        own.max(self.parts().settings.call_timeout)
     }
 
     /// What GitHub last told this process of the calls that are left, by the names of the connection and of the
@@ -119,10 +159,9 @@ impl Manager {
         let mut budgets = BTreeMap::new();
         for scope in self.scopes().await? {
             let name = self.connection_of(&scope).await?;
-            for (number, account) in self.parts().github.accounts(&name).iter().enumerate() {
+            for account in self.parts().github.accounts(&name) {
                 if let Some(budget) = account.github.budget(&scope) {
-                    let word = format!("{number}:{}", account.github.account(&scope));
-                    budgets.insert((name.to_string(), word), budget);
+                    budgets.insert((name.to_string(), account.github.account(&scope)), budget);
                 }
             }
         }
@@ -131,7 +170,7 @@ impl Manager {
 
     /// The connection of a scope's groups. A repository by itself is worked on by that of the groups that serve
     /// it; what no group names any more, by the first there is.
-    async fn connection_of(&self, scope: &Scope) -> Result<ConnectionName, StoreError> {
+    pub(super) async fn connection_of(&self, scope: &Scope) -> Result<ConnectionName, StoreError> {
         let groups = self.listed_groups().await?;
         let of = |serves: &dyn Fn(&Scope) -> bool| {
             let found = groups.iter().find(|group| serves(&group.spec.scope));

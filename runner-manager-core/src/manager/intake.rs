@@ -88,6 +88,13 @@ impl Manager {
     ) -> Result<Option<(Vec<Change>, Vec<NewTask>)>, StoreError> {
         let now = self.now().await?;
         let old = before.map(|job| &job.value);
+        if let Some(other) = old.filter(|old| old.run != seen.run) {
+            // Each server of GitHub numbers its own jobs, and none gives a number twice.
+            let (job, other) =
+                (JobRef { id: seen.id, repository: seen.repository.clone() }, other.reference());
+            tracing::error!(%job, %other, "left out: a job of another server has this number on record");
+            return Ok(None);
+        }
         let group = match seen.report {
             JobReport::Queued => self.group_for(seen).await?,
             JobReport::Waiting | JobReport::InProgress { .. } | JobReport::Completed { .. } => None,

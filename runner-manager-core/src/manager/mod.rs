@@ -173,6 +173,7 @@ struct Inner {
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
     waits: calls::Waits,
+    passed_over: connections::PassedOver,
     looked: looked::Looked,
     statistics: Statistics,
 }
@@ -189,6 +190,7 @@ impl Manager {
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
             waits: calls::Waits::default(),
+            passed_over: connections::PassedOver::default(),
             looked: looked::Looked::default(),
             statistics: Statistics::default(),
         };

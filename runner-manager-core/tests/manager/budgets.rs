@@ -12,8 +12,8 @@ use runner_manager_core::backend::{
 };
 use runner_manager_core::budget::{BudgetKey, Budgets, Permission, Permit, Quota, Rate};
 use runner_manager_core::clock::{Clock, SimulatedClock};
-use runner_manager_core::domain::{ConnectionName, Instance, InstanceId, Owner, RunnerName, Scope};
-use runner_manager_core::manager::{Account, ConnectedBackend, Connections};
+use runner_manager_core::domain::{Instance, InstanceId, Owner, RunnerName};
+use runner_manager_core::manager::{Account, ConnectedBackend};
 use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
 use runner_manager_core::store::{JobFilter, Page, StoreError};
 use runner_manager_core::testing::simulated::SimulatorTransport;
@@ -127,8 +127,8 @@ impl Transport for CountedTransport {
         self.counter.count(self.inner.send(who, request)).await
     }
 
-    fn account(&self, scope: &Scope) -> String {
-        self.inner.account(scope)
+    fn account(&self, who: As<'_>) -> String {
+        self.inner.account(who)
     }
 }
 
@@ -256,30 +256,6 @@ async fn registrations_keep_to_githubs_limit_and_use_it() {
     let at_the_limit = SignedDuration::from_secs(600 * 60 / 180);
     assert!(took <= at_the_limit * 100 / 95, "600 runners were registered in {took:?}");
     world.check(600);
-}
-
-#[tokio::test]
-async fn several_accounts_share_the_work() {
-    let mut world = World::new(vec![linux(0, 300)], Behaviour::default()).await;
-    world.crash().await;
-    let counters = [Counter::new(&world.clock), Counter::new(&world.clock)];
-    let (github, clock, shared) = (world.github.clone(), world.clock.clone(), counters.clone());
-    world.adjust = Box::new(move |parts| {
-        let accounts = shared.iter().map(|counter| {
-            let inner = SimulatorTransport::new(github.clone(), clock.clone());
-            let transport = Arc::new(CountedTransport { inner, counter: counter.clone() });
-            Account::new(Arc::new(RestGitHub::new(transport, clock.clone())))
-        });
-        parts.github = Connections::new().with(ConnectionName::default(), accounts.collect());
-    });
-    world.start();
-    world.queue(&spec(&["large"]).seconds(7_200), 300);
-    world.until("all run", 2 * MINUTE, |world| world.github().books().jobs.in_progress == 300).await;
-    for counter in &counters {
-        let calls = counter.calls.lock().unwrap().begun.len();
-        assert!(calls >= 100, "an account made {calls} calls only");
-    }
-    world.check(300);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
 
 mod budgets;
+mod connections;
 mod doubt;
 mod drift;
 mod fleet;

@@ -25,7 +25,7 @@ use runner_manager_core::webhook::{Webhook, parse, verify};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-const SECRET: &str = "a webhook secret";
+pub(crate) const SECRET: &str = "a webhook secret";
 
 /// How often the other tasks get a turn before time goes on.
 const TURNS: usize = 150;

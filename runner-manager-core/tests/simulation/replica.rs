@@ -33,7 +33,8 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
     let cloud = FakeBackend::in_process(shared.cloud.clone(), shared.clock.clone());
     let backend = Arc::new(FaultyBackend { process: process.clone(), inner: cloud });
     let github = Arc::new(FaultyGitHub { process: process.clone(), inner: github });
-    let account = Account { github, quota: plan.github_quota, registrations: plan.registrations };
+    let account =
+        Account { quota: plan.github_quota, registrations: plan.registrations, ..Account::new(github) };
     Parts {
         owner: shared.owner.clone(),
         storage: Storage {
