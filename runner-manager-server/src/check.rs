@@ -12,13 +12,13 @@ use std::time::Duration;
 use clap::Args;
 use runner_manager_core::clock::{Clock, SystemClock, timeout};
 use runner_manager_core::config::{self, Configuration, Fault, LoadError, StoreSettings};
-use runner_manager_core::domain::Scope;
-use runner_manager_core::github::GitHub;
+use runner_manager_core::domain::{ConnectionName, RunnerGroup, Scope};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::redis::examine;
 use serde::Serialize;
 
 use crate::cli::ConfigFile;
+use crate::connect::Connected;
 use crate::{WRONG_INPUT, connect, output};
 
 /// How long one question may take.
@@ -120,18 +120,8 @@ fn print(findings: &[Finding]) -> std::io::Result<()> {
 async fn ask(configuration: &Configuration) -> Vec<Finding> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut findings = vec![store(configuration, clock.clone()).await];
-    match connect::github(&configuration.github, clock.clone()) {
-        Ok(github) => {
-            let scopes: BTreeSet<&Scope> = configuration.groups.iter().map(|group| &group.scope).collect();
-            for scope in scopes {
-                findings.push(self::scope(&*github, scope, &*clock).await);
-            }
-            findings.extend(webhooks::look(configuration, github.clone(), clock.clone()).await);
-            for group in &configuration.groups {
-                findings.push(github_groups::look(&*github, group, &*clock).await);
-            }
-        }
-        Err(error) => findings.push(Finding::new("GitHub", Err(error))),
+    for name in configuration.github.keys() {
+        github(configuration, name, &clock, &mut findings).await;
     }
     backends(configuration, clock, &mut findings).await;
     findings
@@ -159,8 +149,36 @@ async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding 
     finding
 }
 
-async fn scope(github: &dyn GitHub, scope: &Scope, clock: &dyn Clock) -> Finding {
-    Finding::new(format!("GitHub, {scope}"), in_time(clock, github.check(scope)).await)
+/// What GitHub says by one connection: of the scopes of its groups by each credential, of hooks, and of runner
+/// groups.
+async fn github(
+    configuration: &Configuration,
+    name: &ConnectionName,
+    clock: &Arc<dyn Clock>,
+    findings: &mut Vec<Finding>,
+) {
+    let accounts = match connect::connected(name, &configuration.github[name], clock) {
+        Ok(accounts) => accounts,
+        Err(error) => return findings.push(Finding::new(name.of_github(), Err(error))),
+    };
+    let groups: Vec<&RunnerGroup> =
+        configuration.groups.iter().filter(|group| group.github == *name).collect();
+    let scopes: BTreeSet<&Scope> = groups.iter().map(|group| &group.scope).collect();
+    for Connected { called, github, .. } in &accounts {
+        for scope in &scopes {
+            let answer = in_time(&**clock, github.check(scope)).await;
+            findings.push(Finding::new(format!("{called}, {scope}"), answer));
+        }
+    }
+    if scopes.is_empty() {
+        let mut finding = Finding::new(name.of_github(), Ok::<_, anyhow::Error>(Vec::new()));
+        finding.remarks.push("no runner group is worked on by it, so that nothing was asked".to_owned());
+        return findings.push(finding);
+    }
+    findings.extend(webhooks::look(configuration, &scopes, &accounts, clock).await);
+    for group in groups {
+        findings.push(github_groups::look(&*accounts[0].github, group, &**clock).await);
+    }
 }
 
 async fn backends(configuration: &Configuration, clock: Arc<dyn Clock>, findings: &mut Vec<Finding>) {

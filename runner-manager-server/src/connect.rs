@@ -7,12 +7,12 @@ use anyhow::Context;
 use runner_manager_core::backend::{Backend, BackendRegistry, ConnectContext};
 use runner_manager_core::budget::Quota;
 use runner_manager_core::clock::Clock;
-use runner_manager_core::config::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
-use runner_manager_core::domain::BackendName;
+use runner_manager_core::config::{BackendSettings, GitHubCredentials, GitHubSettings, Proxy, StoreSettings};
+use runner_manager_core::domain::{BackendName, ConnectionName};
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::{Account, ConnectedBackend, Connections, Storage};
-use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
+use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport, ProxySettings};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::redis::RedisStorage;
 use runner_manager_core::rest::RestGitHub;
@@ -35,30 +35,87 @@ pub(crate) async fn storage(settings: &StoreSettings, clock: Arc<dyn Clock>) -> 
     }
 }
 
-/// GitHub, by its REST API. Nothing is asked yet.
+/// One credential of a connection to GitHub.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// What people call it: `GitHub`, with the connection and the App where there are several.
+    pub(crate) called: String,
+    /// The number of its App; none of a token.
+    pub(crate) app: Option<u64>,
+    /// GitHub, by its REST API.
+    pub(crate) github: Arc<dyn GitHub>,
+}
+
+/// GitHub by each credential of a connection. Nothing is asked yet.
 ///
 /// # Errors
-/// When the credentials cannot be used.
-pub(crate) fn github(settings: &GitHubSettings, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn GitHub>> {
-    let credentials = match settings.credentials.clone() {
+/// When a credential, the proxy or the certificates cannot be used.
+pub(crate) fn connected(
+    name: &ConnectionName,
+    settings: &GitHubSettings,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Vec<Connected>> {
+    let github = name.of_github();
+    let each = settings.credentials.iter().map(|credentials| {
+        let app = match credentials {
+            GitHubCredentials::App { id, .. } => Some(*id),
+            GitHubCredentials::Token(_) => None,
+        };
+        let several = settings.credentials.len() > 1;
+        let called =
+            app.filter(|_| several).map_or_else(|| github.clone(), |id| format!("{github}, App {id}"));
+        let github = rest(settings, credentials.clone(), clock.clone());
+        Ok(Connected {
+            github: github.with_context(|| format!("{called} cannot be reached so"))?,
+            app,
+            called,
+        })
+    });
+    each.collect()
+}
+
+fn rest(
+    settings: &GitHubSettings,
+    credentials: GitHubCredentials,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn GitHub>> {
+    let credentials = match credentials {
         GitHubCredentials::Token(token) => Credentials::Token(token),
         GitHubCredentials::App { id, private_key, installation } => {
             Credentials::App { id, private_key, installation }
         }
     };
-    let settings = OctocrabSettings::new(settings.api_url.as_str(), credentials);
-    let transport = OctocrabTransport::new(settings, clock.clone()).context("GitHub cannot be reached so")?;
+    let proxy = |proxy: &Proxy| ProxySettings { url: proxy.url.clone(), login: proxy.login.clone() };
+    let settings = OctocrabSettings {
+        proxy: settings.proxy.as_ref().map(proxy),
+        ca: settings.ca.clone(),
+        call_timeout: settings.call_timeout,
+        ..OctocrabSettings::new(settings.api_url.as_str(), credentials)
+    };
+    let transport = OctocrabTransport::new(settings, clock.clone())?;
     Ok(Arc::new(RestGitHub::new(Arc::new(transport), clock)))
 }
 
-/// The connections to GitHub.
+/// The connections to GitHub, with what bounds the calls of each credential.
 ///
 /// # Errors
-/// When the credentials cannot be used.
-pub(crate) fn connections(settings: &GitHubSettings, clock: Arc<dyn Clock>) -> anyhow::Result<Connections> {
-    let quota = Quota { concurrent: Some(settings.concurrency.into()), rate: None };
-    let account = Account { github: github(settings, clock)?, quota, registrations: None };
-    Ok(account.into())
+/// When a credential, a proxy or certificates cannot be used.
+pub(crate) fn connections(
+    settings: &BTreeMap<ConnectionName, GitHubSettings>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Connections> {
+    let mut connections = Connections::new();
+    for (name, settings) in settings {
+        let account = |connected: Connected| Account {
+            github: connected.github,
+            quota: Quota { concurrent: Some(settings.concurrency.into()), rate: None },
+            registrations: Some(settings.jit_rate),
+            call_timeout: Some(settings.call_timeout),
+        };
+        let accounts = connected(name, settings, clock)?.into_iter().map(account).collect();
+        connections = connections.with(name.clone(), accounts);
+    }
+    Ok(connections)
 }
 
 /// One backend.

@@ -1,15 +1,14 @@
 //! SIGHUP: the configuration is read anew while the manager runs.
 //!
-//! The groups are taken in; whatever else has changed is named in the log and needs a restart. A file with
+//! The groups are taken in, also where they name another connection to GitHub or another backend than before, of those
+//! that the process started with; whatever else has changed is named in the log and needs a restart. A file with
 //! faults changes nothing: all its faults are logged, and the manager goes on with what it has.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use runner_manager_core::config::{
-    self, Configuration, GitHubCredentials, LoadError, StoreSettings, Webhooks,
-};
-use runner_manager_core::domain::{BackendName, Secret};
+use runner_manager_core::config::{self, Configuration, GitHubSettings, LoadError, StoreSettings, Webhooks};
+use runner_manager_core::domain::{BackendName, ConnectionName, Secret};
 use runner_manager_core::manager::Manager;
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +60,15 @@ impl Reloads<'_> {
         };
         for section in changed(&self.started_with, &configuration) {
             tracing::warn!(section, "changed in the configuration: it needs a restart to take effect");
+        }
+        let unknown = unknown_connections(&self.started_with, &configuration);
+        if !unknown.is_empty() {
+            tracing::error!(
+                connections = unknown.join(", "),
+                "SIGHUP: groups use connections to GitHub that this process was not started with: restart it; the \
+                 groups before stay"
+            );
+            return;
         }
         let unknown = unknown_backends(&self.started_with, &configuration);
         if !unknown.is_empty() {
@@ -117,13 +125,15 @@ fn store(configuration: &Configuration) -> (String, Option<&str>) {
     (format!("{:?}", configuration.store), password)
 }
 
-fn github(configuration: &Configuration) -> (String, &str) {
-    let github = &configuration.github;
-    let secret = match &github.credentials {
-        GitHubCredentials::Token(token) => token,
-        GitHubCredentials::App { private_key, .. } => private_key,
-    };
-    (format!("{github:?}"), secret.expose())
+fn github(configuration: &Configuration) -> (String, Vec<&str>) {
+    let secrets = configuration.github.values().flat_map(GitHubSettings::secrets).map(Secret::expose);
+    (format!("{:?}", configuration.github), secrets.collect())
+}
+
+/// The connections that groups use now and that were not there at the start.
+fn unknown_connections(before: &Configuration, after: &Configuration) -> Vec<String> {
+    let used: BTreeSet<&ConnectionName> = after.groups.iter().map(|group| &group.github).collect();
+    used.into_iter().filter(|name| !before.github.contains_key(*name)).map(ToString::to_string).collect()
 }
 
 /// The backends that groups use now and that were not there at the start.

@@ -76,7 +76,7 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
     Ok(Parts {
         owner: configuration.owner.clone(),
         storage,
-        github: connect::connections(&configuration.github, clock.clone())?,
+        github: connect::connections(&configuration.github, &clock)?,
         backends: connect::backends(&configuration.backends, &registry, clock.clone()).await?,
         clock,
         random: Arc::new(SystemRandom),

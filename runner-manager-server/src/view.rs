@@ -33,6 +33,9 @@ pub(crate) struct Group {
     pub(crate) name: String,
     /// Where its runners register, such as `organization:acme`.
     pub(crate) scope: String,
+    /// The connection to GitHub that works on it.
+    #[serde(default)]
+    pub(crate) github: String,
     /// GitHub's group that they register into.
     pub(crate) github_group: String,
     /// What people should know of that group, in sentences: that it is missing, why it is not as configured, what
@@ -297,6 +300,7 @@ impl From<&GroupStatus> for Group {
         Self {
             name: spec.name.to_string(),
             scope: spec.scope.to_string(),
+            github: spec.github.to_string(),
             github_group: spec.github_group.name.clone(),
             github_group_remarks: finding
                 .map(|finding| remarks(&spec.github_group, &spec.scope, finding))
@@ -322,7 +326,8 @@ fn blocked(status: &GroupStatus) -> Option<String> {
     let until = status.blocked_until?;
     Some(match &status.record.registration {
         Some(health) => {
-            format!("registering at GitHub fails: {}; next try at {until:.0}", health.last.detail)
+            let github = status.record.spec.github.of_github();
+            format!("registering at {github} fails: {}; next try at {until:.0}", health.last.detail)
         }
         None => format!("no placement can be tried before {until:.0}"),
     })

@@ -54,7 +54,12 @@ impl<'a> Cursor<'a> {
 
     /// A text that `parse` takes; its refusal is the fault.
     pub(super) fn parsed<T, E: Display>(&self, parse: impl FnOnce(&'a str) -> Result<T, E>) -> Option<T> {
-        self.text().and_then(|text| parse(text).map_err(|error| self.fault(error.to_string())).ok())
+        self.text().and_then(|text| self.checked(parse(text)))
+    }
+
+    /// A result whose refusal is the fault.
+    pub(super) fn checked<T, E: Display>(&self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.fault(error.to_string())).ok()
     }
 
     pub(super) fn flag(&self) -> Option<bool> {

@@ -155,16 +155,21 @@ pub(super) fn limits(fields: &Fields<'_>) -> Option<Limits> {
 pub(super) fn lease_and_call_timeout(fields: &Fields<'_>) -> Option<(Duration, Duration)> {
     let (lease, call_timeout) = (LEASE.read(fields), CALL_TIMEOUT.read(fields));
     let (lease, call_timeout) = (lease?, call_timeout?);
-    if call_timeout * 2 < lease {
-        return Some((lease, call_timeout));
-    }
-    let (shown, most) = (friendly(call_timeout), friendly(lease / 2));
-    if let Some(at) = fields.optional(CALL_TIMEOUT.name).or_else(|| fields.optional(LEASE.name)) {
+    // The default of one fits into the default of the other: the key that is to blame is there.
+    let blamed = fields.optional(CALL_TIMEOUT.name).or_else(|| fields.optional(LEASE.name));
+    blamed.is_none_or(|at| fits_into(at, call_timeout, lease)).then_some((lease, call_timeout))
+}
+
+/// Whether a call ends so early that the lease of whoever makes it still holds; else that is a fault.
+pub(super) fn fits_into(at: &Cursor<'_>, call_timeout: Duration, lease: Duration) -> bool {
+    let fits = call_timeout * 2 < lease;
+    if !fits {
+        let (shown, most) = (friendly(call_timeout), friendly(lease / 2));
         at.fault(format!(
             "a call_timeout of {shown} outlives the lease: it must be less than half of it, {most}"
         ));
     }
-    None
+    fits
 }
 
 impl DurationKey {

@@ -79,6 +79,18 @@ pub(super) fn secret(at: &Cursor<'_>, environment: &dyn Environment, least: usiz
     Some(Secret::new(text))
 }
 
+/// Certificates in PEM, from the file that the configuration names.
+pub(super) fn certificates(at: &Cursor<'_>, environment: &dyn Environment) -> Option<String> {
+    at.known_fields(&["file"])?.required("file")?.parsed(|path| {
+        let path = environment.resolve(path);
+        match environment.file(&path) {
+            Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Ok(text),
+            Ok(_) => Err(format!("file `{}` has no certificate in PEM in it", path.display())),
+            Err(error) => Err(format!("file `{}` cannot be read: {error}", path.display())),
+        }
+    })
+}
+
 fn referred(at: &Cursor<'_>, environment: &dyn Environment) -> Option<String> {
     let fields = at.fields()?;
     match fields.iter().collect::<Vec<_>>()[..] {

@@ -3,22 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::connected::{Connected, connection};
 use super::cursor::{Cursor, Fields, all, hint};
 use super::duration::{limit_keys, limits};
+use super::github;
 use super::github_groups::{self, Shared};
 use super::services::Declared;
 use crate::backend::BackendKind;
 use crate::domain::{
-    Arch, BackendName, Bounds, ConnectionName, DeploymentName, GitHubGroup, GroupName, Label, Labels, Os,
-    Placement, Repository, RunnerGroup, RunnerName, Scope,
+    Arch, BackendName, Bounds, DeploymentName, GitHubGroup, GroupName, Label, Labels, Os, Placement,
+    Repository, RunnerGroup, RunnerName, Scope,
 };
 
 /// The keys of a group beside its [`limits`](limit_keys).
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "name",
     "organization",
     "repository",
     "enterprise",
+    "github",
     "github_group",
     "os",
     "arch",
@@ -46,24 +49,30 @@ const MAX_TAG_VALUE: usize = 256;
 /// The most placements of a group, after their lists were expanded.
 pub(super) const MAX_PLACEMENTS: usize = 256;
 
-/// Reads all groups. `deployment` and `backends` are none where they could not be read.
-pub(super) fn read(
-    at: &Cursor<'_>,
-    deployment: Option<&DeploymentName>,
-    backends: Option<&Declared<'_>>,
-) -> Option<Vec<RunnerGroup>> {
+/// What the rest of the file says that groups refer to; none where it could not be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) deployment: Option<&'a DeploymentName>,
+    pub(super) connections: Option<&'a github::Declared>,
+    pub(super) backends: Option<&'a Declared<'a>>,
+}
+
+/// Reads all groups.
+pub(super) fn read(at: &Cursor<'_>, known: Known<'_>) -> Option<Vec<RunnerGroup>> {
     let items = at.items()?;
     let (mut lines, mut shared) = (BTreeMap::new(), Shared::default());
+    let mut connected = Connected::new(known.connections);
     let read = items.iter().zip(0..).map(|(item, order)| {
         let fields = item.known_fields(&all_keys())?;
         let name = fields.required("name").and_then(|at| {
-            let name = group_name(at, deployment)?;
+            let name = group_name(at, known.deployment)?;
             if let Some(line) = lines.insert(name.clone(), at.line()) {
                 at.fault(format!("a group `{name}` stands in line {line} already"));
             }
             Some(name)
         });
-        let group = group(item, &fields, name, order, backends)?;
+        let group = group(item, &fields, name, order, known)?;
+        connected.agrees(fields.optional("github").unwrap_or(item), &group);
         shared.agrees(fields.optional("github_group").unwrap_or(item), &group);
         Some(group)
     });
@@ -80,9 +89,10 @@ fn group(
     fields: &Fields<'_>,
     name: Option<GroupName>,
     order: u32,
-    backends: Option<&Declared<'_>>,
+    known: Known<'_>,
 ) -> Option<RunnerGroup> {
     let scope = scope(at, fields);
+    let connection = known.connections.and_then(|declared| connection(at, fields, declared));
     let github_group =
         fields.or("github_group", GitHubGroup::default(), |at| github_groups::read(at, scope.as_ref()));
     let os = fields.or("os", Os::default(), |at| at.word(&SYSTEMS));
@@ -92,11 +102,11 @@ fn group(
     let priority = fields.or("priority", 0, |at| at.whole(i32::MIN..=i32::MAX));
     let tags = fields.or("tags", BTreeMap::new(), tags);
     let limits = limits(fields);
-    let placements = fields.required("placements").and_then(|at| placements(at, backends));
+    let placements = fields.required("placements").and_then(|at| placements(at, known.backends));
     Some(RunnerGroup {
         name: name?,
         scope: scope?,
-        github: ConnectionName::default(),
+        github: connection?,
         github_group: github_group?,
         os: os?,
         arch: arch?,

@@ -21,10 +21,12 @@
 //! assert!(told.contains("runner-manager.yaml:2:1: runner_group: unknown key `runner_group`; did you mean"));
 //! ```
 
+mod connected;
 mod cursor;
 mod duration;
 mod environment;
 mod fault;
+mod github;
 mod github_groups;
 mod groups;
 mod node;
@@ -46,14 +48,15 @@ use std::time::Duration;
 use self::cursor::Cursor;
 use self::fault::Sink;
 use crate::backend::BackendRegistry;
-use crate::domain::{BackendName, Balance, DeploymentName, Owner, RunnerGroup, Secret};
+use crate::domain::{BackendName, Balance, ConnectionName, DeploymentName, Owner, RunnerGroup, Secret};
 
 pub use self::environment::{Environment, ProcessEnvironment};
 pub use self::fault::{Fault, Faults};
+pub use self::github::{GitHubCredentials, GitHubSettings};
 pub use self::schema::schema;
 pub use self::server::{ApiToken, Role, Server, WebhookSecrets, Webhooks};
-pub use self::services::{BackendSettings, GitHubCredentials, GitHubSettings, StoreSettings};
-pub use self::url::{BaseUrl, BaseUrlError};
+pub use self::services::{BackendSettings, StoreSettings};
+pub use self::url::{BaseUrl, BaseUrlError, Proxy, ProxyError};
 
 const KEYS: [&str; 12] = [
     "name",
@@ -87,8 +90,8 @@ pub struct Configuration {
     pub server: Server,
     /// Where state lives. Default embedded, in `runner-manager.redb` beside the configuration.
     pub store: StoreSettings,
-    /// How GitHub is reached.
-    pub github: GitHubSettings,
+    /// The connections to GitHub by their names. At least one.
+    pub github: BTreeMap<ConnectionName, GitHubSettings>,
     /// The backends by their names.
     pub backends: BTreeMap<BackendName, BackendSettings>,
     /// The groups in the order of the file.
@@ -170,15 +173,21 @@ fn document(
     let store = fields.or("store", services::default_store(environment), |at| {
         services::store(at, environment, name.as_ref())
     });
-    let github = fields.required("github").and_then(|at| services::github(at, environment));
+    let timing = duration::lease_and_call_timeout(&fields);
+    let calls = timing.map(|(lease, call_timeout)| github::Calls { lease, call_timeout });
+    let (connections, github) =
+        fields.required("github").and_then(|at| github::read(at, environment, calls)).unzip();
     let (declared, backends) =
         fields.required("backends").and_then(|at| services::backends(at, registry)).unzip();
-    let groups =
-        fields.required("runner_groups").and_then(|at| groups::read(at, name.as_ref(), declared.as_ref()));
+    let known = groups::Known {
+        deployment: name.as_ref(),
+        connections: connections.as_ref(),
+        backends: declared.as_ref(),
+    };
+    let groups = fields.required("runner_groups").and_then(|at| groups::read(at, known));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
     let sweep_interval = duration::SWEEP_INTERVAL.read(&fields);
     let recover_interval = duration::RECOVER_INTERVAL.read(&fields);
-    let timing = duration::lease_and_call_timeout(&fields);
     let (name, secret_key, (lease, call_timeout)) = (name?, secret_key?, timing?);
     Some(Configuration {
         owner: Owner::new(name.clone(), &secret_key),
@@ -186,7 +195,7 @@ fn document(
         secret_key,
         server: server?,
         store: store?,
-        github: github?,
+        github: github??,
         backends: backends??,
         groups: groups?,
         balance: balance?,

@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, Fields};
 use super::duration::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT};
-use super::environment::{Environment, secret};
+use super::environment::{Environment, certificates, secret};
 use super::services::{REDIS_KEYS, StoreSettings};
 use crate::domain::DeploymentName;
 use crate::redis::{RedisSettings, RedisUrlError};
@@ -29,7 +29,7 @@ pub(super) fn read(
     let url = fields.required("url").and_then(|at| {
         let text = secret(at, environment, 1)?;
         let separate = fields.optional("password").is_some();
-        url(text.expose(), separate).map_err(|error| at.fault(error.to_string())).ok()
+        at.checked(url(text.expose(), separate))
     });
     let mut settings = url?;
     tell_what_stands_twice(&fields, &settings);
@@ -64,17 +64,6 @@ fn tell_what_stands_twice(fields: &Fields<'_>, url: &RedisSettings) {
     if let (Some(at), false) = (fields.optional("ca"), url.tls) {
         at.fault("has no meaning without TLS: write rediss:// or rediss+sentinel:// in the URL");
     }
-}
-
-fn certificates(at: &Cursor<'_>, environment: &dyn Environment) -> Option<String> {
-    at.known_fields(&["file"])?.required("file")?.parsed(|path| {
-        let path = environment.resolve(path);
-        match environment.file(&path) {
-            Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Ok(text),
-            Ok(_) => Err(format!("file `{}` has no certificate in PEM in it", path.display())),
-            Err(error) => Err(format!("file `{}` cannot be read: {error}", path.display())),
-        }
-    })
 }
 
 fn not_empty(text: &str) -> Result<String, &'static str> {

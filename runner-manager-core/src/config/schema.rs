@@ -9,13 +9,14 @@ use super::duration::{
     CALL_TIMEOUT, CONNECT_TIMEOUT, DurationKey, LEASE, RATE_PERIOD, RECOVER_INTERVAL, RESPONSE_TIMEOUT,
     SWEEP_INTERVAL, friendly, limit_keys,
 };
+use super::github::{CONNECTION_KEYS, CONNECTIONS, DEFAULT_API_URL, MAX_APPS};
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
 use super::server::{MAX_WEBHOOK_SECRETS, ROLES};
-use super::services::{DEFAULT_API_URL, DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
+use super::services::{DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
 use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server, github_groups};
 use crate::backend::BackendRegistry;
 use crate::budget::Rate;
-use crate::domain::{BackendName, Bounds, DeploymentName, GroupName, Label};
+use crate::domain::{BackendName, Bounds, ConnectionName, DeploymentName, GroupName, Label};
 
 const NAME_PATTERN: &str = "^[a-z]([a-z0-9-]*[a-z0-9])?$";
 
@@ -148,10 +149,8 @@ fn token() -> Value {
 }
 
 fn store() -> Value {
-    let ca = object(
+    let ca = certificates(
         "`redis`: the certificates, in PEM, that the server's is checked with. Without them, the system's.",
-        &["file"],
-        vec![("file", text("The file; a relative path leads from the configuration's folder."))],
     );
     let mut store = object(
         "Where state lives.",
@@ -209,41 +208,126 @@ fn store() -> Value {
 }
 
 fn github() -> Value {
+    let connection = |description: &str| object(description, &[], connection());
+    let mut one = connection("One of several connections.");
+    one["oneOf"] = CREDENTIALS.map(|key| json!({"required": [key]})).as_slice().into();
+    let mut github = connection(
+        "How GitHub is reached, and as whom. Either one connection, called `default`, with exactly one of `app`, \
+         `apps` and `token`; or several under `connections`, which each have these keys.",
+    );
+    github["properties"][CONNECTIONS] = json!({
+        "description": "Several connections, by names that groups refer to. No other key stands beside it.",
+        "type": "object",
+        "propertyNames": {"pattern": NAME_PATTERN, "maxLength": ConnectionName::MAX_LENGTH},
+        "additionalProperties": one,
+        "minProperties": 1,
+    });
+    let without = CONNECTION_KEYS.iter().map(|key| ((*key).to_owned(), false.into())).collect::<Map<_, _>>();
+    let mut forms = CREDENTIALS.map(|key| json!({"required": [key]})).to_vec();
+    forms.push(json!({"required": [CONNECTIONS], "properties": without}));
+    github["oneOf"] = forms.into();
+    github
+}
+
+/// The keys of a connection of which it has exactly one.
+const CREDENTIALS: [&str; 3] = ["app", "apps", "token"];
+
+fn connection() -> Vec<(&'static str, Value)> {
+    let rate = GitHubSettings::DEFAULT_JIT_RATE;
+    vec![
+        (
+            "api_url",
+            with_default(
+                text(
+                    "The REST API. With data residency `https://api.SUBDOMAIN.ghe.com`, of a GitHub Enterprise Server \
+                     `https://HOST/api/v3`.",
+                ),
+                DEFAULT_API_URL,
+            ),
+        ),
+        ("app", app("The GitHub App to act as.")),
+        (
+            "apps",
+            json!({
+                "description": "Several GitHub Apps that share the work: GitHub counts the calls of each by itself.",
+                "type": "array",
+                "items": app("One of several GitHub Apps."),
+                "minItems": 1,
+                "maxItems": MAX_APPS,
+            }),
+        ),
+        ("token", secret("The personal access token to act with.")),
+        (
+            "concurrency",
+            concurrency(
+                "How many calls with one credential may be under way at once, over all replicas. GitHub allows 100, \
+                 whoever makes them.",
+                GitHubSettings::DEFAULT_CONCURRENCY,
+            ),
+        ),
+        (
+            "jit_rate",
+            with_default(
+                self::rate(
+                    "How many runners one credential may register in a period, over all replicas. GitHub allows 900 \
+                     points a minute to one endpoint, of which a write costs five, and does not announce it.",
+                ),
+                json!({"calls": rate.calls, "per": friendly(rate.per)}),
+            ),
+        ),
+        (
+            CALL_TIMEOUT.name,
+            duration(&DurationKey {
+                default: None,
+                meaning: "How long one call may take. Default as for the whole file. Less than half of `lease`.",
+                ..CALL_TIMEOUT
+            }),
+        ),
+        ("proxy", proxy()),
+        (
+            "ca",
+            certificates(
+                "The certificates, in PEM, that GitHub's, and that of a proxy with TLS, are checked with. Without them, \
+                 the system's.",
+            ),
+        ),
+    ]
+}
+
+fn app(description: &str) -> Value {
     let number = |description| json!({"description": description, "type": "integer", "minimum": 1});
-    let app = object(
-        "The GitHub App to act as.",
+    object(
+        description,
         &["id", "private_key"],
         vec![
             ("id", number("The App's number.")),
             ("private_key", secret("Its private key in PEM.")),
             ("installation", number("The number of its installation. Without it, it is looked up.")),
         ],
-    );
-    let mut github = object(
-        "How GitHub is reached, and as whom: exactly one of `app` and `token`.",
-        &[],
+    )
+}
+
+fn proxy() -> Value {
+    let parts = object(
+        "A proxy by its parts.",
+        &["url"],
         vec![
-            (
-                "api_url",
-                with_default(
-                    text("The REST API. For GitHub Enterprise Server `https://HOST/api/v3`."),
-                    DEFAULT_API_URL,
-                ),
-            ),
-            ("app", app),
-            ("token", secret("The personal access token to act with.")),
-            (
-                "concurrency",
-                concurrency(
-                    "How many calls with these credentials may be under way at once, over all replicas. GitHub \
-                     allows 100, whoever makes them.",
-                    GitHubSettings::DEFAULT_CONCURRENCY,
-                ),
-            ),
+            ("url", secret("Where it is: `http://HOST:PORT`, or `https://HOST:PORT` where TLS leads to it.")),
+            ("user", text("The user that it asks for.")),
+            ("password", secret("The password that it asks for.")),
         ],
     );
-    github["oneOf"] = json!([{"required": ["app"]}, {"required": ["token"]}]);
-    github
+    json!({
+        "description": "The HTTP proxy that leads there by `CONNECT`: its URL, `http://USER:PASSWORD@HOST:PORT`, as a \
+                        secret, or a map of its parts. Without it, none: variables such as `HTTPS_PROXY` are not \
+                        looked at.",
+        "anyOf": [{"$ref": "#/$defs/secret"}, parts],
+    })
+}
+
+fn certificates(description: &str) -> Value {
+    let file = text("The file; a relative path leads from the configuration's folder.");
+    object(description, &["file"], vec![("file", file)])
 }
 
 fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value {
@@ -259,7 +343,12 @@ fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value 
         let mut part = embed(kind.backend_schema().into(), &format!("{word}-backend"), defs);
         add(&mut part, "kind", json!({"description": "What hosts the instances.", "const": word}), true);
         add(&mut part, "concurrency", common(), false);
-        add(&mut part, "rate", rate(), false);
+        add(
+            &mut part,
+            "rate",
+            rate("How many calls may be begun in a period, over all replicas. Without it, as many as come."),
+            false,
+        );
         part
     });
     json!({
@@ -277,15 +366,11 @@ fn concurrency(description: &str, default: u16) -> Value {
     with_default(whole, default)
 }
 
-fn rate() -> Value {
+fn rate(description: &str) -> Value {
     let calls = json!({
         "description": "How many calls.", "type": "integer", "minimum": 1, "maximum": Rate::MOST_CALLS,
     });
-    object(
-        "How many calls may be begun in a period, over all replicas. Without it, as many as come.",
-        &["calls", "per"],
-        vec![("calls", calls), ("per", duration(&RATE_PERIOD))],
-    )
+    object(description, &["calls", "per"], vec![("calls", calls), ("per", duration(&RATE_PERIOD))])
 }
 
 fn placement(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value {
@@ -309,6 +394,13 @@ fn group(placement: &Value) -> Value {
         ("organization", text("Runners register at this organization.")),
         ("repository", text("Runners register at this repository, `owner/name`.")),
         ("enterprise", text("Runners register at the enterprise of this slug.")),
+        (
+            "github",
+            name(
+                "The connection to GitHub. Without it the only one, or the one that is called `default`.",
+                ConnectionName::MAX_LENGTH,
+            ),
+        ),
         ("github_group", github_groups::schema()),
         ("os", word("The operating system; also a label.", &SYSTEMS.map(|(word, _)| word), SYSTEMS[0].0)),
         ("arch", word("The processor; also a label.", &PROCESSORS.map(|(word, _)| word), PROCESSORS[0].0)),

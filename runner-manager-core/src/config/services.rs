@@ -1,4 +1,4 @@
-//! `store`, `github` and `backends`: the services that the manager works with.
+//! `store` and `backends`: the services that the manager works with, beside GitHub.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,16 +7,13 @@ use std::sync::Arc;
 
 use super::cursor::{Cursor, Fields, hint};
 use super::duration::RATE_PERIOD;
-use super::environment::{Environment, secret};
-use super::url::BaseUrl;
+use super::environment::Environment;
 use crate::backend::{BackendKind, BackendRegistry};
 use crate::budget::Rate;
-use crate::domain::{BackendName, DeploymentName, Secret};
+use crate::domain::{BackendName, DeploymentName};
 #[cfg(feature = "redis")]
 use crate::redis::RedisSettings;
 
-pub(super) const GITHUB_KEYS: [&str; 4] = ["api_url", "app", "token", "concurrency"];
-pub(super) const APP_KEYS: [&str; 3] = ["id", "private_key", "installation"];
 pub(super) const EMBEDDED_KEYS: [&str; 2] = ["kind", "path"];
 /// The keys of a Redis store.
 #[cfg(any(feature = "redis", test))]
@@ -29,7 +26,6 @@ pub(super) const BACKEND_KEYS: [&str; 3] = ["kind", "concurrency", "rate"];
 pub(super) const RATE_KEYS: [&str; 2] = ["calls", "per"];
 /// Where the embedded store keeps its file by default, beside the configuration.
 pub(super) const DEFAULT_STORE_PATH: &str = "runner-manager.redb";
-pub(super) const DEFAULT_API_URL: &str = "https://api.github.com";
 /// The most calls under way at one backend, and at GitHub.
 pub(super) const MAX_CONCURRENCY: u16 = 1024;
 
@@ -45,40 +41,6 @@ pub enum StoreSettings {
     /// In a Redis, for any number of processes.
     #[cfg(feature = "redis")]
     Redis(RedisSettings),
-}
-
-/// How GitHub is reached.
-#[derive(Debug, Clone)]
-pub struct GitHubSettings {
-    /// The REST API: `https://api.github.com` (the default) or `https://HOST/api/v3`.
-    pub api_url: BaseUrl,
-    /// As whom.
-    pub credentials: GitHubCredentials,
-    /// How many calls with these credentials may be under way at once, over all replicas. Default
-    /// [`GitHubSettings::DEFAULT_CONCURRENCY`].
-    pub concurrency: u16,
-}
-
-impl GitHubSettings {
-    /// How many calls may be under way at once, unless the user says otherwise: GitHub allows 100, and others
-    /// may work with the same credentials.
-    pub const DEFAULT_CONCURRENCY: u16 = 60;
-}
-
-/// As whom the manager talks to GitHub.
-#[derive(Debug, Clone)]
-pub enum GitHubCredentials {
-    /// As a GitHub App.
-    App {
-        /// The App's number.
-        id: u64,
-        /// Its private key in PEM.
-        private_key: Secret,
-        /// The number of its installation; where there is none it is looked up for each scope.
-        installation: Option<u64>,
-    },
-    /// As a user, by a personal access token.
-    Token(Secret),
 }
 
 /// A backend that the user wants to use.
@@ -147,53 +109,6 @@ pub(super) fn store(
     }
 }
 
-pub(super) fn github(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubSettings> {
-    let fields = at.known_fields(&GITHUB_KEYS)?;
-    let default = BaseUrl::new(DEFAULT_API_URL).expect("the default is a URL");
-    let api_url = fields.or("api_url", default, |at| at.parsed(BaseUrl::new));
-    let app = fields.optional("app").map(|at| app(at, environment));
-    let token = fields.optional("token").map(|at| token(at, environment));
-    let credentials = match (app, token) {
-        (Some(app), None) => app,
-        (None, Some(token)) => token,
-        (Some(_), Some(_)) => {
-            at.fault("expected one of app and token, found both");
-            None
-        }
-        (None, None) => {
-            at.fault("expected one of app and token, found neither");
-            None
-        }
-    };
-    let concurrency =
-        fields.or("concurrency", GitHubSettings::DEFAULT_CONCURRENCY, |at| at.whole(1..=MAX_CONCURRENCY));
-    Some(GitHubSettings { api_url: api_url?, credentials: credentials?, concurrency: concurrency? })
-}
-
-fn app(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubCredentials> {
-    let fields = at.known_fields(&APP_KEYS)?;
-    let id = fields.required("id").and_then(|at| at.whole(1..=u64::MAX));
-    let private_key = fields.required("private_key").and_then(|at| {
-        let key = secret(at, environment, 1)?;
-        let is_pem = key.expose().trim_start().starts_with("-----BEGIN ");
-        if !is_pem {
-            at.fault("expected a private key in PEM, which begins with -----BEGIN");
-        }
-        is_pem.then_some(key)
-    });
-    let installation = fields.or("installation", None, |at| at.whole(1..=u64::MAX).map(Some));
-    Some(GitHubCredentials::App { id: id?, private_key: private_key?, installation: installation? })
-}
-
-fn token(at: &Cursor<'_>, environment: &dyn Environment) -> Option<GitHubCredentials> {
-    let token = secret(at, environment, 1)?;
-    if token.expose().chars().any(|c| !c.is_ascii_graphic()) {
-        at.fault("expected a token without spaces, line breaks and characters outside ASCII");
-        return None;
-    }
-    Some(GitHubCredentials::Token(token))
-}
-
 /// Reads the backends. What was declared is answered even where some of it is wrong, and none only where
 /// there is no map of backends at all.
 pub(super) fn backends<'r>(
@@ -204,7 +119,7 @@ pub(super) fn backends<'r>(
     let mut declared = Declared::new();
     let mut backends = Some(BTreeMap::new());
     for (name, at) in fields.iter() {
-        let checked = BackendName::new(name).map_err(|error| at.fault(error.to_string())).ok();
+        let checked = at.checked(BackendName::new(name));
         let (kind, settings) = backend(at, registry);
         declared.insert(name.to_owned(), kind);
         backends = backends.zip(checked.zip(settings)).map(|(mut backends, (name, settings))| {
@@ -235,7 +150,8 @@ fn backend<'r>(
     (Some(kind), read)
 }
 
-fn rate(at: &Cursor<'_>) -> Option<Rate> {
+/// Reads so many calls in a period.
+pub(super) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let fields = at.known_fields(&RATE_KEYS)?;
     let calls = fields.required("calls").and_then(|at| at.whole(1..=Rate::MOST_CALLS));
     let per = fields.required("per").and_then(|at| RATE_PERIOD.parse(at));

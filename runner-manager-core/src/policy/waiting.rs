@@ -9,7 +9,7 @@ use super::doubt::Progress;
 use super::github_groups::{keeps_out, missing, restriction};
 use super::matching::{Asked, Mismatch, mismatch};
 use super::placement::{Choice, choose};
-use crate::domain::{Failure, GroupName, JobState, Label, Repository, Scope, WorkflowJob};
+use crate::domain::{ConnectionName, Failure, GroupName, JobState, Label, Repository, Scope, WorkflowJob};
 use crate::store::{Draining, GroupRecord, GroupView};
 
 /// Why a job waits.
@@ -56,6 +56,8 @@ pub enum WaitReason {
     Paused {
         /// The group.
         group: GroupName,
+        /// The connection that its runners register by.
+        github: ConnectionName,
         /// When GitHub is asked again.
         until: Timestamp,
     },
@@ -113,9 +115,10 @@ impl fmt::Display for WaitReason {
                 f,
                 "the store was started anew: {taken_in} of {required} listings taken in since {since:.0}"
             ),
-            Self::Paused { group, until } => write!(
+            Self::Paused { group, github, until } => write!(
                 f,
-                "GitHub had too many calls: no runner of group {group} can register before {until:.0}"
+                "{} had too many calls: no runner of group {group} can register before {until:.0}",
+                github.of_github()
             ),
             Self::NoGitHubGroup { group, what } => write!(f, "group {group} can register no runner: {what}"),
             Self::KeptOut { group, github_group, why } => write!(
@@ -202,7 +205,7 @@ fn in_group(job: &WorkflowJob, view: &GroupView, hindrances: &Hindrances, now: T
     } else if counts.idle > 0 && all_served {
         restricted(record).unwrap_or(WaitReason::Assigning(group))
     } else if let (Some(until), true) = (until, starting > 0 && all_served) {
-        WaitReason::Paused { group, until: *until }
+        WaitReason::Paused { group, github: record.spec.github.clone(), until: *until }
     } else if starting > 0 && all_served {
         WaitReason::Starting { group, runners: starting }
     } else if counts.alive() >= record.spec.bounds.max() {
@@ -250,8 +253,10 @@ fn blocked(view: &GroupView, until: Timestamp) -> Option<WaitReason> {
             Some((format!("placement {} of {} {state}", placement.description, placement.backend), health))
         })
     };
-    let of_registration =
-        record.registration.as_ref().map(|health| ("registering at GitHub fails".to_owned(), health));
+    let of_registration = record
+        .registration
+        .as_ref()
+        .map(|health| (format!("registering at {} fails", record.spec.github.of_github()), health));
     let (what, health) = of_registration.or_else(of_placement)?;
     Some(WaitReason::Blocked { group: record.spec.name.clone(), what, last: health.last.clone(), until })
 }

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use runner_manager_core::clock::Clock;
 use runner_manager_core::config::Configuration;
 use runner_manager_core::domain::Scope;
-use runner_manager_core::github::GitHub;
 
 use super::Finding;
+use crate::connect::Connected;
 use crate::webhooks::{Place, Site, Told, webhook_url};
 
-/// Whether webhooks come from everywhere. What GitHub does not show is no fault: without webhooks jobs are
+/// Whether webhooks come from all scopes of a connection. What GitHub does not show is no fault: without webhooks jobs are
 /// found, only later.
 pub(super) async fn look(
     configuration: &Configuration,
-    github: Arc<dyn GitHub>,
-    clock: Arc<dyn Clock>,
+    scopes: &BTreeSet<&Scope>,
+    accounts: &[Connected],
+    clock: &Arc<dyn Clock>,
 ) -> Vec<Finding> {
     let subject = |place: &Place| format!("webhooks, {place}");
     let Some(url) = webhook_url(configuration) else {
@@ -24,15 +25,17 @@ pub(super) async fn look(
         finding.remarks.push("server.public_url is not set, so that no hook was looked for".to_owned());
         return vec![finding];
     };
-    let site = Site::new(configuration, github, clock, url);
-    let app = site.show(&Place::App).await;
-    if app.is_found() {
-        return vec![Finding { subject: subject(&Place::App), missing: app.wrong, remarks: app.remarks }];
+    let site = |account: &Connected| Site::new(configuration, account, clock.clone(), url.clone());
+    for account in accounts.iter().filter(|account| account.app.is_some()) {
+        let app = site(account).show(&Place::App).await;
+        if app.is_found() {
+            return vec![Finding { subject: subject(&Place::App), missing: app.wrong, remarks: app.remarks }];
+        }
     }
-    let scopes: BTreeSet<&Scope> = configuration.groups.iter().map(|group| &group.scope).collect();
+    let Some(site) = accounts.first().map(site) else { return Vec::new() };
     let mut findings = Vec::new();
     for scope in scopes {
-        let place = Place::Scope(scope.clone());
+        let place = Place::Scope((*scope).clone());
         let told = show_for(&site, scope).await;
         let (missing, remarks) =
             if told.is_unknown() { (Vec::new(), told.wrong) } else { (told.wrong, told.remarks) };

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_core::clock::SystemClock;
-use runner_manager_core::config::{BaseUrl, GitHubCredentials, GitHubSettings, Webhooks};
+use runner_manager_core::config::Webhooks;
 use runner_manager_core::domain::{
     DeploymentName, EndedRunner, GroupName, JobId, Owner, Runner, RunnerName, Secret, WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::github::GitHub;
 use runner_manager_core::manager::{Account, Manager, Parts, Settings, Storage};
+use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::random::SystemRandom;
+use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{
     Applied, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned, Write,
 };
@@ -23,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Access;
 use super::{AppParts, AppState, router, server};
-use crate::connect;
 
 /// A store that cannot be reached.
 #[derive(Debug)]
@@ -75,12 +77,10 @@ fn state(secret: &Secret, stop: CancellationToken) -> AppState {
     // Another test of this process may have been first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let clock = Arc::new(SystemClock);
-    let settings = GitHubSettings {
-        api_url: BaseUrl::new("https://github.invalid").unwrap(),
-        credentials: GitHubCredentials::Token(Secret::new("ghp_0123456789")),
-        concurrency: GitHubSettings::DEFAULT_CONCURRENCY,
-    };
-    let github = connect::github(&settings, clock.clone()).unwrap();
+    let credentials = Credentials::Token(Secret::new("ghp_0123456789"));
+    let settings = OctocrabSettings::new("https://github.invalid", credentials);
+    let transport = OctocrabTransport::new(settings, clock.clone()).unwrap();
+    let github: Arc<dyn GitHub> = Arc::new(RestGitHub::new(Arc::new(transport), clock.clone()));
     let other = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
     let manager = Manager::new(Parts {
         owner: Owner::new(DeploymentName::new("tests").unwrap(), secret),

@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use runner_manager_core::clock::SystemClock;
+use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::config::{self, BaseUrl, Configuration, GitHubCredentials};
-use runner_manager_core::domain::{RepositoryError, Scope};
+use runner_manager_core::domain::{ConnectionName, RepositoryError, Scope};
 use serde::Serialize;
 
 use self::site::Outcome;
 pub(crate) use self::site::{Place, Site, Told, webhook_url};
 use crate::cli::ConfigFile;
+use crate::connect::Connected;
 use crate::{WRONG_INPUT, connect, output};
 
 /// What is to be done with hooks.
@@ -86,19 +87,22 @@ pub(crate) async fn run(command: &WebhooksCommand) -> anyhow::Result<ExitCode> {
     }
     let own = options.url.as_ref().map(|url| url.as_str().to_owned());
     let url = own.or_else(|| webhook_url(&configuration)).context("there is no URL")?;
-    let clock = Arc::new(SystemClock);
-    let github = connect::github(&configuration.github, clock.clone())?;
-    let site = Site::new(&configuration, github, clock, url);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut hooks = Vec::new();
-    for place in places(command, &configuration) {
-        hooks.push(match command {
-            WebhooksCommand::Install(_) => site.install(&place).await,
-            WebhooksCommand::Show(_) => site.show(&place).await,
-            WebhooksCommand::Remove(_) => site.remove(&place).await,
-        });
+    for (name, settings) in &configuration.github {
+        let accounts = connect::connected(name, settings, &clock)?;
+        for (account, place) in places(command, &configuration, name, &accounts) {
+            let site = Site::new(&configuration, account, clock.clone(), url.clone());
+            let told = match command {
+                WebhooksCommand::Install(_) => site.install(&place).await,
+                WebhooksCommand::Show(_) => site.show(&place).await,
+                WebhooksCommand::Remove(_) => site.remove(&place).await,
+            };
+            hooks.push(told.by(account));
+        }
     }
     let ok = hooks.iter().all(|told| told.wrong.is_empty());
-    let report = Report { ok, url: site.url, hooks };
+    let report = Report { ok, url, hooks };
     if options.json {
         output::json(&report)?;
     } else {
@@ -113,8 +117,8 @@ fn refusal(command: &WebhooksCommand, configuration: &Configuration) -> Option<&
     if options.url.is_none() && configuration.server.public_url.is_none() {
         return Some("where webhooks go is not known: set server.public_url, or give --url");
     }
-    if options.app && !is_app(configuration) {
-        return Some("--app needs github.app in the configuration: with a token there is no App");
+    if options.app && !has_app(configuration) {
+        return Some("--app needs an App in the configuration: with a token there is none");
     }
     if options.app && matches!(command, WebhooksCommand::Remove(_)) {
         return Some("an App always has its hook: switch it off in the App's settings at GitHub");
@@ -122,21 +126,49 @@ fn refusal(command: &WebhooksCommand, configuration: &Configuration) -> Option<&
     None
 }
 
-fn places(command: &WebhooksCommand, configuration: &Configuration) -> Vec<Place> {
+/// The places of a connection, each with the credential that looks after it.
+fn places<'a>(
+    command: &WebhooksCommand,
+    configuration: &Configuration,
+    name: &ConnectionName,
+    accounts: &'a [Connected],
+) -> Vec<(&'a Connected, Place)> {
     let options = command.options();
+    let apps = accounts.iter().filter(|account| account.app.is_some()).map(|account| (account, Place::App));
     if options.app {
-        return vec![Place::App];
+        return apps.collect();
     }
-    let configured = || configuration.groups.iter().map(|group| group.scope.clone()).collect();
+    let own = |scope: &&Scope| connection_of(scope, configuration) == Some(name);
     let is_chosen = !options.scope.is_empty();
-    let scopes: BTreeSet<Scope> =
-        if is_chosen { options.scope.iter().cloned().collect() } else { configured() };
-    let with_app = matches!(command, WebhooksCommand::Show(_)) && !is_chosen && is_app(configuration);
-    scopes.into_iter().map(Place::Scope).chain(with_app.then_some(Place::App)).collect()
+    let scopes: BTreeSet<&Scope> = if is_chosen {
+        options.scope.iter().filter(own).collect()
+    } else {
+        configuration.groups.iter().filter(|group| group.github == *name).map(|group| &group.scope).collect()
+    };
+    let shows_app = matches!(command, WebhooksCommand::Show(_)) && !is_chosen;
+    let first = accounts.first();
+    let scopes = scopes.into_iter().filter_map(|scope| Some((first?, Place::Scope(scope.clone()))));
+    scopes.chain(apps.filter(|_| shows_app)).collect()
 }
 
-const fn is_app(configuration: &Configuration) -> bool {
-    matches!(configuration.github.credentials, GitHubCredentials::App { .. })
+/// The connection that a scope is worked on by: that of its groups, else that of groups of the same owner, else
+/// the first.
+fn connection_of<'a>(scope: &Scope, configuration: &'a Configuration) -> Option<&'a ConnectionName> {
+    let owner = |scope: &Scope| match scope {
+        Scope::Organization(name) => Some(name.clone()),
+        Scope::Repository(repository) => Some(repository.owner().to_ascii_lowercase()),
+        Scope::Enterprise(_) => None,
+    };
+    let groups = &configuration.groups;
+    let same = groups.iter().find(|group| group.scope == *scope);
+    let of_owner =
+        || groups.iter().find(|group| owner(scope).is_some() && owner(&group.scope) == owner(scope));
+    same.or_else(of_owner).map(|group| &group.github).or_else(|| configuration.github.keys().next())
+}
+
+fn has_app(configuration: &Configuration) -> bool {
+    let mut credentials = configuration.github.values().flat_map(|settings| &settings.credentials);
+    credentials.any(|credentials| matches!(credentials, GitHubCredentials::App { .. }))
 }
 
 fn print(report: &Report) -> std::io::Result<()> {

@@ -11,6 +11,8 @@ use runner_manager_core::domain::{Scope, Secret, WebhookDelivery};
 use runner_manager_core::github::{GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, RegisteredHook};
 use serde::Serialize;
 
+use crate::connect::Connected;
+
 /// How long one question may take.
 const QUESTION_WITHIN: Duration = Duration::from_mins(1);
 
@@ -100,6 +102,14 @@ impl Told {
         }
     }
 
+    /// The same, where several look after hooks: named for who looked after this one.
+    pub(super) fn by(mut self, account: &Connected) -> Self {
+        if account.called != "GitHub" {
+            self.place = format!("{} by {}", self.place, account.called);
+        }
+        self
+    }
+
     fn failed(place: &Place, error: &anyhow::Error) -> Self {
         Self { wrong: vec![format!("{error:#}")], ..Self::new(place, Outcome::Unknown) }
     }
@@ -125,7 +135,7 @@ pub(crate) fn webhook_url(configuration: &Configuration) -> Option<String> {
 pub(crate) struct Site {
     github: Arc<dyn GitHub>,
     clock: Arc<dyn Clock>,
-    pub(super) url: String,
+    url: String,
     /// None where webhooks need no signature.
     secret: Option<Secret>,
 }
@@ -133,7 +143,7 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new(
         configuration: &Configuration,
-        github: Arc<dyn GitHub>,
+        account: &Connected,
         clock: Arc<dyn Clock>,
         url: String,
     ) -> Self {
@@ -141,7 +151,7 @@ impl Site {
             Webhooks::Signed(secrets) => Some(secrets.present.clone()),
             Webhooks::Unsigned => None,
         };
-        Self { github, clock, url, secret }
+        Self { github: account.github.clone(), clock, url, secret }
     }
 
     /// Has the hook of a place lead here.

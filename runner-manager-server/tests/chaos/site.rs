@@ -259,7 +259,7 @@ server:
   webhook_secret: {WEBHOOK_SECRET}
   tokens: [{{name: tests, role: viewer, token: {TOKEN}}}]
 store: {{kind: redis, url: '{redis}', response_timeout: 1s, connect_timeout: 1s}}
-github: {{api_url: '{github}', token: {DEFAULT_TOKEN}}}
+github: {{api_url: '{github}', token: {DEFAULT_TOKEN}, jit_rate: {{calls: 20000, per: 1s}}}}
 backends:
   cloud: {{kind: fake, url: '{cloud}', behaviour: {{unique_names: false, settle: 4s}}}}
 runner_groups:

@@ -116,7 +116,7 @@ server:
   webhook_secret: {WEBHOOK_SECRET}
   tokens: [{{name: tests, role: viewer, token: {TOKEN}}}]
 store: {{kind: embedded, path: store.redb}}
-github: {{api_url: '{github}', token: {DEFAULT_TOKEN}}}
+github: {{api_url: '{github}', token: {DEFAULT_TOKEN}, jit_rate: {{calls: 20000, per: 1s}}}}
 backends:
   cloud: {{kind: fake, url: '{cloud}', behaviour: {{unique_names: false, settle: {SETTLE}}}}}
 runner_groups:

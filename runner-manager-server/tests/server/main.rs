@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod commands;
+mod connections;
 mod deployment;
 mod support;
 mod webhook;

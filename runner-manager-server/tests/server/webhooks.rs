@@ -63,5 +63,5 @@ fn what_cannot_be_done_is_said() {
     let text = configuration("http://127.0.0.1:9");
     assert!(refused(&text, &["install"]).contains("set server.public_url, or give --url"));
     let words = ["show", "--app", "--url", "http://127.0.0.1:9/webhook"];
-    assert!(refused(&text, &words).contains("--app needs github.app in the configuration"));
+    assert!(refused(&text, &words).contains("--app needs an App in the configuration"));
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::super::{KEYS, github_groups, groups, node, schema, server, services};
+use super::super::{KEYS, github, github_groups, groups, node, schema, server, services};
 use super::{Boxes, GOOD, registry, told, try_read};
 use crate::backend::BackendRegistry;
 use crate::config::example;
@@ -27,7 +27,10 @@ fn the_schema_takes_what_the_readers_take() {
     let redis = super::spoilt("github:\n", redis);
     let rotation = super::spoilt("{file: webhook.secret}", "[{env: RM_TOKEN}, {file: webhook.secret}]");
     let managed = super::spoilt("labels: [large]", super::values::MANAGED);
-    for text in [GOOD, example(), &redis, &rotation, &managed] {
+    let [one, several] = super::github::FORMS.map(|form| super::spoilt("token: {env: GITHUB_TOKEN}", form));
+    let several = several.replace("organization: my-org", "organization: my-org\n    github: main");
+    let several = several.replace("repository: my-org/app", "repository: my-org/app\n    github: main");
+    for text in [GOOD, example(), &redis, &rotation, &managed, &one, &several] {
         try_read(text).unwrap();
         let errors: Vec<_> = validator.iter_errors(&as_json(text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:?}");
@@ -46,6 +49,14 @@ fn the_schema_refuses_what_the_readers_refuse() {
         ("github:\n", "store: {kind: redis, url: 'redis://h', path: a}\ngithub:\n"),
         ("token: {env: GITHUB_TOKEN}", "token: {env: A}\n  app: {id: 1, private_key: x}"),
         ("token: {env: GITHUB_TOKEN}", "token: {enf: GITHUB_TOKEN}"),
+        ("token: {env: GITHUB_TOKEN}", "apps: []"),
+        ("token: {env: GITHUB_TOKEN}", "connections: {}"),
+        ("token: {env: GITHUB_TOKEN}", "connections: {a: {proxy: 'http://h:1'}}"),
+        ("token: {env: GITHUB_TOKEN}", "connections: {a: {token: x}}\n  concurrency: 7"),
+        ("token: {env: GITHUB_TOKEN}", "token: x\n  jit_rate: {calls: 0, per: 1m}"),
+        ("token: {env: GITHUB_TOKEN}", "token: x\n  proxy: {user: a}"),
+        ("token: {env: GITHUB_TOKEN}", "token: x\n  ca: ca.pem"),
+        ("organization: my-org", "organization: my-org\n    github: Main"),
         ("{file: webhook.secret}", "[]"),
         ("{file: webhook.secret}", "[{env: RM_TOKEN}, {env: RM_SECRET_KEY}, {file: webhook.secret}]"),
         ("region: r1", "regino: r1"),
@@ -95,8 +106,11 @@ fn parts() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("server.tokens[]", "/properties/server/properties/tokens/items", server::TOKEN_KEYS.to_vec()),
         ("store", "/properties/store", [&services::EMBEDDED_KEYS[..], &services::REDIS_KEYS[1..]].concat()),
         ("store.ca", "/properties/store/properties/ca", vec!["file"]),
-        ("github", "/properties/github", services::GITHUB_KEYS.to_vec()),
-        ("github.app", "/properties/github/properties/app", services::APP_KEYS.to_vec()),
+        ("github", "/properties/github", [&github::CONNECTION_KEYS[..], &[github::CONNECTIONS]].concat()),
+        ("github.app", "/properties/github/properties/app", github::APP_KEYS.to_vec()),
+        ("github.jit_rate", "/properties/github/properties/jit_rate", services::RATE_KEYS.to_vec()),
+        ("github.proxy", "/properties/github/properties/proxy/anyOf/1", github::PROXY_KEYS.to_vec()),
+        ("github.ca", "/properties/github/properties/ca", vec!["file"]),
         (
             "backends.NAME",
             "/properties/backends/additionalProperties/anyOf/0",

@@ -3,6 +3,7 @@
 
 mod documents;
 mod faults;
+mod github;
 mod robustness;
 mod services;
 mod values;
@@ -143,6 +144,7 @@ impl Held {
                 ("RM_TOKEN", "the token of operators"),
                 ("GITHUB_TOKEN", "ghp_hidden"),
                 ("SHORT", "hidden"),
+                ("PROXY", "http://ann:hidden%21@proxy:3128"),
                 ("REDIS_URL", "redis+sentinel://ops:hidden@a,b:1/main/2"),
             ]),
             files: BTreeMap::from([

@@ -156,7 +156,7 @@ fn services() {
         (
             "token: {env: GITHUB_TOKEN}",
             "api_url: http://example.com",
-            "9:3: github: expected one of app and token, found neither\n9:12: github.api_url: expected an https URL: plain http is for loopback hosts alone",
+            "9:3: github: expected one of app, apps and token, found none\n9:12: github.api_url: expected an https URL: plain http is for loopback hosts alone",
         ),
         (
             "token: {env: GITHUB_TOKEN}",
@@ -166,7 +166,7 @@ fn services() {
         (
             "  token: {env: GITHUB_TOKEN}\n",
             "  token: x\n  app: {id: 1, private_key: {file: app.pem}}\n",
-            "9:3: github: expected one of app and token, found both",
+            "9:3: github: expected one of app, apps and token, found more than one",
         ),
         ("github:\n", "balance: fill\ngithub:\n", "8:10: balance: expected `pack` or `spread`, found `fill`"),
     ]);

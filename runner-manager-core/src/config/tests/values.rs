@@ -11,8 +11,8 @@ use super::super::{
 use super::{Configuration, GOOD, good, registry, try_read};
 use crate::budget::Rate;
 use crate::domain::{
-    Arch, BackendName, Balance, Bounds, GitHubGroup, GroupAccess, GroupRules, Labels, Limits, Os, Owner,
-    Scope, Secret,
+    Arch, BackendName, Balance, Bounds, ConnectionName, GitHubGroup, GroupAccess, GroupRules, Labels, Limits,
+    Os, Owner, Scope, Secret,
 };
 
 #[test]
@@ -23,10 +23,11 @@ fn the_good_file() {
     assert_eq!(read.secret_key.expose(), "the key of the deployment");
     assert_eq!(webhook_secrets(&read), ["the secret of webhooks"], "a file's last newline is cut");
     assert_eq!((read.server.tokens[0].name.as_str(), read.server.tokens[0].role), ("ops", Role::Admin));
+    let github = &read.github[&ConnectionName::default()];
     assert!(
-        matches!(&read.github.credentials, GitHubCredentials::Token(token) if token.expose() == "ghp_hidden")
+        matches!(&github.credentials[..], [GitHubCredentials::Token(token)] if token.expose() == "ghp_hidden")
     );
-    assert_eq!(read.github.concurrency, 60);
+    assert_eq!((read.github.len(), github.concurrency), (1, 60));
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     let settings = serde_json::json!({"region": "r1"});
     assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, rate: None, settings });
@@ -98,7 +99,7 @@ fn defaults() {
     assert!(read.server.listen.ip().is_loopback());
     assert_eq!(read.server.public_url, None);
     assert_eq!(embedded(&read), Path::new("/etc/rm/runner-manager.redb"));
-    assert_eq!(read.github.api_url.as_str(), "https://api.github.com");
+    assert_eq!(read.github[&ConnectionName::default()].api_url.as_str(), "https://api.github.com");
     assert_eq!(read.balance, Balance::Pack);
     assert_eq!(read.sweep_interval, Duration::from_mins(5));
     assert_eq!((read.lease, read.call_timeout), (Duration::from_secs(90), Duration::from_secs(40)));
@@ -115,11 +116,12 @@ fn defaults() {
 fn what_a_user_may_choose() {
     let app = "app: {id: 7, private_key: {file: app.pem}, installation: 9}\n  api_url: https://ghe.acme.com/api/v3/";
     let read = good("token: {env: GITHUB_TOKEN}", app);
+    let github = &read.github[&ConnectionName::default()];
     assert!(matches!(
-        &read.github.credentials,
-        GitHubCredentials::App { id: 7, installation: Some(9), private_key } if private_key.expose().starts_with("-----BEGIN ")
+        &github.credentials[..],
+        [GitHubCredentials::App { id: 7, installation: Some(9), private_key }] if private_key.expose().starts_with("-----BEGIN ")
     ));
-    assert_eq!(read.github.api_url.as_str(), "https://ghe.acme.com/api/v3");
+    assert_eq!(github.api_url.as_str(), "https://ghe.acme.com/api/v3");
 
     let read = good(
         "github:\n",
@@ -165,7 +167,8 @@ arch: arm
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     assert_eq!(backend.rate, Some(Rate { calls: 10, per: Duration::from_mins(1) }));
     assert_eq!(backend.settings, serde_json::json!({}));
-    assert_eq!(good("github:\n", "github:\n  concurrency: 7\n").github.concurrency, 7);
+    let read = good("github:\n", "github:\n  concurrency: 7\n");
+    assert_eq!(read.github[&ConnectionName::default()].concurrency, 7);
 }
 
 /// A group that is managed at GitHub, with all that can be said of it.
