@@ -25,6 +25,8 @@ pub enum Flaw {
     CollapseToTheLater,
     /// A `create` without an answer is asked of the next placement.
     FallOverWhenUnclear,
+    /// That GitHub took a redelivery on is not kept.
+    ForgetRedeliveries,
 }
 
 #[cfg(feature = "testing")]

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{BackendName, GroupName, RunnerName, Scope};
+use crate::domain::{BackendName, GroupName, HookPlace, RunnerName, Scope};
 use crate::store::StoreError;
 
 /// A unit of background work.
@@ -58,6 +58,11 @@ pub enum Task {
         /// The scope.
         scope: Scope,
     },
+    /// Read the log of a hook, and have GitHub deliver again what failed.
+    RedeliverWebhooks {
+        /// Whose hook.
+        place: HookPlace,
+    },
     /// Find GitHub's runner groups of a scope, and have those that are managed be as configured.
     SyncGitHubGroups {
         /// The scope.
@@ -79,6 +84,7 @@ impl Task {
             Self::SweepScope { scope } => format!("sweep-scope:{scope}").to_lowercase(),
             Self::SweepBackend { backend } => format!("sweep-backend:{backend}"),
             Self::RecoverJobs { scope } => format!("recover-jobs:{scope}").to_lowercase(),
+            Self::RedeliverWebhooks { place } => format!("redeliver-webhooks:{}", place.key()),
             Self::SyncGitHubGroups { scope } => format!("sync-github-groups:{scope}").to_lowercase(),
             Self::SyncConfiguration => "sync-configuration".to_owned(),
         }
@@ -93,6 +99,7 @@ impl Task {
             | Self::SweepScope { .. }
             | Self::SweepBackend { .. }
             | Self::RecoverJobs { .. }
+            | Self::RedeliverWebhooks { .. }
             | Self::SyncGitHubGroups { .. } => Lane::sweeps(),
         }
     }
@@ -107,6 +114,7 @@ impl Task {
             Self::SweepScope { .. } => "sweep_scope",
             Self::SweepBackend { .. } => "sweep_backend",
             Self::RecoverJobs { .. } => "recover_jobs",
+            Self::RedeliverWebhooks { .. } => "redeliver_webhooks",
             Self::SyncGitHubGroups { .. } => "sync_github_groups",
             Self::SyncConfiguration => "sync_configuration",
         }

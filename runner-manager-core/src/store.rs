@@ -1,4 +1,4 @@
-//! The trait [`Store`]: where groups, runners and jobs are recorded.
+//! The trait [`Store`]: where groups, runners, jobs and hooks are recorded.
 //!
 //! All writing goes through one call, [`Store::apply`]: a [`Write`] is one atomic step that holds every
 //! change, and every task that follows from it. The store keeps the counters and compares versions; what to
@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    BackendName, Deployment, EndedRunner, GroupFinding, GroupName, Incarnation, JobId, OperationId, Phase,
-    PlacementKey, Runner, RunnerGroup, RunnerName, Scope, WorkflowJob,
+    BackendName, Deployment, EndedRunner, GroupFinding, GroupName, HookPlace, HookRecord, Incarnation, JobId,
+    OperationId, Phase, PlacementKey, Runner, RunnerGroup, RunnerName, Scope, WorkflowJob,
 };
 use crate::policy::placement::Health;
 use crate::queue::{ClaimToken, NewTask};
@@ -194,6 +194,20 @@ pub enum Change {
         job: WorkflowJob,
         /// What must be there.
         expected: Expected,
+    },
+    /// Writes what is known of a place's hook.
+    PutHook {
+        /// The record.
+        record: HookRecord,
+        /// What must be there.
+        expected: Expected,
+    },
+    /// Forgets a place's hook.
+    RemoveHook {
+        /// Whose.
+        place: HookPlace,
+        /// What must be there.
+        expected: Version,
     },
     /// Writes the deployment's record.
     PutDeployment {
@@ -397,6 +411,8 @@ pub enum StoreError {
 ///   and a write `on_trust` are `Untrusted` until `Trust` was said of the new life; other writes are made.
 /// - `numbers_outlive_a_loss`: no version and no claim's number that was given before such a loss is given
 ///   again after it.
+/// - `hooks_are_known_by_their_place`: what is known of a hook is written, listed and removed under its place,
+///   however that is written.
 /// - `lists_are_ordered_and_paged`: each filter has its order, and pages neither skip nor repeat.
 /// - `history_is_kept_and_bounded`: ended runners and completed jobs stay for a while, and not for ever
 ///   ([`Retention`]); a job that waits or runs is never forgotten.
@@ -530,6 +546,18 @@ pub trait Store: Debug + Send + Sync + 'static {
         filter: &JobFilter,
         page: &Page<JobId>,
     ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError>;
+
+    /// What is known of a place's hook; `None` where there is no record.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError>;
+
+    /// What is known of all hooks, by the keys of their places. There are as many as scopes and Apps.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError>;
 
     /// The runners that ended last, newest first, at most `limit`.
     ///

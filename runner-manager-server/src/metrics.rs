@@ -121,6 +121,8 @@ fn counters(registry: &mut Registry, statistics: &StatisticsSnapshot) {
     registry.register("creates", "Create calls to backends by outcome", by("outcome", &statistics.creates));
     let help = "GitHub's runner groups that were not as configured, by what came of it";
     registry.register("github_groups", help, by("outcome", &statistics.github_groups));
+    let help = "Webhooks that failed and were asked for again, by GitHub's answer and by what came of it";
+    registry.register("redeliveries", help, by("outcome", &statistics.redeliveries));
     let stopped = statistics.sweeps_held.iter().map(|(of, count)| (labels([("of", of.clone())]), *count));
     let help = "Sweeps that stopped because they would have condemned too much";
     registry.register("sweeps_held", help, count(stopped));

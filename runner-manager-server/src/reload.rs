@@ -101,6 +101,7 @@ fn changed(before: &Configuration, after: &Configuration) -> Vec<&'static str> {
         ("balance", before.balance != after.balance),
         ("sweep_interval", before.sweep_interval != after.sweep_interval),
         ("recover_interval", before.recover_interval != after.recover_interval),
+        ("redeliver_interval", before.redeliver_interval != after.redeliver_interval),
         ("lease", before.lease != after.lease),
         ("call_timeout", before.call_timeout != after.call_timeout),
     ];

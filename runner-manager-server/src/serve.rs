@@ -20,6 +20,7 @@ use crate::http::auth::Access;
 use crate::http::{AppParts, AppState, router, server};
 use crate::reload::Reloads;
 use crate::signals::ReloadSignal;
+use crate::webhooks::webhook_url;
 use crate::{connect, output};
 
 /// Serves until `stop` is cancelled.
@@ -87,6 +88,8 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
             call_timeout: configuration.call_timeout,
             heartbeat: configuration.lease / 18,
             recover_interval: configuration.recover_interval,
+            redeliver_interval: configuration.redeliver_interval,
+            webhook_url: webhook_url(configuration),
             ..Settings::default()
         },
     })

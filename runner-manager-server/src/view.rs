@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
+use runner_manager_core::domain::{
+    self, CreateStep, FoundHook, HookRecord, JobState, Redelivery, RetireStep, RunnerState,
+};
 use runner_manager_core::manager::{DeploymentStatus, GroupStatus, JobStatus, Manager, ReplicaStatus};
 use runner_manager_core::policy::doubt::Progress;
 use runner_manager_core::policy::github_groups::remarks;
@@ -207,6 +209,40 @@ pub(crate) struct Deployment {
     pub(crate) doubt: Option<Doubt>,
     /// The replicas that were heard of in the last minutes.
     pub(crate) replicas: Vec<Replica>,
+    /// Where hooks are looked for that lead here, to have failed webhooks delivered again.
+    #[serde(default)]
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// A place that may have a hook that leads here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hook {
+    /// The scope, or `app:CONNECTION/NUMBER`.
+    pub(crate) place: String,
+    /// Whether a hook leads here; null before anybody looked, and where GitHub does not say.
+    pub(crate) leads_here: Option<bool>,
+    /// When the log of its deliveries was last read.
+    pub(crate) read_at: Option<Timestamp>,
+    /// How many failed deliveries GitHub has yet to be asked for again.
+    pub(crate) failed: usize,
+    /// Why it cannot be read, in words; null where it can.
+    pub(crate) trouble: Option<String>,
+}
+
+impl From<HookRecord> for Hook {
+    fn from(record: HookRecord) -> Self {
+        let is_open = |redelivery: &Redelivery| match redelivery {
+            Redelivery::Due | Redelivery::Asking { .. } => true,
+            Redelivery::Asked { .. } | Redelivery::Over => false,
+        };
+        Self {
+            place: record.place.to_string(),
+            leads_here: record.found.map(|found| found != FoundHook::Absent),
+            read_at: record.read_at,
+            failed: record.failed.values().filter(|failed| is_open(&failed.redelivery)).count(),
+            trouble: record.trouble,
+        }
+    }
 }
 
 /// The store was started anew: nothing is made or taken away on its word until all outside was listed.
@@ -263,6 +299,7 @@ impl From<DeploymentStatus> for Deployment {
             store_trusted: status.trusted,
             doubt: status.doubt.map(doubt),
             replicas: status.replicas.into_iter().map(replica).collect(),
+            hooks: status.hooks.into_iter().map(Hook::from).collect(),
         }
     }
 }
@@ -285,7 +322,11 @@ impl Deployment {
         let others = self.replicas.iter().filter(drifting).count();
         let others =
             (others > 0).then(|| format!("configuration drift: {others} other replicas have other groups"));
-        [untrusted, drift, others].into_iter().flatten().collect()
+        let hooks = self.hooks.iter().filter_map(|hook| {
+            let trouble = hook.trouble.as_ref()?;
+            Some(format!("webhooks that fail are not redelivered, {}: {trouble}", hook.place))
+        });
+        [untrusted, drift, others].into_iter().flatten().chain(hooks).collect()
     }
 }
 

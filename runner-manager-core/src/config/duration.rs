@@ -74,6 +74,19 @@ pub(super) const RECOVER_INTERVAL: DurationKey = DurationKey {
     meaning: "How often GitHub is asked which jobs wait and run, for those that no webhook told of.",
 };
 
+/// How often logs of webhook deliveries are read. None at all reads none.
+pub(super) const REDELIVER_INTERVAL: DurationKey = DurationKey {
+    name: "redeliver_interval",
+    least: Duration::ZERO,
+    most: Duration::from_hours(1),
+    default: Some(Duration::from_mins(2)),
+    meaning: "How often GitHub's log of a hook that leads here is read, to have webhooks that failed delivered again. \
+              `0s` switches it off; else at least 30s.",
+};
+
+/// The shortest [`REDELIVER_INTERVAL`] that is any.
+const SHORTEST_REDELIVER_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The period of a rate of calls.
 pub(super) const RATE_PERIOD: DurationKey = DurationKey {
     name: "per",
@@ -170,6 +183,19 @@ pub(super) fn fits_into(at: &Cursor<'_>, call_timeout: Duration, lease: Duration
         ));
     }
     fits
+}
+
+/// Reads [`REDELIVER_INTERVAL`]: zero where it is switched off.
+pub(super) fn redeliver_interval(fields: &Fields<'_>) -> Option<Duration> {
+    let interval = REDELIVER_INTERVAL.read(fields)?;
+    if interval.is_zero() || interval >= SHORTEST_REDELIVER_INTERVAL {
+        return Some(interval);
+    }
+    if let Some(at) = fields.optional(REDELIVER_INTERVAL.name) {
+        let least = friendly(SHORTEST_REDELIVER_INTERVAL);
+        at.fault(format!("expected 0s, which switches it off, or at least {least}"));
+    }
+    None
 }
 
 impl DurationKey {

@@ -58,7 +58,7 @@ pub use self::server::{ApiToken, Role, Server, WebhookSecrets, Webhooks};
 pub use self::services::{BackendSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError, Proxy, ProxyError};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "name",
     "secret_key",
     "server",
@@ -69,6 +69,7 @@ const KEYS: [&str; 12] = [
     "balance",
     "sweep_interval",
     "recover_interval",
+    "redeliver_interval",
     "lease",
     "call_timeout",
 ];
@@ -102,6 +103,9 @@ pub struct Configuration {
     pub sweep_interval: Duration,
     /// How often GitHub is asked which jobs wait and run, for those that no webhook told of. Default 5 min.
     pub recover_interval: Duration,
+    /// How often GitHub's log of a hook that leads here is read, to have webhooks that failed delivered again; none
+    /// for never. Default 2 min.
+    pub redeliver_interval: Option<Duration>,
     /// How long a replica that gives no sign of life holds what it works on. Default 90 s.
     pub lease: Duration,
     /// How long one call to GitHub or to a backend may take. Default 40 s.
@@ -188,6 +192,7 @@ fn document(
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
     let sweep_interval = duration::SWEEP_INTERVAL.read(&fields);
     let recover_interval = duration::RECOVER_INTERVAL.read(&fields);
+    let redeliver_interval = duration::redeliver_interval(&fields);
     let (name, secret_key, (lease, call_timeout)) = (name?, secret_key?, timing?);
     Some(Configuration {
         owner: Owner::new(name.clone(), &secret_key),
@@ -201,6 +206,7 @@ fn document(
         balance: balance?,
         sweep_interval: sweep_interval?,
         recover_interval: recover_interval?,
+        redeliver_interval: Some(redeliver_interval?).filter(|interval| !interval.is_zero()),
         lease,
         call_timeout,
     })

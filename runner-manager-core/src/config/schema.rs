@@ -6,8 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::duration::{
-    CALL_TIMEOUT, CONNECT_TIMEOUT, DurationKey, LEASE, RATE_PERIOD, RECOVER_INTERVAL, RESPONSE_TIMEOUT,
-    SWEEP_INTERVAL, friendly, limit_keys,
+    CALL_TIMEOUT, CONNECT_TIMEOUT, DurationKey, LEASE, RATE_PERIOD, RECOVER_INTERVAL, REDELIVER_INTERVAL,
+    RESPONSE_TIMEOUT, SWEEP_INTERVAL, friendly, limit_keys,
 };
 use super::github::{CONNECTION_KEYS, CONNECTIONS, DEFAULT_API_URL, MAX_APPS};
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
@@ -66,6 +66,7 @@ pub fn schema(registry: &BackendRegistry) -> Value {
             ),
             ("sweep_interval", duration(&SWEEP_INTERVAL)),
             ("recover_interval", duration(&RECOVER_INTERVAL)),
+            ("redeliver_interval", duration(&REDELIVER_INTERVAL)),
             ("lease", duration(&LEASE)),
             ("call_timeout", duration(&CALL_TIMEOUT)),
         ],
@@ -89,6 +90,13 @@ fn server() -> Value {
                 ),
             ),
             ("public_url", text("How GitHub and people reach the server from outside: an https URL.")),
+            (
+                "webhook_url",
+                text(
+                    "Where GitHub sends webhooks, where that is not `/webhook` below `public_url`: an https URL. The \
+                     hooks that lead there are ours.",
+                ),
+            ),
             ("webhook_secret", webhook_secret()),
             (
                 "allow_unsigned_webhooks",

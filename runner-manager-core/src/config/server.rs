@@ -8,13 +8,16 @@ use super::environment::{Environment, secret};
 use super::url::BaseUrl;
 use crate::domain::Secret;
 
-pub(super) const KEYS: [&str; 5] =
-    ["listen", "public_url", "webhook_secret", "allow_unsigned_webhooks", "tokens"];
+pub(super) const KEYS: [&str; 6] =
+    ["listen", "public_url", "webhook_url", "webhook_secret", "allow_unsigned_webhooks", "tokens"];
 pub(super) const TOKEN_KEYS: [&str; 3] = ["name", "role", "token"];
 pub(super) const ROLES: [(&str, Role); 2] = [("admin", Role::Admin), ("viewer", Role::Viewer)];
 
 /// How many secrets webhooks may be signed with: a new one, and the one whose place it takes.
 pub(super) const MAX_WEBHOOK_SECRETS: usize = 2;
+
+/// Where the server takes webhooks in.
+const WEBHOOK_PATH: &str = "/webhook";
 
 /// The longest name of a token, in characters.
 const MAX_TOKEN_NAME: usize = 32;
@@ -26,6 +29,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// How GitHub and people reach it from outside. Default none.
     pub public_url: Option<BaseUrl>,
+    /// Where GitHub sends webhooks. Default `/webhook` below `public_url`, and none without one.
+    pub webhook_url: Option<BaseUrl>,
     /// How webhooks prove that they come from GitHub.
     pub webhooks: Webhooks,
     /// Who may use the API. Default nobody.
@@ -93,9 +98,13 @@ pub(super) fn read(at: &Cursor<'_>, environment: &dyn Environment) -> Option<Ser
     let fields = at.known_fields(&KEYS)?;
     let listen = fields.or("listen", Server::DEFAULT_LISTEN, listen);
     let public_url = fields.or("public_url", None, |at| at.parsed(BaseUrl::new).map(Some));
+    let webhook_url = fields.or("webhook_url", None, |at| at.parsed(BaseUrl::new).map(Some));
     let webhooks = webhooks(&fields, listen, environment);
     let tokens = fields.or("tokens", Vec::new(), |at| tokens(at, environment));
-    Some(Server { listen: listen?, public_url: public_url?, webhooks: webhooks?, tokens: tokens? })
+    let public_url = public_url?;
+    let below = public_url.as_ref().map(|url| url.join(WEBHOOK_PATH));
+    let webhook_url = webhook_url?.or(below);
+    Some(Server { listen: listen?, public_url, webhook_url, webhooks: webhooks?, tokens: tokens? })
 }
 
 fn listen(at: &Cursor<'_>) -> Option<SocketAddr> {

@@ -39,6 +39,11 @@ pub enum BaseUrlError {
 }
 
 impl BaseUrl {
+    /// The URL of something below it. The path begins with a slash and ends without.
+    pub(super) fn join(&self, path: &str) -> Self {
+        Self(format!("{}{path}", self.0))
+    }
+
     /// Checks a text and takes it as a base URL.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 mod deployment;
 mod github_group;
 mod group;
+mod hook;
 mod ids;
 mod instance;
 mod job;
@@ -24,6 +25,7 @@ pub use github_group::{
     FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended, RegisteredGroup,
 };
 pub use group::{Arch, Balance, Bounds, BoundsError, Limits, Os, Placement, PlacementKey, RunnerGroup};
+pub use hook::{FailedDelivery, FoundHook, HookPlace, HookRecord, Redelivery};
 pub use ids::{
     DeliveryId, Digest, GitHubGroupId, GitHubRunnerId, Incarnation, InstanceId, JobId, OperationId,
     ReplicaId, RunId,
@@ -39,4 +41,4 @@ pub use runner::{
 pub use scope::{Repository, RepositoryError, Scope};
 pub use secret::Secret;
 pub use time::later;
-pub use webhook::WebhookDelivery;
+pub use webhook::{JOB_EVENT, WebhookDelivery};

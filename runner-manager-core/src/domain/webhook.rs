@@ -4,6 +4,9 @@ use jiff::Timestamp;
 
 use super::DeliveryId;
 
+/// The event by which a hook tells of jobs.
+pub const JOB_EVENT: &str = "workflow_job";
+
 /// One attempt to deliver a webhook, from GitHub's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookDelivery {

@@ -7,11 +7,14 @@ use super::prune;
 use super::queue;
 use super::read;
 use super::schema::{
-    Answered, DEPLOYMENT_ROW, Stored, TRUSTED_ROW, Table, finished_key, job_key, job_keys, runner_keys,
+    Answered, DEPLOYMENT_ROW, Stored, TRUSTED_ROW, Table, finished_key, hook_key, job_key, job_keys,
+    runner_keys,
 };
 use super::step::Step;
 use super::tables::load;
-use crate::domain::{Deployment, EndedRunner, GroupName, Incarnation, Runner, RunnerName, WorkflowJob};
+use crate::domain::{
+    Deployment, EndedRunner, GroupName, HookPlace, HookRecord, Incarnation, Runner, RunnerName, WorkflowJob,
+};
 use crate::flaws::{Flaw, is_on};
 use crate::store::{
     Applied, Change, Expected, GroupCounts, GroupRecord, Retention, StoreError, Version, Write,
@@ -91,6 +94,8 @@ impl Plan {
             Change::PutRunner { runner, expected } => self.put_runner(step, runner, expected),
             Change::EndRunner { ended, expected } => self.end_runner(step, ended, expected),
             Change::PutJob { job, expected } => self.put_job(step, job, expected),
+            Change::PutHook { record, expected } => self.put_hook(step, record, expected),
+            Change::RemoveHook { place, expected } => self.remove_hook(step, &place, expected),
             Change::PutDeployment { record, expected } => self.put_deployment(step, record, expected),
             Change::Trust { incarnation } => self.trust(step, &incarnation),
         }
@@ -145,6 +150,34 @@ impl Plan {
         }
         self.groups.insert(name.clone(), None);
         self.effects.push(Box::new(move |step| write_group(step, &name, None)));
+        Ok(())
+    }
+
+    fn put_hook(&mut self, step: &Step<'_>, value: HookRecord, expected: Expected) -> Result<(), StoreError> {
+        let key = value.place.key();
+        let shown = self.name(format!("hook of {key}"))?;
+        compare(&shown, read::hook(step, &value.place)?.as_ref(), expected)?;
+        self.effects.push(Box::new(move |step| {
+            let version = step.number()?;
+            step.put(Table::Meta, hook_key(&value.place).bytes(), &Stored { version, value })?;
+            Ok(Some(Version(version)))
+        }));
+        Ok(())
+    }
+
+    fn remove_hook(
+        &mut self,
+        step: &Step<'_>,
+        place: &HookPlace,
+        expected: Version,
+    ) -> Result<(), StoreError> {
+        let shown = self.name(format!("hook of {}", place.key()))?;
+        compare(&shown, read::hook(step, place)?.as_ref(), Expected::Version(expected))?;
+        let key = hook_key(place);
+        self.effects.push(Box::new(move |step| {
+            step.remove(Table::Meta, key.bytes())?;
+            Ok(None)
+        }));
         Ok(())
     }
 

@@ -2,13 +2,14 @@
 
 use super::key::{Key, Span};
 use super::schema::{
-    DEPLOYMENT_ROW, Stored, TRUSTED_ROW, Table, job_key, jobs_queued, jobs_recorded, jobs_unserved,
-    runners_in, runners_of, runners_on, runners_under,
+    self, DEPLOYMENT_ROW, Stored, TRUSTED_ROW, Table, hook_key, job_key, jobs_queued, jobs_recorded,
+    jobs_unserved, runners_in, runners_of, runners_on, runners_under,
 };
 use super::step::number;
 use super::tables::{Direction, Read, collect, decode, load};
 use crate::domain::{
-    Deployment, EndedRunner, GroupName, Incarnation, JobId, Runner, RunnerName, WorkflowJob,
+    Deployment, EndedRunner, GroupName, HookPlace, HookRecord, Incarnation, JobId, Runner, RunnerName,
+    WorkflowJob,
 };
 use crate::store::{
     DeploymentView, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter, StoreError, Versioned,
@@ -27,6 +28,19 @@ pub(super) fn runner(tables: &dyn Read, name: &RunnerName) -> Result<Option<Stor
 /// A job.
 pub(super) fn job(tables: &dyn Read, id: JobId) -> Result<Option<Stored<WorkflowJob>>, StoreError> {
     load(tables, Table::Jobs, job_key(id).bytes())
+}
+
+/// What is known of a place's hook.
+pub(super) fn hook(tables: &dyn Read, place: &HookPlace) -> Result<Option<Stored<HookRecord>>, StoreError> {
+    load(tables, Table::Meta, hook_key(place).bytes())
+}
+
+/// What is known of all hooks.
+pub(super) fn hooks(tables: &dyn Read) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
+    collect(tables, Table::Meta, &schema::hooks().span(), Direction::Forward, usize::MAX)?
+        .iter()
+        .map(|(key, value)| decode::<Stored<HookRecord>>(Table::Meta, key, value).map(Into::into))
+        .collect()
 }
 
 /// The deployment's record.

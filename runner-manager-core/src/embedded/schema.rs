@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
-use crate::domain::{BackendName, GroupName, JobId, JobState, Phase, Runner, Scope, WorkflowJob};
+use crate::domain::{BackendName, GroupName, HookPlace, JobId, JobState, Phase, Runner, Scope, WorkflowJob};
 use crate::queue::{Priority, Task};
 use crate::store::{Version, Versioned};
 
@@ -28,6 +28,16 @@ pub(super) const DEPLOYMENT_ROW: &[u8] = b"deployment";
 /// The row of [`Table::Meta`] with the life of the storage that is trusted, 8 bytes, the highest first. The
 /// first life is trusted without: a file does not forget what it acknowledged, and is missed when it is gone.
 pub(super) const TRUSTED_ROW: &[u8] = b"trusted";
+
+/// The rows of [`Table::Meta`] with what is known of hooks. No other row's key begins with its byte.
+pub(super) fn hooks() -> Key {
+    Key::of(Tag::HOOK)
+}
+
+/// The row of [`Table::Meta`] with what is known of a place's hook.
+pub(super) fn hook_key(place: &HookPlace) -> Key {
+    hooks().last(&place.key())
+}
 
 /// The tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +133,7 @@ impl Tag {
     const RECORDED: u8 = b'r';
     const QUEUED: u8 = b'q';
     const UNSERVED: u8 = b'u';
+    const HOOK: u8 = b'h';
     /// Tasks that wait.
     pub(super) const WAITING: u8 = b'w';
     /// Tasks that are held.

@@ -20,7 +20,9 @@ use super::{apply, open, queue, read, statistics};
 use crate::baton::Baton;
 use crate::budget::{BudgetKey, Budgets, Permission, Permit, Quota};
 use crate::clock::Clock;
-use crate::domain::{EndedRunner, GroupName, JobId, Runner, RunnerName, WorkflowJob, later};
+use crate::domain::{
+    EndedRunner, GroupName, HookPlace, HookRecord, JobId, Runner, RunnerName, WorkflowJob, later,
+};
 use crate::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
 use crate::store::{
     Applied, DeploymentView, GroupView, JobFilter, Page, Retention, RunnerFilter, Store, StoreError,
@@ -172,6 +174,15 @@ impl Store for EmbeddedStorage {
         page: &Page<JobId>,
     ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
         self.engine.read(&self.shared, |tables| read::jobs(tables, filter, page))
+    }
+
+    async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
+        let found = self.engine.read(&self.shared, |tables| read::hook(tables, place))?;
+        Ok(found.map(Into::into))
+    }
+
+    async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
+        self.engine.read(&self.shared, read::hooks)
     }
 
     async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {

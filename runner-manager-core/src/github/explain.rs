@@ -1,7 +1,7 @@
 //! What a refusal comes to, for people: which permission is missing, or what the plan does not have.
 
 use super::{GitHubError, GitHubErrorKind};
-use crate::domain::Scope;
+use crate::domain::{HookPlace, Scope};
 
 impl GitHubError {
     /// What it means where a runner group of `scope` was to be listed, made or changed.
@@ -31,6 +31,35 @@ impl GitHubError {
         }
     }
 
+    /// What it means where a hook, or the log of its deliveries, was to be read.
+    ///
+    /// Source: <https://docs.github.com/rest/orgs/webhooks#list-deliveries-for-an-organization-webhook>.
+    pub fn about_hooks(&self, place: &HookPlace) -> String {
+        let permission = match place {
+            HookPlace::Scope(Scope::Organization(_)) => {
+                "`organization_hooks: write` (of an App), or `admin:org_hook` (of a classic token)"
+            }
+            HookPlace::Scope(Scope::Repository(_) | Scope::Enterprise(_)) => {
+                "`repository_hooks: write` (of an App), or `admin:repo_hook` (of a classic token)"
+            }
+            HookPlace::App { .. } => return self.to_string(),
+        };
+        match self.kind {
+            GitHubErrorKind::PermissionDenied | GitHubErrorKind::NotFound => {
+                format!("the credentials may not see it, they need {permission} ({})", self.detail)
+            }
+            GitHubErrorKind::Invalid
+            | GitHubErrorKind::NoInstallation
+            | GitHubErrorKind::NameTaken
+            | GitHubErrorKind::Busy
+            | GitHubErrorKind::Unauthenticated
+            | GitHubErrorKind::RateLimited
+            | GitHubErrorKind::Unavailable
+            | GitHubErrorKind::Unclear
+            | GitHubErrorKind::Unexpected => self.to_string(),
+        }
+    }
+
     /// Whether it says by name what does not exist: a repository or an organization.
     fn names_what_is_absent(&self) -> bool {
         self.detail.starts_with('`')
@@ -52,7 +81,7 @@ const fn permission(scope: &Scope) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::Scope;
+    use crate::domain::{ConnectionName, HookPlace, Scope};
     use crate::github::{GitHubError, GitHubErrorKind};
 
     #[test]
@@ -82,6 +111,11 @@ mod tests {
             let said = said(kind, detail, scope);
             assert!(said.contains(part) && said.contains(detail), "{said}");
         }
+        let hooks = |kind, place| GitHubError::new(kind, "hooks", "status 404").about_hooks(&place);
+        let of_scope = hooks(GitHubErrorKind::NotFound, HookPlace::Scope(acme.clone()));
+        assert!(of_scope.contains("`admin:org_hook`") && of_scope.contains("status 404"), "{of_scope}");
+        let app = HookPlace::App { connection: ConnectionName::default(), account: 0 };
+        assert_eq!(hooks(GitHubErrorKind::NotFound, app), "hooks: NotFound: status 404");
         let absent = "`acme/lib` does not exist, or the credentials may not see it (status 404)";
         assert_eq!(said(GitHubErrorKind::NotFound, absent, &acme), absent);
     }

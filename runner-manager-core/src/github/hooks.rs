@@ -1,5 +1,6 @@
 //! Hooks: what GitHub sends webhooks by.
 
+pub use crate::domain::JOB_EVENT;
 use crate::domain::{Scope, Secret};
 
 /// Which hook is meant.
@@ -20,9 +21,6 @@ pub struct HookSpec {
     /// What they are signed with; none for no signature.
     pub secret: Option<Secret>,
 }
-
-/// The event by which a hook tells of jobs.
-pub const JOB_EVENT: &str = "workflow_job";
 
 /// A hook as GitHub has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use super::worker::TaskError;
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::budget::{BudgetKey, Permission, Permit, Quota, Rate};
 use crate::clock::{TimedOut, timeout};
-use crate::domain::{BackendName, Scope, later};
+use crate::domain::{BackendName, HookPlace, Scope, later};
 use crate::github::{GitHub, GitHubError, GitHubErrorKind, JitConfig, JitRequest};
 use crate::retry::Retry;
 use crate::store::StoreError;
@@ -221,8 +221,46 @@ impl Manager {
         self.call_github(purpose, scope, Some(LISTING_TIMEOUT), what, call).await
     }
 
-    /// Makes a call with one of the accounts that work on a scope. One that GitHub does not let do it is passed
-    /// over: such a refusal had no effect, and another account may do as well.
+    /// Has GitHub list something about a place's hook.
+    pub(super) async fn list_of_hook<'a, T>(
+        &'a self,
+        place: &HookPlace,
+        what: &str,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+    ) -> Result<T, CallError<GitHubError>> {
+        self.call_of_hook(place, Some(LISTING_TIMEOUT), what, call).await
+    }
+
+    /// Has GitHub do something about a place's hook.
+    pub(super) async fn ask_of_hook<'a, T>(
+        &'a self,
+        place: &HookPlace,
+        what: &str,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+    ) -> Result<T, CallError<GitHubError>> {
+        self.call_of_hook(place, None, what, call).await
+    }
+
+    async fn call_of_hook<'a, T>(
+        &'a self,
+        place: &HookPlace,
+        limit: Option<Duration>,
+        what: &str,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+    ) -> Result<T, CallError<GitHubError>> {
+        let accounts =
+            self.accounts_for_hook(place).await.map_err(|error| CallError::NotMade(error.into()))?;
+        if accounts.is_empty() {
+            let reason = format!("{what}: the connection to GitHub, of {place}, is not configured here");
+            return Err(CallError::NotMade(TaskError::outside(reason, Retry::Backoff)));
+        }
+        let scope = match place {
+            HookPlace::Scope(scope) => Some(scope),
+            HookPlace::App { .. } => None,
+        };
+        self.call_with(Purpose::Recovery, accounts, scope, limit, what, call).await
+    }
+
     async fn call_github<'a, T>(
         &'a self,
         purpose: Purpose,
@@ -237,6 +275,20 @@ impl Manager {
             let reason = format!("{what}: connection {name} to GitHub, of {scope}, is not configured here");
             return Err(CallError::NotMade(TaskError::outside(reason, Retry::Backoff)));
         }
+        self.call_with(purpose, accounts, Some(scope), limit, what, call).await
+    }
+
+    /// Makes a call with one of several accounts. One that GitHub does not let do it is passed over: such a refusal
+    /// had no effect, and another account may do as well. `scope` is whose calls GitHub tells what is left of.
+    async fn call_with<'a, T>(
+        &'a self,
+        purpose: Purpose,
+        accounts: Vec<Candidate<'a>>,
+        scope: Option<&Scope>,
+        limit: Option<Duration>,
+        what: &str,
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+    ) -> Result<T, CallError<GitHubError>> {
         let limit = limit.unwrap_or_else(|| self.call_timeout_of(&accounts));
         let mut left = accounts;
         loop {
@@ -245,7 +297,9 @@ impl Manager {
             let (number, leave) = chosen.map_err(CallError::NotMade)?;
             let candidate = left.swap_remove(number);
             let answer = self.spend(leave, limit, call(&*candidate.account.github)).await;
-            self.save_calls(&candidate, scope).await;
+            if let Some(scope) = scope {
+                self.save_calls(&candidate, scope).await;
+            }
             match answer {
                 Ok(Err(refusal)) if is_about_the_account(&refusal) && !left.is_empty() => {
                     self.pass_over(&candidate, &refusal);

@@ -273,6 +273,7 @@ impl Manager {
             tasks.push(NewTask::now(Task::Reconcile { group: name }));
             tasks.push(NewTask::now(Task::SweepScope { scope: scope.clone() }));
             tasks.push(NewTask::now(Task::RecoverJobs { scope: scope.clone() }));
+            tasks.extend(self.redelivery_task(&scope));
             if !matches!(scope, Scope::Repository(_)) {
                 tasks.push(NewTask::now(Task::SyncGitHubGroups { scope }));
             }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::Manager;
 use crate::budget::{BudgetKey, Quota, Rate};
-use crate::domain::{ConnectionName, Scope, later};
+use crate::domain::{ConnectionName, HookPlace, Scope, later};
 use crate::github::{Budget, GitHub, GitHubError};
 use crate::store::StoreError;
 
@@ -148,6 +148,29 @@ impl Manager {
         let accounts = self.parts().github.iter().flat_map(|(_, accounts)| accounts);
         let own = accounts.filter_map(|account| account.call_timeout).max().unwrap_or_default();
         own.max(self.parts().settings.call_timeout)
+    }
+
+    /// The accounts that may ask about a place's hook: an App's own is shown to that App alone, and its calls for that
+    /// are counted by themselves.
+    pub(super) async fn accounts_for_hook(
+        &self,
+        place: &HookPlace,
+    ) -> Result<Vec<Candidate<'_>>, StoreError> {
+        let (connection, number) = match place {
+            HookPlace::Scope(scope) => return self.accounts_for(scope).await,
+            HookPlace::App { connection, account } => (connection, *account),
+        };
+        let Some(account) = self.parts().github.accounts(connection).get(number) else {
+            return Ok(Vec::new());
+        };
+        let mut candidates = Vec::new();
+        for scope in self.scopes().await? {
+            if candidates.is_empty() && self.connection_of(&scope).await? == *connection {
+                let key = BudgetKey::github(&account.github.account(&scope)).part("app");
+                candidates.push(Candidate { account, key });
+            }
+        }
+        Ok(candidates)
     }
 
     /// What GitHub last told this process of the calls that are left, by the names of the connection and of the

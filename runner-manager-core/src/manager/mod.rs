@@ -10,6 +10,7 @@
 //! - `reconcile` is the one path that makes runners; `provision` brings each one up.
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
+//! - `redeliver` has GitHub deliver again what did not get through.
 //! - `github_groups` looks after the runner groups at GitHub.
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
@@ -34,6 +35,7 @@ mod operate;
 mod provision;
 mod reconcile;
 mod recover;
+mod redeliver;
 mod retire;
 mod statistics;
 mod sweep;
@@ -88,6 +90,11 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// How often each scope's open jobs are listed, for those that no webhook told of. Default 5 min.
     pub recover_interval: Duration,
+    /// How often the logs of the hooks that lead here are read, for webhooks that failed. Default 2 min; none for
+    /// never. A log without news costs nothing of GitHub's budget.
+    pub redeliver_interval: Option<Duration>,
+    /// Where webhooks lead to, by which our hooks are known. Default none: then no log is read.
+    pub webhook_url: Option<String>,
     /// How long a worker holds a task before it must say again that it lives. Default 90 s.
     pub lease: Duration,
     /// How long a call to GitHub or to a backend may take. Less than half of `lease`, so that no call
@@ -108,6 +115,8 @@ impl Default for Settings {
             balance: Balance::default(),
             sweep_interval: Duration::from_mins(5),
             recover_interval: Duration::from_mins(5),
+            redeliver_interval: Some(Duration::from_mins(2)),
+            webhook_url: None,
             lease: Duration::from_secs(90),
             call_timeout: Duration::from_secs(40),
             stop_within: Duration::from_secs(20),

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::Manager;
 use super::advance::MOST_CONFLICTS;
 use crate::domain::{
-    BackendName, Digest, EndedRunner, GroupName, JobId, Phase, Replica, ReplicaId, Runner, RunnerName, Scope,
-    WorkflowJob,
+    BackendName, Digest, EndedRunner, GroupName, HookRecord, JobId, Phase, Replica, ReplicaId, Runner,
+    RunnerName, Scope, WorkflowJob,
 };
 use crate::policy::configuration::lives;
 use crate::policy::doubt::Progress;
@@ -59,6 +59,8 @@ pub struct DeploymentStatus {
     pub doubt: Option<Progress>,
     /// The replicas that were heard of, by their names.
     pub replicas: Vec<ReplicaStatus>,
+    /// GitHub's hooks that may lead here, by the keys of their places.
+    pub hooks: Vec<HookRecord>,
 }
 
 /// A replica as people want to see it.
@@ -97,6 +99,7 @@ impl Manager {
             backends: replica.backends.clone(),
         };
         Ok(DeploymentStatus {
+            hooks: self.hooks().await?,
             replica: self.inner.replica.clone(),
             config_drift: self.own_digest().is_some_and(|digest| drifts(&digest)),
             trusted: view.trusted,
@@ -115,6 +118,7 @@ impl Manager {
             NewTask::now(Task::SweepScope { scope: scope.clone() }),
         ];
         if expected == Expected::Absent {
+            tasks.extend(self.redelivery_task(&scope));
             tasks.push(NewTask::now(Task::RecoverJobs { scope }));
         }
         let changes = vec![Change::PutGroup { record, expected }];
@@ -271,6 +275,14 @@ impl Manager {
     /// [`StoreError`] when the store cannot be read.
     pub async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {
         self.store().ended_runners(limit).await
+    }
+
+    /// What is known of GitHub's hooks that may lead here, by the keys of their places.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn hooks(&self) -> Result<Vec<HookRecord>, StoreError> {
+        Ok(self.store().hooks().await?.into_iter().map(|hook| hook.value).collect())
     }
 
     /// How the queue fares.

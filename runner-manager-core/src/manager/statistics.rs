@@ -24,6 +24,9 @@ pub struct StatisticsSnapshot {
     pub adopted: u64,
     /// GitHub's runner groups that were not as configured, by what came of it: `created`, `mended`, `refused`.
     pub github_groups: BTreeMap<&'static str, u64>,
+    /// Webhooks that failed and were asked for again, by what GitHub said (`asked`, `refused`, `not_made`, `unclear`)
+    /// and by what came of it (`taken`, `failed`).
+    pub redeliveries: BTreeMap<&'static str, u64>,
     /// Sweeps that stopped because they would have condemned too much, by backend or scope.
     pub sweeps_held: BTreeMap<String, u64>,
 }

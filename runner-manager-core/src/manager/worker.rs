@@ -144,7 +144,8 @@ impl Manager {
             self.scopes_with_groups().await?.into_iter().map(|scope| Task::SyncGitHubGroups { scope });
         let backends =
             self.parts().backends.keys().map(|backend| Task::SweepBackend { backend: backend.clone() });
-        Ok(sweeps.chain(jobs).chain(groups).chain(backends).map(NewTask::now).collect())
+        let hooks = self.redelivery_tasks().await?;
+        Ok(sweeps.chain(jobs).chain(groups).chain(backends).chain(hooks).map(NewTask::now).collect())
     }
 
     async fn serve_lane(
@@ -304,6 +305,7 @@ impl Manager {
             Task::SweepScope { scope } => self.sweep_scope(token, scope).await,
             Task::SweepBackend { backend } => self.sweep_backend(token, backend).await,
             Task::RecoverJobs { scope } => self.recover_jobs(scope).await,
+            Task::RedeliverWebhooks { place } => self.redeliver_webhooks(token, place).await,
             Task::SyncGitHubGroups { scope } => self.sync_github_groups(token, scope).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }

@@ -6,6 +6,7 @@
 //! - [`lifecycle`]: what follows for a runner from an event.
 //! - [`jobs`]: what follows for a job's record from an observation.
 //! - [`recovery`]: what follows for a job that GitHub lists, or lists no more.
+//! - [`redelivery`]: which failed webhook deliveries GitHub is asked to deliver again.
 //! - [`orphans`]: what is to become of things that no record explains.
 //! - [`waiting`]: why a job still waits.
 //! - [`doubt`]: what must be listed before a store that lost something is relied on again.
@@ -27,6 +28,7 @@ pub mod matching;
 pub mod orphans;
 pub mod placement;
 pub mod recovery;
+pub mod redelivery;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod scaling;

@@ -16,7 +16,9 @@ use super::settings::RedisSettings;
 use super::wake::Lanes;
 use super::{scripts, write};
 use crate::clock::Clock;
-use crate::domain::{EndedRunner, GroupName, Incarnation, JobId, Phase, Runner, RunnerName, WorkflowJob};
+use crate::domain::{
+    EndedRunner, GroupName, HookPlace, HookRecord, Incarnation, JobId, Phase, Runner, RunnerName, WorkflowJob,
+};
 use crate::random::Random;
 use crate::store::{
     Applied, DeploymentView, GroupCounts, GroupView, JobFilter, Page, Retention, RunnerFilter, Store,
@@ -253,6 +255,21 @@ impl Store for RedisStorage {
         page: &Page<JobId>,
     ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
         self.list(&List::of_jobs(filter), page.after.map(job_key), page.limit).await
+    }
+
+    async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
+        self.record(Args::of("hook"), "h", &place.key()).await
+    }
+
+    async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
+        let mut reply = self.read(Args::of("hooks")).await?;
+        let (table, mut hooks) = (self.data.key("h"), Vec::new());
+        while !reply.is_empty() {
+            let place = reply.text()?;
+            hooks.push(reply::record(&table, &place, &reply.bytes()?)?);
+        }
+        hooks.sort_by_key(|hook: &Versioned<HookRecord>| hook.value.place.key());
+        Ok(hooks)
     }
 
     async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {

@@ -62,6 +62,10 @@ fn change(args: Args, change: &Change) -> Args {
             args.text("E").text(ended.name.as_str()).exactly(expected.0).time(ended.ended_at).body(ended)
         }
         Change::PutJob { job: after, expected } => job(args.text("J"), after, *expected),
+        Change::PutHook { record, expected } => {
+            expect(args.text("H").text(&record.place.key()), *expected).body(record)
+        }
+        Change::RemoveHook { place, expected } => args.text("h").text(&place.key()).exactly(expected.0),
         Change::PutDeployment { record, expected } => expect(args.text("D"), *expected).body(record),
         Change::Trust { incarnation } => args.text("T").text(incarnation.as_str()),
     }

@@ -10,6 +10,7 @@ mod drift;
 mod fleet;
 mod github_groups;
 mod recover;
+mod redeliver;
 mod world;
 
 use std::time::Duration;

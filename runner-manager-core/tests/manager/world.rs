@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "a webhook secret";
 
+/// Where the hook of `acme` leads.
+pub(crate) const WEBHOOK_URL: &str = "http://manager/webhook";
+
 /// How often the other tasks get a turn before time goes on.
 const TURNS: usize = 150;
 
@@ -144,7 +147,7 @@ impl World {
         let clock = Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let mut github = Simulator::new(simulator::Settings { seed: 7, ..simulator::Settings::default() });
         let acme = simulator::Scope::Organization("acme".into());
-        github.add_hook(&acme, "http://manager/webhook", SECRET, clock.now());
+        github.add_hook(&acme, WEBHOOK_URL, SECRET, clock.now());
         let github = Arc::new(Mutex::new(github));
         let cloud = Arc::new(Mutex::new(FakeCloud::new(behaviour)));
         let storage = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
@@ -186,6 +189,13 @@ impl World {
             manager.configure(groups).await.unwrap();
             manager.run(stop).await;
         });
+    }
+
+    /// The manager stops in order and starts anew with other settings.
+    pub(crate) async fn restart_with(&mut self, change: impl Fn(&mut Settings) + 'static) {
+        self.stop().await;
+        self.adjust = Box::new(move |parts| change(&mut parts.settings));
+        self.start();
     }
 
     /// Another replica on the same storage, with its own file.

@@ -15,6 +15,7 @@ use runner_manager_core::testing::simulator;
 
 use super::ledger::Ledger;
 use super::limits::LimitsChecker;
+use super::redeliveries::Redeliveries;
 use super::shared::{Promise, Violation};
 
 /// Promise 1: how far apart two readings must be, and how long after a runner came online the first counts.
@@ -64,6 +65,7 @@ pub(crate) struct Checker {
     pub(crate) best_effort: u64,
     seen_violations: usize,
     pub(crate) limits: LimitsChecker,
+    pub(crate) redeliveries: Redeliveries,
 }
 
 impl Checker {
@@ -226,6 +228,7 @@ impl Checker {
                     self.excused.remove(&runner.name);
                 }
                 Change::EndRunner { ended, .. } => self.ended(&ended.name, books),
+                Change::PutHook { record, .. } => self.redeliveries.wrote(record),
                 _ => {}
             }
         }

@@ -72,3 +72,8 @@ fn to_fall_over_when_unclear_is_found() {
     // The second call is made under the leave of the first.
     is_found(Flaw::FallOverWhenUnclear, &[Promise::OneInstance, Promise::Limits]);
 }
+
+#[test]
+fn to_forget_redeliveries_is_found() {
+    is_found(Flaw::ForgetRedeliveries, &[Promise::Limits]);
+}

@@ -22,6 +22,7 @@ mod happenings;
 mod ledger;
 mod limits;
 mod plan;
+mod redeliveries;
 mod regressions;
 mod replica;
 mod run;

@@ -138,6 +138,9 @@ impl Plan {
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
             groups,
         };
+        let mut failing = dice.fork("failing webhooks");
+        plan.github.webhooks.failed = *failing.pick(&[0.0, 0.1, 0.3]);
+        plan.github.webhooks.lost = *failing.pick(&[0.0, 0.0, 0.05]);
         let is_known = dice.fork("registrations").percent(50);
         plan.registrations = plan
             .github
@@ -445,6 +448,8 @@ pub(crate) fn all_faults() -> Vec<String> {
         "cloud: delete: lost_reply",
         "github: WebhookDoubled",
         "github: WebhookDelayed",
+        "github: WebhookFailed",
+        "github: WebhookLost",
         "github: WebhookReordered",
         "github: Delay",
         "github: Answer403",

@@ -23,6 +23,7 @@ use super::groups;
 use super::plan::Plan;
 use super::shared::Shared;
 use super::trace::Who;
+use super::webhooks::WEBHOOK_URL;
 
 /// What a manager works with whose every call goes through a process.
 pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -> Parts {
@@ -53,6 +54,8 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
         settings: Settings {
             sweep_interval: plan.sweep_interval,
             recover_interval: plan.sweep_interval * 2,
+            redeliver_interval: Some(plan.sweep_interval / 2),
+            webhook_url: Some(WEBHOOK_URL.to_owned()),
             lease: plan.lease,
             call_timeout: plan.call_timeout,
             stop_within: Duration::from_secs(15),

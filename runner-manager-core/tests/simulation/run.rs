@@ -125,7 +125,20 @@ impl World {
         if self.left().next().is_some() {
             self.shared.state().admit("a sweep that stopped at too many orphans and asked an operator");
         }
+        self.until(Promise::NothingLost, "failed webhooks were redelivered", 3 * HOUR, |world| {
+            world.forgotten_webhooks().is_empty()
+        })
+        .await?;
         self.at_the_end().await
+    }
+
+    /// The webhooks that failed and that GitHub was never asked for again.
+    fn forgotten_webhooks(&self) -> Vec<String> {
+        let github = self.shared.github();
+        let neglected = github.neglected();
+        let state = self.shared.state();
+        let forgotten = state.checker.redeliveries.forgotten(neglected.into_iter());
+        forgotten.into_iter().map(str::to_owned).collect()
     }
 
     /// Whether sweeps stopped, as promise 4 has them: nothing is on record, no machine is there, and the

@@ -148,6 +148,7 @@ impl Shared {
         state.ledger = ledger.unwrap_or_default();
         state.lost_at = Some(now);
         state.checker.forget_acknowledged();
+        state.checker.redeliveries.store_was_lost();
         for life in lives.iter().filter(|life| life.owner == self.owner && life.gone_at.is_none()) {
             let found = self.storage.runner(&life.runner).now_or_never();
             if found.expect("a storage in memory answers at once").unwrap().is_none() {

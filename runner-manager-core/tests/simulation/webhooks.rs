@@ -16,6 +16,9 @@ use super::trace::Who;
 /// What webhooks are signed with.
 pub(crate) const SECRET: &str = "a webhook secret";
 
+/// Where they go.
+pub(crate) const WEBHOOK_URL: &str = "http://manager/webhook";
+
 /// How long GitHub waits for an answer.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 

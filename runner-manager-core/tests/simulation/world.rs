@@ -29,7 +29,7 @@ use super::replica::{Replica, parts};
 use super::shared::{Kept, Promise, Shared, State, Violation};
 use super::survey::Survey;
 use super::trace::{Trace, Who};
-use super::webhooks::{SECRET, Webhooks};
+use super::webhooks::{SECRET, WEBHOOK_URL, Webhooks};
 
 const SECRET_KEY: &str = "the secret key of the deployment";
 
@@ -310,7 +310,7 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
     for scope in
         [simulator::Scope::Organization("acme".into()), simulator::Scope::Repository("beta/tool".into())]
     {
-        github.add_hook(&scope, "http://manager/webhook", SECRET, clock.now());
+        github.add_hook(&scope, WEBHOOK_URL, SECRET, clock.now());
     }
     let state = State {
         trace: Trace::new(began, with_lines),

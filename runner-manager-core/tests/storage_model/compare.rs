@@ -21,6 +21,7 @@ pub(crate) async fn everything(storage: &Storage, model: &Model, names: &Names) 
     groups(storage, model, names).await?;
     runners(storage, model, names).await?;
     jobs(storage, model, names).await?;
+    hooks(storage, model, names).await?;
     history(storage, model, names).await?;
     statistics(storage, model, names).await
 }
@@ -80,6 +81,16 @@ async fn jobs(storage: &Storage, model: &Model, names: &Names) -> Result<(), Dif
         same(&format!("the jobs by {filter:?}"), &expected, &found)?;
     }
     Ok(())
+}
+
+async fn hooks(storage: &Storage, model: &Model, names: &Names) -> Result<(), Difference> {
+    let records = &model.held.records.hooks;
+    for place in (0..records::HOOKS).map(records::hook_place) {
+        let expected = records.get(&place.key()).map(|named| names.versioned(named.clone()));
+        same(&format!("the hook of {place}"), &expected, &storage.store.hook(&place).await.unwrap())?;
+    }
+    let expected: Vec<_> = records.values().map(|named| names.versioned(named.clone())).collect();
+    same("the hooks", &expected, &storage.store.hooks().await.unwrap())
 }
 
 /// A list of what is over, the last first. In which order equal times stand is open.

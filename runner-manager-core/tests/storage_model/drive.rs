@@ -548,6 +548,21 @@ impl Drive<'_> {
                 let expected = self.expected(&format!("job {}", job.id), present, expect);
                 Change::PutJob { job, expected }
             }
+            Changes::PutHook { hook, read, expect } => {
+                let record = records::hook(hook, read, now);
+                let key = record.place.key();
+                let present = records.hooks.get(&key).map(|named| named.1);
+                Change::PutHook {
+                    record,
+                    expected: self.expected(&format!("hook of {key}"), present, expect),
+                }
+            }
+            Changes::RemoveHook { hook, expect } => {
+                let place = records::hook_place(hook);
+                let present = records.hooks.get(&place.key()).map(|named| named.1);
+                let expected = self.expected_version(&format!("hook of {}", place.key()), present, expect);
+                Change::RemoveHook { place, expected }
+            }
             Changes::PutDeployment { revision, expect } => {
                 let record = records::deployment(revision, now);
                 let present = records.deployment.as_ref().map(|named| named.1);

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{
-    Deployment, EndedRunner, GroupName, Incarnation, JobId, JobState, Runner, RunnerName, WorkflowJob,
+    Deployment, EndedRunner, GroupName, HookRecord, Incarnation, JobId, JobState, Runner, RunnerName,
+    WorkflowJob,
 };
 use runner_manager_core::store::{
     Change, Expected, GroupCounts, GroupRecord, JobFilter, Page, RunnerFilter, Version, Write,
@@ -48,6 +49,7 @@ pub(crate) struct Records {
     pub(crate) runners: BTreeMap<RunnerName, Named<Runner>>,
     pub(crate) jobs: BTreeMap<JobId, Named<WorkflowJob>>,
     pub(crate) ended: Vec<EndedRunner>,
+    pub(crate) hooks: BTreeMap<String, Named<HookRecord>>,
     pub(crate) deployment: Option<Named<Deployment>>,
     pub(crate) trusted_life: u64,
 }
@@ -139,6 +141,8 @@ pub(crate) fn named(change: &Change) -> String {
         | Change::PutRunner { runner, .. } => format!("runner {}", runner.name),
         Change::EndRunner { ended, .. } => format!("runner {}", ended.name),
         Change::PutJob { job, .. } => format!("job {}", job.id),
+        Change::PutHook { record, .. } => format!("hook of {}", record.place.key()),
+        Change::RemoveHook { place, .. } => format!("hook of {}", place.key()),
         Change::PutDeployment { .. } => "the deployment".to_owned(),
         Change::Trust { .. } => "the life".to_owned(),
     }
@@ -186,6 +190,12 @@ impl Records {
             }
             Change::EndRunner { ended, expected } => conflict(runner(&ended.name, *expected)),
             Change::PutJob { job, expected } => conflict(is_as_expected(self.jobs.get(&job.id), *expected)),
+            Change::PutHook { record, expected } => {
+                conflict(is_as_expected(self.hooks.get(&record.place.key()), *expected))
+            }
+            Change::RemoveHook { place, expected } => {
+                conflict(is_as_expected(self.hooks.get(&place.key()), Expected::Version(*expected)))
+            }
             Change::PutDeployment { expected, .. } => {
                 conflict(is_as_expected(self.deployment.as_ref(), *expected))
             }
@@ -234,6 +244,13 @@ impl Records {
             }
             Change::PutJob { job, .. } => {
                 self.jobs.insert(job.id, (job, version));
+            }
+            Change::PutHook { record, .. } => {
+                self.hooks.insert(record.place.key(), (record, version));
+            }
+            Change::RemoveHook { place, .. } => {
+                self.hooks.remove(&place.key());
+                return None;
             }
             Change::PutDeployment { record, .. } => self.deployment = Some((record, version)),
             Change::Trust { .. } => {

@@ -109,12 +109,14 @@ impl Names {
             match change {
                 Change::PutGroup { expected, .. }
                 | Change::PutJob { expected, .. }
+                | Change::PutHook { expected, .. }
                 | Change::PutDeployment { expected, .. } => {
                     if let Expected::Version(version) = expected {
                         *version = self.version(*version);
                     }
                 }
                 Change::RemoveGroup { expected, .. }
+                | Change::RemoveHook { expected, .. }
                 | Change::PutRunner { expected, .. }
                 | Change::EndRunner { expected, .. } => *expected = self.version(*expected),
                 Change::Trust { incarnation } => {

@@ -40,6 +40,8 @@ pub(crate) enum Changes {
     PutRunner { runner: usize, kind: usize, moves: bool, phase: usize, expect: Expect },
     EndRunner { runner: usize, expect: Expect },
     PutJob { job: usize, state: usize, expect: Expect },
+    PutHook { hook: usize, read: u64, expect: Expect },
+    RemoveHook { hook: usize, expect: Expect },
     PutDeployment { revision: u64, expect: Expect },
     Trust { is_right: bool },
 }
@@ -170,6 +172,9 @@ fn change() -> impl Strategy<Value = Changes> {
         2 => (runner(), expect()).prop_map(|(runner, expect)| Changes::EndRunner { runner, expect }),
         5 => (0..6_usize, 0..8_usize, expect())
             .prop_map(|(job, state, expect)| Changes::PutJob { job, state, expect }),
+        2 => (0..4_usize, any::<u64>(), expect())
+            .prop_map(|(hook, read, expect)| Changes::PutHook { hook, read, expect }),
+        1 => (0..4_usize, expect()).prop_map(|(hook, expect)| Changes::RemoveHook { hook, expect }),
         1 => (any::<u64>(), expect())
             .prop_map(|(revision, expect)| Changes::PutDeployment { revision, expect }),
         2 => prop::bool::weighted(0.8).prop_map(|is_right| Changes::Trust { is_right }),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runner_manager_core::budget::{BudgetKey, Quota, Rate};
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, Conclusion, ConnectionName, CreateStep, Deployment, Digest, Doubt,
-    EndedRunner, GitHubGroup, GroupName, Incarnation, JobId, JobState, Labels, Limits, Os, Phase, Placement,
-    Replica, ReplicaId, RetireReason, RetireStep, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
-    Source, WorkflowJob, later,
+    Arch, BackendName, Bounds, Conclusion, ConnectionName, CreateStep, DeliveryId, Deployment, Digest, Doubt,
+    EndedRunner, FailedDelivery, FoundHook, GitHubGroup, GroupName, HookPlace, HookRecord, Incarnation,
+    JobId, JobState, Labels, Limits, Os, Phase, Placement, Redelivery, Replica, ReplicaId, RetireReason,
+    RetireStep, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, Source, WorkflowJob, later,
 };
 use runner_manager_core::queue::{Lane, Task};
 use runner_manager_core::store::{Draining, GroupRecord, JobFilter, RunnerFilter};
@@ -17,6 +17,7 @@ use runner_manager_core::store::{Draining, GroupRecord, JobFilter, RunnerFilter}
 pub(crate) const GROUPS: usize = 3;
 pub(crate) const RUNNERS: usize = 6;
 pub(crate) const JOBS: usize = 6;
+pub(crate) const HOOKS: usize = 4;
 
 pub(crate) fn group_name(group: usize) -> GroupName {
     // One name is the beginning of another.
@@ -135,6 +136,38 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
         created_at: at(10 - job / 2),
         recorded_at: at(20 + job / 3),
         state,
+    }
+}
+
+/// One of three places: one is written in two ways.
+pub(crate) fn hook_place(hook: usize) -> HookPlace {
+    match hook {
+        0 => HookPlace::Scope(scope(0)),
+        1 => HookPlace::Scope(Scope::Repository("acme/app".parse().unwrap())),
+        2 => HookPlace::Scope(Scope::Repository("Acme/App".parse().unwrap())),
+        _ => HookPlace::App { connection: ConnectionName::default(), account: 1 },
+    }
+}
+
+pub(crate) fn hook(hook: usize, read: u64, now: Timestamp) -> HookRecord {
+    let redelivery = [
+        Redelivery::Due,
+        Redelivery::Asking { since: now, again: true },
+        Redelivery::Asked { at: now },
+        Redelivery::Over,
+    ][hook];
+    HookRecord {
+        found: Some(FoundHook::Numbered(read)),
+        sought_at: Some(now),
+        read_at: Some(now),
+        read_to: Some(later(Timestamp::UNIX_EPOCH, Duration::from_secs(read % 1_000_000))),
+        failed: [(
+            DeliveryId::new(format!("delivery {read}")),
+            FailedDelivery { attempt: read, failed_at: now, redelivery },
+        )]
+        .into(),
+        trouble: read.is_multiple_of(2).then(|| "trouble\twith \"it\"\n".to_owned()),
+        ..HookRecord::new(hook_place(hook))
     }
 }
 

@@ -22,7 +22,10 @@ pub(super) async fn look(
     let subject = |place: &Place| format!("webhooks, {place}");
     let Some(url) = webhook_url(configuration) else {
         let mut finding = Finding::new("webhooks", Ok::<_, anyhow::Error>(vec![]));
-        finding.remarks.push("server.public_url is not set, so that no hook was looked for".to_owned());
+        finding.remarks.push(
+            "neither server.public_url nor server.webhook_url is set, so that no hook was looked for"
+                .to_owned(),
+        );
         return vec![finding];
     };
     let site = |account: &Connected| Site::new(configuration, account, clock.clone(), url.clone());
@@ -37,8 +40,14 @@ pub(super) async fn look(
     for scope in scopes {
         let place = Place::Scope((*scope).clone());
         let told = show_for(&site, scope).await;
+        let unknown = |mut remarks: Vec<String>| {
+            if configuration.redeliver_interval.is_some() {
+                remarks.push("until then webhooks that fail are not redelivered".to_owned());
+            }
+            (Vec::new(), remarks)
+        };
         let (missing, remarks) =
-            if told.is_unknown() { (Vec::new(), told.wrong) } else { (told.wrong, told.remarks) };
+            if told.is_unknown() { unknown(told.wrong) } else { (told.wrong, told.remarks) };
         findings.push(Finding { subject: subject(&place), missing, remarks });
     }
     findings

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use runner_manager_core::clock::SystemClock;
 use runner_manager_core::config::Webhooks;
 use runner_manager_core::domain::{
-    DeploymentName, EndedRunner, GroupName, JobId, Owner, Runner, RunnerName, Secret, WorkflowJob,
+    DeploymentName, EndedRunner, GroupName, HookPlace, HookRecord, JobId, Owner, Runner, RunnerName, Secret,
+    WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
@@ -66,6 +67,12 @@ impl Store for Down {
         down()
     }
     async fn jobs(&self, _: &JobFilter, _: &Page<JobId>) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
+        down()
+    }
+    async fn hook(&self, _: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
+        down()
+    }
+    async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
         down()
     }
     async fn ended_runners(&self, _: usize) -> Result<Vec<EndedRunner>, StoreError> {

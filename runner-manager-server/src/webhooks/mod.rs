@@ -52,7 +52,7 @@ pub(crate) struct WebhooksOptions {
     /// The App's own hook, which tells of all accounts that the App is installed on.
     #[arg(long)]
     app: bool,
-    /// Where webhooks go. Default: `/webhook` under the configuration's `server.public_url`.
+    /// Where webhooks go. Default: the configuration's `server.webhook_url`, or `/webhook` below its `server.public_url`.
     #[arg(long, value_parser = BaseUrl::new)]
     url: Option<BaseUrl>,
     /// Prints one JSON object.
@@ -114,7 +114,7 @@ pub(crate) async fn run(command: &WebhooksCommand) -> anyhow::Result<ExitCode> {
 /// Why it cannot be done as it was asked for.
 fn refusal(command: &WebhooksCommand, configuration: &Configuration) -> Option<&'static str> {
     let options = command.options();
-    if options.url.is_none() && configuration.server.public_url.is_none() {
+    if options.url.is_none() && configuration.server.webhook_url.is_none() {
         return Some("where webhooks go is not known: set server.public_url, or give --url");
     }
     if options.app && !has_app(configuration) {

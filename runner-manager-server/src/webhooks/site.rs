@@ -19,9 +19,6 @@ const QUESTION_WITHIN: Duration = Duration::from_mins(1);
 /// For how long GitHub keeps a hook's log.
 const LOG: SignedDuration = SignedDuration::from_hours(72);
 
-/// Where the manager takes webhooks in, below its URL.
-const PATH: &str = "/webhook";
-
 /// Where a hook is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -127,7 +124,7 @@ impl Told {
 
 /// Where the webhooks of a configuration go.
 pub(crate) fn webhook_url(configuration: &Configuration) -> Option<String> {
-    configuration.server.public_url.as_ref().map(|url| format!("{url}{PATH}"))
+    configuration.server.webhook_url.as_ref().map(ToString::to_string)
 }
 
 /// The hooks that lead to one URL.

@@ -104,6 +104,7 @@ fn defaults() {
     assert_eq!(read.sweep_interval, Duration::from_mins(5));
     assert_eq!((read.lease, read.call_timeout), (Duration::from_secs(90), Duration::from_secs(40)));
     assert_eq!(read.recover_interval, Duration::from_mins(5));
+    assert_eq!((read.redeliver_interval, read.server.webhook_url), (Some(Duration::from_mins(2)), None));
     let group = &read.groups[1];
     assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
     assert_eq!((group.os, group.priority), (Os::Linux, 0));
@@ -125,11 +126,22 @@ fn what_a_user_may_choose() {
 
     let read = good(
         "github:\n",
-        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\nrecover_interval: 10m\ngithub:\n",
+        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\nrecover_interval: 10m\nredeliver_interval: 0s\ngithub:\n",
     );
     assert_eq!(embedded(&read), Path::new("/var/rm.redb"));
     assert_eq!((read.balance, read.sweep_interval), (Balance::Spread, Duration::from_secs(90)));
-    assert_eq!(read.recover_interval, Duration::from_mins(10));
+    assert_eq!((read.recover_interval, read.redeliver_interval), (Duration::from_mins(10), None));
+    for (urls, expected) in [
+        ("public_url: https://rm.acme.com/", "https://rm.acme.com/webhook"),
+        ("webhook_url: https://hooks.acme.com/rm", "https://hooks.acme.com/rm"),
+        (
+            "public_url: https://rm.acme.com\n  webhook_url: https://hooks.acme.com/rm",
+            "https://hooks.acme.com/rm",
+        ),
+    ] {
+        let read = good("listen: 127.0.0.1:8080", urls);
+        assert_eq!(read.server.webhook_url.unwrap().as_str(), expected);
+    }
 
     let group = "\
 arch: arm

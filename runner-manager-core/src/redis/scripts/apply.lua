@@ -241,6 +241,25 @@ local function put_job()
   end)
 end
 
+local function put_hook()
+  local place, expected, body = arg(), arg(), arg()
+  compare(name('hook of ' .. place), 'h', place, 1, expected)
+  effect(function()
+    local version = next_number()
+    stage('HSET', P .. 'h', place, pack({ version }, body))
+    return version
+  end)
+end
+
+local function remove_hook()
+  local place, expected = arg(), arg()
+  compare(name('hook of ' .. place), 'h', place, 1, expected)
+  effect(function()
+    stage('HDEL', P .. 'h', place)
+    return ''
+  end)
+end
+
 local function put_deployment()
   local expected, body = arg(), arg()
   compare(name('the deployment'), 'm', 'deployment', 1, expected)
@@ -273,6 +292,8 @@ local changes = {
   P = put_runner,
   E = end_runner,
   J = put_job,
+  H = put_hook,
+  h = remove_hook,
   D = put_deployment,
   T = trust,
 }

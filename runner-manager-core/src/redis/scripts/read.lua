@@ -27,6 +27,15 @@ local readers = {
     end
     return reply
   end,
+  hook = function()
+    return { 'ok', ask('HGET', P .. 'h', arg()) or '' }
+  end,
+  -- Each place with its hook.
+  hooks = function()
+    local reply = ask('HGETALL', P .. 'h')
+    table.insert(reply, 1, 'ok')
+    return reply
+  end,
   -- With the server's present life, and whether it is trusted.
   deployment = function()
     local record = ask('HGET', P .. 'm', 'deployment') or ''

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a case panics where the subject does not behave")]
 
+mod hooks;
 mod lists;
 mod trust;
 mod writes;
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Case<StorageSubject>> {
         Case::new("the_untrusted_is_not_relied_on", trust::the_untrusted_is_not_relied_on),
         Case::new("numbers_outlive_a_loss", trust::numbers_outlive_a_loss),
         Case::new("counters_follow_the_records", lists::counters_follow_the_records),
+        Case::new("hooks_are_known_by_their_place", hooks::hooks_are_known_by_their_place),
         Case::new("lists_are_ordered_and_paged", lists::lists_are_ordered_and_paged),
         Case::new("history_is_kept_and_bounded", lists::history_is_kept_and_bounded),
     ]

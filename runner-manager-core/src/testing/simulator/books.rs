@@ -18,6 +18,8 @@ pub struct Books {
     pub runners: RunnerCounts,
     /// Events and deliveries.
     pub webhooks: WebhookCounts,
+    /// How often each event was asked for by a redelivery request, by its id.
+    pub redeliveries: BTreeMap<String, u64>,
     /// Requests by route, as in `GET /orgs/{org}/actions/runners`; refused ones are counted, too.
     pub requests: BTreeMap<String, u64>,
     /// Answers by status.

@@ -217,6 +217,14 @@ impl Simulator {
         self.settings.faults = faults;
     }
 
+    /// Has an App from now on, and its hook if it is to have one.
+    pub fn install_app(&mut self, app: AppSettings) {
+        if let Some(hook) = &app.hook {
+            self.hooks.add(HookTarget::App, &hook.url, Some(&hook.secret), self.now);
+        }
+        self.settings.app = Some(app);
+    }
+
     /// Where the App's own hook goes from now on. Nothing happens without an App.
     pub fn set_app_hook(&mut self, url: &str, secret: &str, now: Timestamp) {
         if self.settings.app.is_none() {

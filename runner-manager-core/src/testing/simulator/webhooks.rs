@@ -168,6 +168,36 @@ impl Simulator {
         }
     }
 
+    /// The event's id of an attempt, where it stands in a log or is on its way.
+    pub fn delivery_guid(&self, delivery: DeliveryId) -> Option<&str> {
+        self.deliveries.by_id.get(&delivery).map(|record| record.guid.as_str())
+    }
+
+    /// The events of which every attempt in the logs failed, and that nobody asked for again, by their ids.
+    pub fn neglected(&self) -> BTreeSet<&str> {
+        let logged = || self.deliveries.by_id.values().filter(|record| record.outcome.is_some());
+        let is_taken = |record: &&Record| matches!(record.outcome, Some(Outcome::Answered(200..=299)));
+        let taken: BTreeSet<&str> = logged().filter(is_taken).map(|record| record.guid.as_str()).collect();
+        let is_left = |guid: &&str| !taken.contains(guid) && !self.books.redeliveries.contains_key(*guid);
+        logged().map(|record| record.guid.as_str()).filter(is_left).collect()
+    }
+
+    /// Somebody clicks: every attempt that stands in a log as failed, and was no redelivery, is redelivered. Tells how
+    /// many those were.
+    pub fn redeliver_failed(&mut self, now: Timestamp) -> usize {
+        let now = self.advance(now);
+        let is_failed = |record: &Record| {
+            let taken = matches!(record.outcome, None | Some(Outcome::Answered(200..=299)));
+            !record.redelivery && !taken
+        };
+        let failed = self.deliveries.by_id.iter().filter(|(_, record)| is_failed(record));
+        let failed: Vec<DeliveryId> = failed.map(|(id, _)| *id).collect();
+        for id in &failed {
+            self.redeliver(*id, now);
+        }
+        failed.len()
+    }
+
     /// Tells all hooks that listen about an event.
     pub(super) fn emit(&mut self, event: &Event, at: Timestamp) {
         let Event::Job(job) = event else { return };
@@ -198,6 +228,7 @@ impl Simulator {
         let record = &self.deliveries.by_id[&delivery];
         let (hook, guid, event) = (record.hook, record.guid.clone(), Arc::clone(&record.event));
         self.books.webhooks.redelivered += 1;
+        *self.books.redeliveries.entry(guid.clone()).or_default() += 1;
         self.schedule(hook, guid, event, true, at);
     }
 

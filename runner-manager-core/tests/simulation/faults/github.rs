@@ -7,19 +7,21 @@ use std::task::Poll;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_core::domain::{
-    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, OpenRun, OpenRuns,
-    RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, HookPlace, JobId, JobObservation, OpenRun,
+    OpenRuns, RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use runner_manager_core::github::{
     Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredHook,
     RegisteredRunner,
 };
+use runner_manager_core::queue::Task;
 use runner_manager_core::rest::RestGitHub;
-use runner_manager_core::testing::simulator::{Removal, RunnerId};
+use runner_manager_core::testing::simulator::{DeliveryId, Removal, RunnerId};
 
 use super::{Call, Failure, Process, Side};
 use crate::checker::Removed;
 use crate::limits::Asked;
+use crate::shared::Promise;
 use crate::trace::Who;
 
 /// A replica's way to GitHub.
@@ -90,6 +92,40 @@ impl FaultyGitHub {
             Poll::Pending => removal.await,
         }
     }
+}
+
+impl FaultyGitHub {
+    /// Has a webhook delivered again, and looks what GitHub truly did.
+    async fn deliver_again(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {
+        let shared = &self.process.shared;
+        let delivery = shared.github().delivery_guid(DeliveryId(id)).unwrap_or_default().to_owned();
+        let count = || shared.github().books().redeliveries.get(&delivery).copied();
+        let before = count();
+        let mut asking = pin!(self.inner.redeliver(hook, id));
+        // GitHub does what it is asked before anybody waits.
+        let first = futures_util::poll!(&mut asking);
+        if count() > before {
+            self.note("redeliver", "done", || delivery.clone());
+            let mut state = shared.state();
+            let state = &mut *state;
+            let holds = state.ledger.holds(self.process.replica, &task_of(hook), shared.now());
+            match state.checker.redeliveries.asked(&delivery, holds) {
+                Ok(None) => {}
+                Ok(Some(why)) => state.admit(why),
+                Err(what) => state.checker.broken(Promise::Limits, what),
+            }
+        }
+        match first {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => asking.await,
+        }
+    }
+}
+
+/// The key of the task that looks after a hook.
+fn task_of(hook: &Hook) -> String {
+    let Hook::Of(scope, _) = hook else { panic!("the simulated deployment has no App") };
+    Task::RedeliverWebhooks { place: HookPlace::Scope(scope.clone()) }.key()
 }
 
 fn deleted(github: &runner_manager_core::testing::simulator::Simulator) -> u64 {
@@ -237,7 +273,7 @@ impl GitHub for FaultyGitHub {
     }
 
     async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {
-        self.call("redeliver", self.inner.redeliver(hook, id)).await
+        self.call("redeliver", self.deliver_again(hook, id)).await
     }
 
     async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runner_manager_core::domain::{EndedRunner, GroupName, JobId, Runner, RunnerName, WorkflowJob};
+use runner_manager_core::domain::{
+    EndedRunner, GroupName, HookPlace, HookRecord, JobId, Runner, RunnerName, WorkflowJob,
+};
 use runner_manager_core::store::{
     Applied, Change, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned,
     Write,
@@ -80,7 +82,7 @@ fn told(change: &Change) -> Option<(&'static str, String)> {
         }
         Change::RemoveGroup { name, .. } => Some(("group removed", name.to_string())),
         Change::Trust { .. } => Some(("trust", String::new())),
-        Change::PutDeployment { .. } => None,
+        Change::PutDeployment { .. } | Change::PutHook { .. } | Change::RemoveHook { .. } => None,
     }
 }
 
@@ -130,6 +132,14 @@ impl Store for FaultyStore {
         page: &Page<JobId>,
     ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
         self.0.call(call("jobs"), unread("jobs"), self.0.shared.storage.jobs(filter, page)).await
+    }
+
+    async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
+        self.0.call(call("hook"), unread("hook"), self.0.shared.storage.hook(place)).await
+    }
+
+    async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
+        self.0.call(call("hooks"), unread("hooks"), self.0.shared.storage.hooks()).await
     }
 
     async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {
