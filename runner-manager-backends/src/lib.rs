@@ -13,7 +13,12 @@ use runner_manager_core::backend::{BackendKind, BackendRegistry};
 pub mod docker;
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(test)]
+#[cfg(feature = "vsphere")]
+mod proxy;
 pub mod settings;
+#[cfg(feature = "vsphere")]
+pub mod vsphere;
 
 /// All kinds of backends that were compiled in.
 ///
@@ -27,6 +32,8 @@ pub fn registry() -> BackendRegistry {
         Arc::new(docker::DockerKind::new()),
         #[cfg(feature = "fake")]
         Arc::new(fake::FakeKind::new()),
+        #[cfg(feature = "vsphere")]
+        Arc::new(vsphere::VsphereKind::new()),
     ];
     kinds.into_iter().fold(BackendRegistry::new(), BackendRegistry::register)
 }

@@ -4,8 +4,10 @@
 //! nothing is left to complain of. What the settings mean is each backend's own affair.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use runner_manager_core::backend::SettingsFault;
+use runner_manager_core::domain::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,7 +95,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
         impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = OneOrMany;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text or a list of texts")
             }
 
@@ -132,6 +134,63 @@ impl schemars::JsonSchema for OneOrMany {
 
     fn inline_schema() -> bool {
         true
+    }
+}
+
+/// Where a secret of a backend comes from: a text, `{env: NAME}` or `{file: PATH}`, as elsewhere in the
+/// configuration. A relative path begins at the working folder of the process.
+///
+/// ```
+/// use runner_manager_backends::settings::SecretSource;
+///
+/// let source: SecretSource = serde_json::from_value(serde_json::json!("hunter2"))?;
+/// assert_eq!(format!("{source:?}"), "a text");
+/// assert_eq!(source.resolve()?.expose(), "hunter2");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(untagged, expecting = "expected a text, {env: NAME} or {file: PATH}")]
+pub enum SecretSource {
+    /// The secret itself.
+    Text(String),
+    /// The name of an environment variable that holds it.
+    Variable {
+        /// The variable.
+        env: String,
+    },
+    /// The path of a file that holds it; a line break at its end is no part of it.
+    File {
+        /// The file.
+        file: std::path::PathBuf,
+    },
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("a text"),
+            Self::Variable { env } => write!(f, "environment variable {env}"),
+            Self::File { file } => write!(f, "file {}", file.display()),
+        }
+    }
+}
+
+impl SecretSource {
+    /// The secret.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn resolve(&self) -> Result<Secret, String> {
+        let text = match self {
+            Self::Text(text) => text.clone(),
+            Self::Variable { env } => std::env::var(env)
+                .map_err(|_| format!("the environment variable {env} is not set, or no text"))?,
+            Self::File { file } => std::fs::read_to_string(file)
+                .map_err(|error| format!("{}: {error}", file.display()))?
+                .trim_end_matches(['\r', '\n'])
+                .to_owned(),
+        };
+        if text.is_empty() { Err("is empty".to_owned()) } else { Ok(Secret::new(text)) }
     }
 }
 
@@ -234,7 +293,7 @@ mod tests {
     use serde::Deserialize;
     use serde_json::json;
 
-    use super::{OneOrMany, read};
+    use super::{OneOrMany, SecretSource, read};
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(default, deny_unknown_fields)]
@@ -276,6 +335,22 @@ mod tests {
                 "zones.3"
             ]
         );
+    }
+
+    #[test]
+    fn secrets_come_from_texts_variables_and_files() {
+        let source = |settings| serde_json::from_value::<SecretSource>(settings);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from a file\n").unwrap();
+        let read = source(json!({"file": file.path()})).unwrap().resolve().unwrap();
+        assert_eq!(read.expose(), "from a file");
+        let path = source(json!({"env": "PATH"})).unwrap().resolve().unwrap();
+        assert_eq!(path.expose(), std::env::var("PATH").unwrap());
+        for unresolved in [json!(""), json!({"env": "NO_SUCH_VARIABLE"}), json!({"file": "/no/such/file"})] {
+            assert!(source(unresolved.clone()).unwrap().resolve().is_err(), "{unresolved}");
+        }
+        assert!(source(json!(5)).unwrap_err().to_string().contains("{env: NAME}"));
+        assert!(!format!("{:?}", source(json!("hush"))).contains("hush"));
     }
 
     #[test]
