@@ -179,6 +179,24 @@ class WithGoogle(unittest.TestCase):
         self.control("POST", f"/instances/{ZONE}/a-2/preempt")
         self.ends_as("TERMINATED", "a-2")
 
+    def test_a_template_is_the_base(self):
+        base = self.body("x", labels={"from": "template"})
+        del base["name"]
+        self.settings(templates={"runner": base})
+
+        def insert(template):
+            named = {"sourceInstanceTemplate": f"global/instanceTemplates/{template}", "body": {"name": "a-1"}}
+            return self.compute.instances().insert(project=self.project, zone=ZONE, **named).execute()
+
+        self.assertEqual(self.refused(404, insert, "none"), "notFound")
+        self.wait(insert("runner"))
+        self.assertEqual(self.get("a-1")["labels"], {"from": "template"})
+
+    def test_rules_preempt_too(self):
+        self.settings(faults=[{"method": "instances.insert", "fault": "preempted", "times": 1}])
+        self.wait(self.insert("a-1"))
+        self.ends_as("TERMINATED", "a-1")
+
     def test_a_stopped_instance_stays(self):
         self.wait(self.insert("a-1"))
         self.control("POST", f"/instances/{ZONE}/a-1/stop")
