@@ -10,6 +10,8 @@ use runner_manager_core::domain::{HookRecord, Redelivery};
 #[derive(Debug, Default)]
 pub(crate) struct Redeliveries {
     asked: BTreeMap<String, u32>,
+    /// Those that somebody wrote down to ask for.
+    intended: BTreeSet<String>,
     /// Those of which the record says that they need no more.
     settled: BTreeSet<String>,
     /// Those of which twice nobody knew whether GitHub was asked.
@@ -24,6 +26,9 @@ impl Redeliveries {
     /// A hook's record was written.
     pub(crate) fn wrote(&mut self, record: &HookRecord) {
         for (delivery, failed) in &record.failed {
+            if failed.redelivery != Redelivery::Due {
+                self.intended.insert(delivery.to_string());
+            }
             match failed.redelivery {
                 Redelivery::Asked { .. } | Redelivery::Over => {
                     self.settled.insert(delivery.to_string());
@@ -38,15 +43,24 @@ impl Redeliveries {
 
     /// GitHub took a redelivery on, from somebody who holds the hook's task, or does no more.
     pub(crate) fn asked(&mut self, delivery: &str, holds: bool) -> Result<Admitted, String> {
+        if !self.intended.contains(delivery) {
+            let lost =
+                Some("a redelivery that was under way when the store lost that it was to be asked for");
+            let why = || format!("delivery {delivery} was asked for before that was written down");
+            return if self.store_was_lost { Ok(lost) } else { Err(why()) };
+        }
         let asked = self.asked.entry(delivery.to_owned()).or_default();
         *asked += 1;
         match *asked {
             1 => Ok(None),
             2 if !holds => Ok(Some("a redelivery that was asked for late, by a process that lost its hold")),
-            2 if !self.settled.contains(delivery) => {
+            2 if self.settled.contains(delivery) => {
+                Err(format!("delivery {delivery} was asked for again although that was on record"))
+            }
+            2 if self.unclear.contains(delivery) => {
                 Ok(Some("a redelivery that was asked for once more, since nobody knew"))
             }
-            2 => Err(format!("delivery {delivery} was asked for again although that was on record")),
+            2 => Err(format!("delivery {delivery} was asked for again although nothing was unclear")),
             times => Err(format!("delivery {delivery} was asked for {times} times")),
         }
     }
@@ -55,6 +69,7 @@ impl Redeliveries {
     pub(crate) fn store_was_lost(&mut self) {
         self.asked.clear();
         self.settled.clear();
+        self.intended.clear();
         self.store_was_lost = true;
     }
 
