@@ -142,6 +142,7 @@ fn group(organization: &str, labels: &[&str]) -> anyhow::Result<RunnerGroup> {
         order: 0,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![placement],
     })
 }

@@ -59,6 +59,7 @@ pub fn group(number: u32, max: u32) -> RunnerGroup {
         order: number,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: ["a", "b", "c"].map(place).into(),
     }
 }
@@ -97,5 +98,6 @@ pub fn job(number: u64) -> WorkflowJob {
         created_at: NOW,
         recorded_at: NOW,
         state: JobState::Queued { group: Some(group_name(0)) },
+        lost: None,
     }
 }

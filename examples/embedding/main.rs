@@ -105,6 +105,7 @@ fn group() -> anyhow::Result<RunnerGroup> {
         order: 0,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![Placement::new(cloud_name()?, "large in zone-a", place)],
     })
 }

@@ -27,6 +27,8 @@ pub enum Flaw {
     FallOverWhenUnclear,
     /// That GitHub took a redelivery on is not kept.
     ForgetRedeliveries,
+    /// A job that lost its machine is run again without a look at whether it was already.
+    RerunAgain,
 }
 
 #[cfg(feature = "testing")]

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Labels, OpenRun, OpenRuns,
-    RegisteredGroup, Repository, RunId, RunnerName, Scope, Secret, WebhookDelivery,
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, JobReport, Labels,
+    OpenRun, OpenRuns, RegisteredGroup, Repository, RunId, RunnerName, Scope, Secret, WebhookDelivery,
 };
 use crate::retry::Retry;
 
@@ -55,6 +55,15 @@ pub struct RegisteredRunner {
     pub busy: bool,
     /// All its labels. Empty where one of them is none by our rules, since it is then not ours.
     pub labels: Labels,
+}
+
+/// What is to be done on a scope, as far as it takes other permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Runners are supplied to jobs.
+    Supply,
+    /// Jobs are run again, too. What a token may do of that shows only when it is done.
+    SupplyAndRerun,
 }
 
 /// What GitHub last said of the calls that are left.
@@ -177,6 +186,8 @@ impl GitHubError {
 /// - `open_jobs_are_listed`: the jobs that wait and those that run, whatever run they are part of, and none
 ///   that has ended.
 /// - `a_job_is_told`, `an_absent_job_is_none`.
+/// - `a_job_is_run_again`: after `rerun_job` the job of that name is in the run's latest attempt, and waits.
+/// - `a_job_that_runs_is_not_run_again`: that is refused as `PermissionDenied`.
 /// - `a_hook_is_made_and_listed`: after `create_hook` the hook is listed as it is to be, and signs what it sends.
 /// - `a_hook_is_mended`: after `update_hook` the same hook is as it is to be, with the secret that was given.
 /// - `delete_hook_takes_away`: the hook is no longer listed; deleting it again is success.
@@ -347,6 +358,16 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// When any page could not be had.
     async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError>;
 
+    /// Lists the jobs of a run's latest attempt, whether or not they have ended.
+    ///
+    /// # Errors
+    /// When any page could not be had.
+    async fn latest_jobs(
+        &self,
+        repository: &Repository,
+        run: RunId,
+    ) -> Result<Vec<JobObservation>, GitHubError>;
+
     /// Lists the jobs of a run's latest attempt that have not ended: those that wait, and those that a runner
     /// has.
     ///
@@ -356,7 +377,11 @@ pub trait GitHub: Debug + Send + Sync + 'static {
         &self,
         repository: &Repository,
         run: RunId,
-    ) -> Result<Vec<JobObservation>, GitHubError>;
+    ) -> Result<Vec<JobObservation>, GitHubError> {
+        let mut jobs = self.latest_jobs(repository, run).await?;
+        jobs.retain(|job| !matches!(job.report, JobReport::Completed { .. }));
+        Ok(jobs)
+    }
 
     /// Lists the repositories of a scope that the credentials can see, without those that are archived or
     /// disabled: they have no jobs.
@@ -370,6 +395,13 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// # Errors
     /// When GitHub did not say.
     async fn job(&self, repository: &Repository, id: JobId) -> Result<Option<JobObservation>, GitHubError>;
+
+    /// Has a job that has ended run again, and those that depend on it: as new jobs in the next attempt of its
+    /// run.
+    ///
+    /// # Errors
+    /// `NotFound`; `PermissionDenied` also where its run has not ended, or ended too long ago.
+    async fn rerun_job(&self, repository: &Repository, id: JobId) -> Result<(), GitHubError>;
 
     /// Lists the hooks of an organization or a repository.
     ///
@@ -419,12 +451,12 @@ pub trait GitHub: Debug + Send + Sync + 'static {
     /// When GitHub did not accept it.
     async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError>;
 
-    /// Whether GitHub would let us work on a scope: finds the App's installation, or asks with the token.
+    /// Whether GitHub would let us do this on a scope: finds the App's installation, or asks with the token.
     /// Each sentence of the answer names something that is missing.
     ///
     /// # Errors
     /// When GitHub could not be asked at all.
-    async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError>;
+    async fn check(&self, scope: &Scope, intent: Intent) -> Result<Vec<String>, GitHubError>;
 
     /// The word for the account that GitHub counts the calls for a scope for: scopes whose calls are made with
     /// the same credentials have the same. Default `github`, for all.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{BackendName, GroupName, HookPlace, RunnerName, Scope};
+use crate::domain::{BackendName, GroupName, HookPlace, JobId, RunnerName, Scope};
 use crate::store::StoreError;
 
 /// A unit of background work.
@@ -68,6 +68,11 @@ pub enum Task {
         /// The scope.
         scope: Scope,
     },
+    /// See how GitHub ends a job that lost its machine, and have it run again where that is wanted.
+    FollowLostJob {
+        /// The job.
+        job: JobId,
+    },
     /// Place the waiting jobs that no group serves, after the groups have changed.
     SyncConfiguration,
 }
@@ -86,6 +91,7 @@ impl Task {
             Self::RecoverJobs { scope } => format!("recover-jobs:{scope}").to_lowercase(),
             Self::RedeliverWebhooks { place } => format!("redeliver-webhooks:{}", place.key()),
             Self::SyncGitHubGroups { scope } => format!("sync-github-groups:{scope}").to_lowercase(),
+            Self::FollowLostJob { job } => format!("follow-lost-job:{job}"),
             Self::SyncConfiguration => "sync-configuration".to_owned(),
         }
     }
@@ -100,7 +106,8 @@ impl Task {
             | Self::SweepBackend { .. }
             | Self::RecoverJobs { .. }
             | Self::RedeliverWebhooks { .. }
-            | Self::SyncGitHubGroups { .. } => Lane::sweeps(),
+            | Self::SyncGitHubGroups { .. }
+            | Self::FollowLostJob { .. } => Lane::sweeps(),
         }
     }
 
@@ -116,6 +123,7 @@ impl Task {
             Self::RecoverJobs { .. } => "recover_jobs",
             Self::RedeliverWebhooks { .. } => "redeliver_webhooks",
             Self::SyncGitHubGroups { .. } => "sync_github_groups",
+            Self::FollowLostJob { .. } => "follow_lost_job",
             Self::SyncConfiguration => "sync_configuration",
         }
     }

@@ -449,6 +449,7 @@ let job = WorkflowJob {
     created_at: now,
     recorded_at: now,
     state: JobState::Queued { group: Some(group.clone()) },
+    lost: None,
 };
 
 // The job and the task that follows from it are one atomic step.

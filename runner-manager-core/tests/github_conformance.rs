@@ -206,17 +206,17 @@ async fn repositories_are_listed_with_a_token_and_as_an_app() {
 
 #[tokio::test]
 async fn a_check_of_an_app_finds_it_installed() {
-    use runner_manager_core::github::GitHub;
+    use runner_manager_core::github::{GitHub, Intent};
     let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let (sent, simulator) = (Sent::default(), simulator());
     let transport = SimulatorTransport::app(simulator, Arc::clone(&clock), APP);
     let github = RestGitHub::new(Arc::new(Recorder { inner: transport, sent: Arc::clone(&sent) }), clock);
     for scope in scopes(true) {
-        assert_eq!(github.check(&scope).await.unwrap(), Vec::<String>::new());
+        assert_eq!(github.check(&scope, Intent::SupplyAndRerun).await.unwrap(), Vec::<String>::new());
         assert!(github.budget(&scope).unwrap().remaining > 0);
     }
     let enterprise = Scope::enterprise("inc").unwrap();
-    let missing = github.check(&enterprise).await.unwrap();
+    let missing = github.check(&enterprise, Intent::Supply).await.unwrap();
     assert!(missing[0].contains("may not manage self-hosted runners"), "{missing:?}");
     check(&sent);
 }
@@ -235,11 +235,12 @@ fn each_point_of_behaviour_has_a_case() {
 }
 
 /// What the section names that is no point of it.
-const CALLS: [&str; 8] = [
+const CALLS: [&str; 9] = [
     "create_hook",
     "create_jit_config",
     "create_runner_group",
     "remove_runner",
+    "rerun_job",
     "runner_groups",
     "set_group_members",
     "update_hook",

@@ -3,7 +3,7 @@
 mod github_groups;
 mod webhooks;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use clap::Args;
 use runner_manager_core::clock::{Clock, SystemClock, timeout};
 use runner_manager_core::config::{self, Configuration, Fault, LoadError, StoreSettings};
 use runner_manager_core::domain::{ConnectionName, RunnerGroup, Scope};
+use runner_manager_core::github::Intent;
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::redis::examine;
 use serde::Serialize;
@@ -163,13 +164,14 @@ async fn github(
     };
     let groups: Vec<&RunnerGroup> =
         configuration.groups.iter().filter(|group| group.github == *name).collect();
-    let scopes: BTreeSet<&Scope> = groups.iter().map(|group| &group.scope).collect();
+    let intents = intents(&groups);
     for Connected { called, github, .. } in &accounts {
-        for scope in &scopes {
-            let answer = in_time(&**clock, github.check(scope)).await;
+        for (scope, intent) in &intents {
+            let answer = in_time(&**clock, github.check(scope, *intent)).await;
             findings.push(Finding::new(format!("{called}, {scope}"), answer));
         }
     }
+    let scopes: BTreeSet<&Scope> = intents.into_keys().collect();
     if scopes.is_empty() {
         let mut finding = Finding::new(name.of_github(), Ok::<_, anyhow::Error>(Vec::new()));
         finding.remarks.push("no runner group is worked on by it, so that nothing was asked".to_owned());
@@ -179,6 +181,18 @@ async fn github(
     for group in groups {
         findings.push(github_groups::look(&*accounts[0].github, group, &**clock).await);
     }
+}
+
+/// What is to be done on each scope of these groups.
+fn intents<'a>(groups: &[&'a RunnerGroup]) -> BTreeMap<&'a Scope, Intent> {
+    let mut intents = BTreeMap::new();
+    for group in groups {
+        let intent = intents.entry(&group.scope).or_insert(Intent::Supply);
+        if group.rerun_on_loss {
+            *intent = Intent::SupplyAndRerun;
+        }
+    }
+    intents
 }
 
 async fn backends(configuration: &Configuration, clock: Arc<dyn Clock>, findings: &mut Vec<Finding>) {

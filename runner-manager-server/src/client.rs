@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::output;
-use crate::view::{Group, Job, Listing, Runner};
+use crate::view::{Group, Job, Listing, Loss, Runner};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// The largest answer that is read: the longest page of the API is far below it.
@@ -116,7 +116,9 @@ pub(crate) async fn jobs(options: &ListOptions) -> anyhow::Result<ExitCode> {
             .items
             .iter()
             .map(|job| {
-                let note = job.waits.clone().or_else(|| job.runner.clone()).unwrap_or_default();
+                let lost = job.lost.as_ref().map(Loss::sentence);
+                let note = lost.or_else(|| job.waits.clone()).or_else(|| job.runner.clone());
+                let note = note.unwrap_or_default();
                 [job.id.to_string(), job.repository.clone(), job.name.clone(), job.state.clone(), note]
             })
             .collect();
@@ -137,10 +139,12 @@ pub(crate) async fn why(options: &WhyOptions) -> anyhow::Result<ExitCode> {
             (None, Some(runner)) => format!("{} on runner {runner}", job.state.replace('_', " ")),
             (None, None) => job.state.replace('_', " "),
         };
-        output::line(&output::printable(&format!(
-            "job {} ({}) of {}: {what}",
-            job.id, job.name, job.repository
-        )))
+        let line = format!("job {} ({}) of {}: {what}", job.id, job.name, job.repository);
+        output::line(&output::printable(&line))?;
+        match &job.lost {
+            Some(loss) => output::line(&output::printable(&loss.sentence())),
+            None => Ok(()),
+        }
     })
 }
 

@@ -128,6 +128,9 @@ fn counters(registry: &mut Registry, statistics: &StatisticsSnapshot) {
     registry.register("sweeps_held", help, count(stopped));
     let single = |value| count([(Vec::new(), value)]);
     registry.register("runners_ended", "Runners whose slot was freed", single(statistics.ended));
+    registry.register("jobs_lost", "Jobs whose machine was lost under them", single(statistics.jobs_lost));
+    let help = "Re-runs of jobs that lost their machine, by what came of it";
+    registry.register("job_reruns", help, by("outcome", &statistics.job_reruns));
     registry.register(
         "runners_adopted",
         "Instances found without a record and adopted",

@@ -16,7 +16,7 @@ use crate::domain::{
 };
 
 /// The keys of a group beside its [`limits`](limit_keys).
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "name",
     "organization",
     "repository",
@@ -30,6 +30,7 @@ pub(super) const KEYS: [&str; 14] = [
     "max",
     "priority",
     "tags",
+    "rerun_on_loss",
     "placements",
 ];
 pub(super) const SYSTEMS: [(&str, Os); 3] =
@@ -102,6 +103,7 @@ fn group(
     let priority = fields.or("priority", 0, |at| at.whole(i32::MIN..=i32::MAX));
     let tags = fields.or("tags", BTreeMap::new(), tags);
     let limits = limits(fields);
+    let rerun_on_loss = fields.or("rerun_on_loss", false, Cursor::flag);
     let placements = fields.required("placements").and_then(|at| placements(at, known.backends));
     Some(RunnerGroup {
         name: name?,
@@ -116,6 +118,7 @@ fn group(
         order,
         tags: tags?,
         limits: limits?,
+        rerun_on_loss: rerun_on_loss?,
         placements: placements?,
     })
 }

@@ -100,13 +100,9 @@ fn server() -> Value {
             ("webhook_secret", webhook_secret()),
             (
                 "allow_unsigned_webhooks",
-                with_default(
-                    json!({
-                        "description": "Takes webhooks without a signature. Possible only where `listen` is a \
-                                        loopback address: for tries on one machine.",
-                        "type": "boolean",
-                    }),
-                    false,
+                flag(
+                    "Takes webhooks without a signature. Possible only where `listen` is a loopback address: for \
+                     tries on one machine.",
                 ),
             ),
             (
@@ -459,6 +455,13 @@ fn group(placement: &Value) -> Value {
                 json!({}),
             ),
         ),
+        (
+            "rerun_on_loss",
+            flag(
+                "Whether a job that lost its machine (a spot instance that was taken back, a crash) is run again at \
+                 GitHub once GitHub has ended it: once. Needs the permission `actions: write`.",
+            ),
+        ),
     ];
     properties.extend(limit_keys().iter().map(|key| (key.name, duration(key))));
     properties.push((
@@ -513,6 +516,10 @@ fn duration(key: &DurationKey) -> Value {
 
 pub(super) fn text(description: &str) -> Value {
     json!({"description": description, "type": "string", "minLength": 1})
+}
+
+fn flag(description: &str) -> Value {
+    with_default(json!({"description": description, "type": "boolean"}), false)
 }
 
 fn name(description: &str, longest: usize) -> Value {

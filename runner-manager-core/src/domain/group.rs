@@ -259,6 +259,9 @@ pub struct RunnerGroup {
     pub tags: BTreeMap<String, String>,
     /// How long things may take.
     pub limits: Limits,
+    /// Whether a job that lost its machine is run again at GitHub, once. Default false.
+    #[serde(default)]
+    pub rerun_on_loss: bool,
     /// Where its instances may be created, in the order in which the places are tried; never empty.
     pub placements: Vec<Placement>,
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{GitHubRunnerId, GroupName, JobId, Labels, Repository, RunId};
+use super::{GitHubRunnerId, GroupName, JobId, Labels, Loss, Repository, RunId};
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,22 @@ pub enum Conclusion {
     /// One that this version does not know.
     #[serde(other)]
     Other,
+}
+
+impl Conclusion {
+    /// GitHub's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::TimedOut => "timed_out",
+            Self::Neutral => "neutral",
+            Self::ActionRequired => "action_required",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// Names one job for people and for a runner that runs it.
@@ -94,6 +110,9 @@ pub enum JobReport {
         conclusion: Conclusion,
         /// The runner that had it; none where it ended before one took it.
         runner: Option<String>,
+        /// When it ended, by GitHub's time, where GitHub said so.
+        #[serde(default)]
+        ended_at: Option<Timestamp>,
     },
 }
 
@@ -165,6 +184,9 @@ pub struct WorkflowJob {
     pub recorded_at: Timestamp,
     /// What we know of its progress.
     pub state: JobState,
+    /// That it lost the machine under it, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Box<Loss>>,
 }
 
 impl WorkflowJob {

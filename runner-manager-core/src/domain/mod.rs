@@ -12,11 +12,13 @@ mod ids;
 mod instance;
 mod job;
 mod label;
+mod loss;
 mod names;
 mod owner;
 mod runner;
 mod scope;
 mod secret;
+mod text;
 mod time;
 mod webhook;
 
@@ -33,6 +35,7 @@ pub use ids::{
 pub use instance::{Instance, InstanceFailure, InstanceState};
 pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, OpenRun, OpenRuns, WorkflowJob};
 pub use label::{Label, LabelError, Labels};
+pub use loss::{Loss, Rerun};
 pub use names::{BackendName, ConnectionName, DeploymentName, GroupName, NameError, RunnerName};
 pub use owner::{Fingerprint, Owner, OwnerTags};
 pub use runner::{
@@ -40,5 +43,6 @@ pub use runner::{
 };
 pub use scope::{Repository, RepositoryError, Scope};
 pub use secret::Secret;
+pub use text::bounded;
 pub use time::later;
 pub use webhook::{JOB_EVENT, WebhookDelivery};

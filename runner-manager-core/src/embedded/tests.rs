@@ -103,6 +103,7 @@ fn write(id: u64) -> Write {
         created_at: Timestamp::UNIX_EPOCH,
         recorded_at: Timestamp::UNIX_EPOCH,
         state: JobState::Queued { group: None },
+        lost: None,
     };
     let changes = vec![Change::PutJob { job, expected: Expected::Absent }];
     Write {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::Manager;
+use super::loss::LostJob;
 use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
 use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, relies_on_the_store, step, wake};
@@ -30,6 +31,8 @@ pub(super) struct Consequences {
     pub(super) tasks: Vec<NewTask>,
     /// Whether it rests on the store's word alone.
     pub(super) on_trust: bool,
+    /// The job that lost its machine, and what became of that, where one did.
+    pub(super) lost: Option<LostJob>,
     pub(super) ended: Option<RetireReason>,
     pub(super) after: Option<Box<Runner>>,
 }
@@ -53,7 +56,14 @@ pub(super) fn consequences(
                 tasks.push(reconcile);
             }
             let change = Change::PutRunner { runner: (*after).clone(), expected: runner.version };
-            Some(Consequences { changes: vec![change], tasks, on_trust, ended: None, after: Some(after) })
+            Some(Consequences {
+                changes: vec![change],
+                tasks,
+                on_trust,
+                lost: None,
+                ended: None,
+                after: Some(after),
+            })
         }
         Next::Ended { why } => {
             let ended = EndedRunner {
@@ -70,7 +80,14 @@ pub(super) fn consequences(
                 tasks.push(NewTask::now(Task::Forget { scope, runner }));
             }
             let change = Change::EndRunner { ended, expected: runner.version };
-            Some(Consequences { changes: vec![change], tasks, on_trust, ended: Some(why), after: None })
+            Some(Consequences {
+                changes: vec![change],
+                tasks,
+                on_trust,
+                lost: None,
+                ended: Some(why),
+                after: None,
+            })
         }
     }
 }
@@ -126,6 +143,7 @@ impl Manager {
                 let group = runner.value.group.clone();
                 write.tasks.push(NewTask::now(Task::Reconcile { group }));
             }
+            self.add_lost_job(&runner.value, &mut write, now).await?;
             // Whoever holds a task carries on with it: it is queued again for later, but not for at once.
             write.tasks.retain(|task| {
                 let own = claim.is_some_and(|claim| claim.key == task.task.key());
@@ -134,6 +152,9 @@ impl Manager {
             match self.commit(claim, &mut write).await {
                 Ok(()) => {
                     self.log_change(&runner.value, &write, event);
+                    if let Some(lost) = &write.lost {
+                        self.tell_of_lost_job(lost);
+                    }
                     return Ok(write.after.map_or(Fed::Gone, Fed::Alive));
                 }
                 Err(StoreError::Conflict { .. }) => {}

@@ -5,11 +5,14 @@ use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::{Consequences, MOST_CONFLICTS, consequences};
+use super::loss::{LostJob, follow};
 use crate::domain::{
-    DeliveryId, GroupName, JobObservation, JobRef, JobReport, JobState, OperationId, RunnerName, WorkflowJob,
+    DeliveryId, GroupName, JobObservation, JobRef, JobReport, JobState, OperationId, Runner, RunnerName,
+    WorkflowJob,
 };
 use crate::policy::jobs;
 use crate::policy::lifecycle::Event;
+use crate::policy::loss::of_record;
 use crate::policy::matching::Asked;
 use crate::queue::{NewTask, Priority, Task};
 use crate::store::{Change, Expected, StoreError, Versioned, Write};
@@ -67,13 +70,18 @@ impl Manager {
         seen: &JobObservation,
     ) -> Result<Taken, StoreError> {
         for _ in 0..MOST_CONFLICTS {
-            let Some((changes, tasks)) = self.decide(before.as_ref(), seen).await? else {
+            let Some(Decided { changes, tasks, lost }) = self.decide(before.as_ref(), seen).await? else {
                 return Ok(Taken::NothingNew);
             };
             let write = Write { operation: operation.clone(), claim: None, on_trust: false, changes, tasks };
             match self.apply(write).await {
                 Ok(applied) if applied.repeated => return Ok(Taken::Repeated),
-                Ok(_) => return Ok(Taken::Recorded),
+                Ok(_) => {
+                    if let Some(lost) = &lost {
+                        self.tell_of_lost_job(lost);
+                    }
+                    return Ok(Taken::Recorded);
+                }
                 Err(StoreError::Conflict { .. }) => before = self.store().job(seen.id).await?,
                 Err(error) => return Err(error),
             }
@@ -85,7 +93,7 @@ impl Manager {
         &self,
         before: Option<&Versioned<WorkflowJob>>,
         seen: &JobObservation,
-    ) -> Result<Option<(Vec<Change>, Vec<NewTask>)>, StoreError> {
+    ) -> Result<Option<Decided>, StoreError> {
         let now = self.now().await?;
         let old = before.map(|job| &job.value);
         if let Some(other) = old.filter(|old| old.run != seen.run) {
@@ -95,12 +103,16 @@ impl Manager {
             tracing::error!(%job, %other, "left out: a job of another server has this number on record");
             return Ok(None);
         }
+        let has_it = self.runner_of(old, seen).await?;
         let group = match seen.report {
             JobReport::Queued => self.group_for(seen).await?,
             JobReport::Waiting | JobReport::InProgress { .. } | JobReport::Completed { .. } => None,
         };
-        let job = jobs::observe(old, seen, group, now);
-        let runner = self.runner_side(old, seen, now).await?;
+        let (job, lost) = self.job_side(old, seen, group, has_it.as_ref(), now).await?;
+        let runner = match &has_it {
+            Some(runner) => self.runner_side(runner, seen, now).await?,
+            None => None,
+        };
         if job.is_none() && runner.is_none() {
             return Ok(None);
         }
@@ -115,6 +127,7 @@ impl Manager {
             reconcile(old.and_then(WorkflowJob::demand));
             reconcile(job.as_ref().and_then(WorkflowJob::demand));
         }
+        tasks.extend(job.iter().filter(|job| job.lost.is_some()).map(|job| follow(job.id, now)));
         let mut changes = Vec::new();
         if let Some(job) = job {
             let expected = before.map_or(Expected::Absent, |job| Expected::Version(job.version));
@@ -124,7 +137,7 @@ impl Manager {
             changes.extend(runner.changes);
             tasks.extend(runner.tasks);
         }
-        Ok(Some((changes, tasks)))
+        Ok(Some(Decided { changes, tasks, lost }))
     }
 
     /// The group that would serve a job, where one would.
@@ -135,28 +148,66 @@ impl Manager {
         Ok(self.serving_asked(&groups, asked).into_iter().next())
     }
 
+    /// What follows for the job's record. Where the runner's record says that its machine is lost, so does the
+    /// job's: before it ends, so that its end is held against that.
+    async fn job_side(
+        &self,
+        old: Option<&WorkflowJob>,
+        seen: &JobObservation,
+        group: Option<GroupName>,
+        runner: Option<&Versioned<Runner>>,
+        now: Timestamp,
+    ) -> Result<(Option<WorkflowJob>, Option<LostJob>), StoreError> {
+        let lost = runner.and_then(|runner| Some((&runner.value, of_record(&runner.value)?)));
+        let Some((runner, lost)) = lost else { return Ok((jobs::observe(old, seen, group, now), None)) };
+        let ends = matches!(seen.report, JobReport::Completed { .. });
+        let running = if ends { old.cloned() } else { jobs::observe(old, seen, group.clone(), now) };
+        let marked = match &running {
+            Some(job) => self.lose(job, runner, lost.clone()).await?,
+            None => None,
+        };
+        let of_loss = marked.as_ref().map(|job| (job.id, lost.why));
+        let before = marked.or(running);
+        let job = if ends { jobs::observe(before.as_ref(), seen, group, now) } else { before };
+        let told = of_loss.filter(|_| job.as_ref().is_some_and(|job| job.lost.is_some()));
+        Ok((job, told))
+    }
+
+    /// The runner of ours that has, or had, the job.
+    async fn runner_of(
+        &self,
+        old: Option<&WorkflowJob>,
+        seen: &JobObservation,
+    ) -> Result<Option<Versioned<Runner>>, StoreError> {
+        let name = match &seen.report {
+            JobReport::Waiting | JobReport::Queued => None,
+            // A late word of a start must not bring a job back that is known to have ended.
+            JobReport::InProgress { .. } if old.is_some_and(WorkflowJob::is_completed) => None,
+            JobReport::InProgress { runner, .. } => Some(runner),
+            JobReport::Completed { runner, .. } => runner.as_ref().or_else(|| last_runner(old)),
+        };
+        match name.and_then(|name| self.our_runner(name)) {
+            Some(name) => self.store().runner(&name).await,
+            None => Ok(None),
+        }
+    }
+
     /// What follows for the runner that has, or had, the job: it moves in the same step as the job, so that
     /// demand and supply are never counted by halves.
     async fn runner_side(
         &self,
-        old: Option<&WorkflowJob>,
+        runner: &Versioned<Runner>,
         seen: &JobObservation,
         now: Timestamp,
     ) -> Result<Option<Consequences>, StoreError> {
         let job = JobRef { id: seen.id, repository: seen.repository.clone() };
-        let (name, event) = match &seen.report {
+        let event = match &seen.report {
             JobReport::Waiting | JobReport::Queued => return Ok(None),
-            // A late word of a start must not bring a job back that is known to have ended.
-            JobReport::InProgress { .. } if old.is_some_and(WorkflowJob::is_completed) => return Ok(None),
-            JobReport::InProgress { runner, .. } => (Some(runner), Event::JobStarted { job }),
-            JobReport::Completed { runner, .. } => {
-                (runner.as_ref().or_else(|| last_runner(old)), Event::JobCompleted { job })
-            }
+            JobReport::InProgress { .. } => Event::JobStarted { job },
+            JobReport::Completed { .. } => Event::JobCompleted { job },
         };
-        let Some(name) = name.and_then(|name| self.our_runner(name)) else { return Ok(None) };
-        let Some(runner) = self.store().runner(&name).await? else { return Ok(None) };
         let limits = self.limits_of(&runner.value).await?;
-        let Some(mut write) = consequences(&runner, &event, &limits, now) else { return Ok(None) };
+        let Some(mut write) = consequences(runner, &event, &limits, now) else { return Ok(None) };
         if runner.value.online_at.is_none() {
             let learned = self.what_the_group_learns(&runner.value, &event, &write, now).await?;
             write.changes.extend(learned);
@@ -168,6 +219,15 @@ impl Manager {
     pub(super) fn our_runner(&self, name: &str) -> Option<RunnerName> {
         RunnerName::is_of(name, &self.parts().owner.deployment).then(|| RunnerName::new(name).ok())?
     }
+}
+
+/// What follows from an observation.
+#[derive(Debug)]
+struct Decided {
+    changes: Vec<Change>,
+    tasks: Vec<NewTask>,
+    /// That the job lost its machine, where that is new.
+    lost: Option<LostJob>,
 }
 
 fn last_runner(job: Option<&WorkflowJob>) -> Option<&String> {

@@ -11,6 +11,7 @@
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
 //! - `redeliver` has GitHub deliver again what did not get through.
+//! - `loss` follows the jobs whose machine was lost, and has them run again.
 //! - `github_groups` looks after the runner groups at GitHub.
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
@@ -31,6 +32,7 @@ mod github_groups;
 mod intake;
 mod keeper;
 mod looked;
+mod loss;
 mod operate;
 mod provision;
 mod reconcile;

@@ -413,6 +413,6 @@ fn end_of(job: &WorkflowJob) -> JobObservation {
         workflow: job.workflow.clone(),
         labels: job.labels.clone(),
         created_at: job.created_at,
-        report: JobReport::Completed { conclusion: Conclusion::Other, runner: None },
+        report: JobReport::Completed { conclusion: Conclusion::Other, runner: None, ended_at: None },
     }
 }

@@ -20,6 +20,10 @@ pub struct StatisticsSnapshot {
     pub creates: BTreeMap<&'static str, u64>,
     /// Runners whose slot was freed.
     pub ended: u64,
+    /// Jobs whose machine was lost under them.
+    pub jobs_lost: u64,
+    /// Re-runs of such jobs that were wanted, by what came of it: `done`, `refused`.
+    pub job_reruns: BTreeMap<&'static str, u64>,
     /// Instances that were found without a record and adopted.
     pub adopted: u64,
     /// GitHub's runner groups that were not as configured, by what came of it: `created`, `mended`, `refused`.

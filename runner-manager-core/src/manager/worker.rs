@@ -307,6 +307,7 @@ impl Manager {
             Task::RecoverJobs { scope } => self.recover_jobs(scope).await,
             Task::RedeliverWebhooks { place } => self.redeliver_webhooks(token, place).await,
             Task::SyncGitHubGroups { scope } => self.sync_github_groups(token, scope).await,
+            Task::FollowLostJob { job } => self.follow_lost_job(token, *job).await,
             Task::SyncConfiguration => self.place_unserved(token).await,
         }
     }

@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 
+use super::loss::stands;
 use crate::domain::{GroupName, JobObservation, JobReport, JobState, WorkflowJob};
 
 /// How far a job is: it never goes back.
@@ -52,7 +53,7 @@ pub fn observe(
         JobReport::Waiting => JobState::Waiting,
         JobReport::Queued => JobState::Queued { group },
         JobReport::InProgress { runner, .. } => JobState::InProgress { runner: runner.clone(), since: now },
-        JobReport::Completed { conclusion, runner } => {
+        JobReport::Completed { conclusion, runner, .. } => {
             let known = before.and_then(|job| match &job.state {
                 JobState::InProgress { runner, .. } => Some(runner.clone()),
                 JobState::Waiting | JobState::Queued { .. } | JobState::Completed { .. } => None,
@@ -74,6 +75,10 @@ pub fn observe(
         created_at: seen.created_at,
         recorded_at: before.map_or(now, |job| job.recorded_at),
         state,
+        lost: before.and_then(|job| job.lost.clone()).filter(|loss| match &seen.report {
+            JobReport::Completed { conclusion, ended_at, .. } => stands(loss, *conclusion, *ended_at),
+            JobReport::Waiting | JobReport::Queued | JobReport::InProgress { .. } => true,
+        }),
     })
 }
 
@@ -97,7 +102,7 @@ mod tests {
     }
 
     fn completed() -> JobReport {
-        JobReport::Completed { conclusion: Conclusion::Success, runner: Some("r".to_owned()) }
+        JobReport::Completed { conclusion: Conclusion::Success, runner: Some("r".to_owned()), ended_at: None }
     }
 
     fn after(reports: &[JobReport]) -> Option<WorkflowJob> {
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_completion_without_a_runner_keeps_the_one_we_know() {
-        let lost = JobReport::Completed { conclusion: Conclusion::Failure, runner: None };
+        let lost = JobReport::Completed { conclusion: Conclusion::Failure, runner: None, ended_at: None };
         let job = after(&[in_progress(), lost]).unwrap();
         assert!(matches!(job.state, JobState::Completed { runner: Some(runner), .. } if runner == "r"));
     }

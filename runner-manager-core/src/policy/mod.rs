@@ -5,6 +5,7 @@
 //! - [`placement`]: where the next one is made; back-off and breakers.
 //! - [`lifecycle`]: what follows for a runner from an event.
 //! - [`jobs`]: what follows for a job's record from an observation.
+//! - [`loss`]: which jobs lost their machine, and when one is run again.
 //! - [`recovery`]: what follows for a job that GitHub lists, or lists no more.
 //! - [`redelivery`]: which failed webhook deliveries GitHub is asked to deliver again.
 //! - [`orphans`]: what is to become of things that no record explains.
@@ -24,6 +25,7 @@ pub mod doubt;
 pub mod github_groups;
 pub mod jobs;
 pub mod lifecycle;
+pub mod loss;
 pub mod matching;
 pub mod orphans;
 pub mod placement;

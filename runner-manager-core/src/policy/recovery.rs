@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_recorded_can_be_got_rid_of_again() {
         let running = JobReport::InProgress { runner: "r".to_owned(), runner_id: None };
-        let ended = JobReport::Completed { conclusion: Conclusion::Success, runner: None };
+        let ended = JobReport::Completed { conclusion: Conclusion::Success, runner: None, ended_at: None };
         let (served, runner) = (Known { served: true, ..NOTHING }, Known { runner: true, ..NOTHING });
         let table = [
             (JobReport::Queued, served, Found::Wanted),

@@ -28,6 +28,7 @@ pub(crate) fn group(name: &str, labels: &[&str], min_idle: u32, max: u32) -> Run
         order: 0,
         tags: [].into(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![Placement::new(backend, "zone a", serde_json::json!({"zone": "a"}))],
     }
 }

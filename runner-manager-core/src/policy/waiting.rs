@@ -287,6 +287,7 @@ mod tests {
             created_at: at(0),
             recorded_at: at(0),
             state: JobState::Queued { group: group.map(|name| name.parse().unwrap()) },
+            lost: None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::operation::{CLASSIC_TOKEN, Operation, not_installed, suspended, unkno
 use super::transport::As;
 use super::{RestGitHub, scope_path};
 use crate::domain::Scope;
-use crate::github::{GitHubError, GitHubErrorKind};
+use crate::github::{GitHubError, GitHubErrorKind, Intent};
 
 /// How far clocks may be apart without a word.
 const CLOCKS_MAY_DIFFER: SignedDuration = SignedDuration::from_mins(1);
@@ -17,8 +17,12 @@ const OPERATION: Operation = Operation::read("check");
 
 impl RestGitHub {
     /// What is missing, one sentence each: first of the App's installation, then of what the credentials may.
-    pub(super) async fn what_is_missing(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
-        let mut missing = self.what_is_not_allowed(scope).await?;
+    pub(super) async fn what_is_missing(
+        &self,
+        scope: &Scope,
+        intent: Intent,
+    ) -> Result<Vec<String>, GitHubError> {
+        let mut missing = self.what_is_not_allowed(scope, intent).await?;
         if missing.is_empty() {
             missing = self.what_is_switched_off(scope).await?;
         }
@@ -26,13 +30,13 @@ impl RestGitHub {
         Ok(missing)
     }
 
-    async fn what_is_not_allowed(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
+    async fn what_is_not_allowed(&self, scope: &Scope, intent: Intent) -> Result<Vec<String>, GitHubError> {
         let Some(app) = self.transport.app() else { return self.what_is_refused(scope).await };
         let installation = match self.installation(app, scope).await? {
             Found::Missing(sentence) => return Ok(vec![sentence]),
             Found::Installation(installation) => installation,
         };
-        let mut missing = permissions_missing(scope, &installation);
+        let mut missing = permissions_missing(scope, intent, &installation);
         if installation.suspended_at.is_some() {
             missing.push(suspended(app, &owner(scope)));
         }
@@ -130,14 +134,16 @@ pub(crate) fn installation_path(scope: &Scope) -> String {
     format!("{}/installation", scope_path(scope))
 }
 
-fn permissions_missing(scope: &Scope, installation: &Installation) -> Vec<String> {
+fn permissions_missing(scope: &Scope, intent: Intent, installation: &Installation) -> Vec<String> {
+    let actions: &[&str] = match intent {
+        Intent::Supply => &["read", "write"],
+        Intent::SupplyAndRerun => &["write"],
+    };
     // What an enterprise's runners need is not among the permissions that GitHub documents for an
     // installation, so that only the attempt tells.
     let needed: &[(&str, &[&str])] = match scope {
-        Scope::Organization(_) => {
-            &[("organization_self_hosted_runners", &["write"]), ("actions", &["read", "write"])]
-        }
-        Scope::Repository(_) => &[("administration", &["write"]), ("actions", &["read", "write"])],
+        Scope::Organization(_) => &[("organization_self_hosted_runners", &["write"]), ("actions", actions)],
+        Scope::Repository(_) => &[("administration", &["write"]), ("actions", actions)],
         Scope::Enterprise(_) => &[],
     };
     let lacks = |name: &str, enough: &[&str]| {

@@ -44,12 +44,12 @@ use self::pages::Listing;
 pub use self::transport::{As, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
-    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, JobReport, Label, OpenRun,
-    OpenRuns, RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
+    GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Label, OpenRun, OpenRuns,
+    RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use crate::github::{
-    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredHook,
-    RegisteredRunner,
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, Intent, JitConfig, JitRequest,
+    RegisteredHook, RegisteredRunner,
 };
 
 /// The words under which GitHub lists runs that have not ended. A run is listed under one of them, and any may
@@ -363,7 +363,7 @@ impl GitHub for RestGitHub {
         Ok(runs.into_values().map(OpenRun::from).collect())
     }
 
-    async fn open_jobs(
+    async fn latest_jobs(
         &self,
         repository: &Repository,
         run: RunId,
@@ -371,12 +371,12 @@ impl GitHub for RestGitHub {
         let scope = Scope::Repository(repository.clone());
         let path = format!("{}/actions/runs/{run}/jobs", scope_path(&scope));
         let listing =
-            Listing { operation: Operation::read("open_jobs"), who: As::Scope(&scope), path: &path };
+            Listing { operation: Operation::read("latest_jobs"), who: As::Scope(&scope), path: &path };
         let jobs: Vec<Job> = self.list(listing, "filter=latest").await?;
         let told = jobs.into_iter().filter_map(|job| {
             observe(job, repository).inspect_err(|why| debug!(%repository, %run, %why, "no job for us")).ok()
         });
-        Ok(told.filter(|job| !matches!(job.report, JobReport::Completed { .. })).collect())
+        Ok(told.collect())
     }
 
     async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {
@@ -400,6 +400,14 @@ impl GitHub for RestGitHub {
         job.map(|job| observe(job, repository)).transpose().map_err(|why| {
             operation.error(GitHubErrorKind::Unexpected, "the job cannot be told in our words").because(why)
         })
+    }
+
+    async fn rerun_job(&self, repository: &Repository, id: JobId) -> Result<(), GitHubError> {
+        let operation = Operation { name: "rerun_job", effect: Effect::Write };
+        let scope = Scope::Repository(repository.clone());
+        let path = format!("{}/actions/jobs/{id}/rerun", scope_path(&scope));
+        let request = operation.request(Method::POST, &path, Bytes::new())?;
+        self.call(operation, As::Scope(&scope), request).await.map(drop)
     }
 
     async fn hooks(&self, scope: &Scope) -> Result<Vec<RegisteredHook>, GitHubError> {
@@ -435,8 +443,8 @@ impl GitHub for RestGitHub {
         self.deliver_again(hook, id).await
     }
 
-    async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
-        self.what_is_missing(scope).await
+    async fn check(&self, scope: &Scope, intent: Intent) -> Result<Vec<String>, GitHubError> {
+        self.what_is_missing(scope, intent).await
     }
 
     fn account(&self, scope: &Scope) -> String {

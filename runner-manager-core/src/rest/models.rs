@@ -177,6 +177,8 @@ pub(crate) struct Job {
     workflow_name: Option<String>,
     labels: Vec<String>,
     created_at: Timestamp,
+    #[serde(default)]
+    completed_at: Option<Timestamp>,
     /// What the API says of its progress. A webhook's action counts instead, where there is one.
     pub(crate) status: String,
     #[serde(default)]
@@ -230,9 +232,11 @@ impl Job {
                 runner: runner.unwrap_or_default(),
                 runner_id: self.runner_id.filter(|id| *id != 0).map(GitHubRunnerId),
             },
-            "completed" => {
-                JobReport::Completed { conclusion: self.conclusion.unwrap_or(Conclusion::Other), runner }
-            }
+            "completed" => JobReport::Completed {
+                conclusion: self.conclusion.unwrap_or(Conclusion::Other),
+                runner,
+                ended_at: self.completed_at,
+            },
             other => return Err(JobError::Progress(other.to_owned())),
         };
         Ok(JobObservation {

@@ -15,7 +15,7 @@ use crate::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, Labels, OpenRuns, Repository, RunnerName,
     Scope,
 };
-use crate::github::{GitHub, GitHubError, GitHubErrorKind, Hook, JitRequest};
+use crate::github::{GitHub, GitHubError, GitHubErrorKind, Hook, Intent, JitRequest};
 use crate::retry::Retry;
 
 /// Answers requests in turn with what was written down, and keeps what was asked.
@@ -366,14 +366,20 @@ async fn a_check_names_what_is_missing() {
     ];
     let all = app.into_iter().map(|case| (case, true)).chain(token.into_iter().map(|case| (case, false)));
     for ((answers, expected), app) in all {
-        let missing = Scripted::of(answers, app).github.check(&acme()).await.unwrap();
+        let missing = Scripted::of(answers, app).github.check(&acme(), Intent::Supply).await.unwrap();
         assert_eq!(missing.len(), expected.len(), "{missing:?}");
         for (sentence, part) in missing.iter().zip(expected) {
             assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
         }
     }
+    let scripted = Scripted::of(vec![installation(may)], true);
+    let missing = scripted.github.check(&acme(), Intent::SupplyAndRerun).await.unwrap();
+    assert_eq!(missing, ["the App lacks the permission `actions: write`"], "to run a job again takes more");
     let scripted = Scripted::new([answer(500, &[], "{}")]);
-    assert_eq!(scripted.github.check(&acme()).await.unwrap_err().kind, GitHubErrorKind::Unavailable);
+    assert_eq!(
+        scripted.github.check(&acme(), Intent::Supply).await.unwrap_err().kind,
+        GitHubErrorKind::Unavailable
+    );
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ pub(crate) fn put_group(name: &str, max: u32) -> Change {
         order: 0,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![placement()],
     };
     let record =
@@ -75,6 +76,7 @@ pub(crate) fn put_job(id: u64) -> Change {
         created_at: Timestamp::UNIX_EPOCH,
         recorded_at: Timestamp::UNIX_EPOCH,
         state: JobState::Queued { group: None },
+        lost: None,
     };
     Change::PutJob { job, expected: Expected::Absent }
 }

@@ -20,10 +20,13 @@ use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
-use runner_manager_core::testing::simulator::{self, Conclusion, JobSpec, SessionId, Simulator};
+use runner_manager_core::testing::simulator::{self, AppSettings, Conclusion, JobSpec, SessionId, Simulator};
 use runner_manager_core::webhook::{Webhook, parse, verify};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+/// An App that may do all that a manager needs, but run jobs again.
+pub(crate) const APP: u64 = 12345;
 
 pub(crate) const SECRET: &str = "a webhook secret";
 
@@ -60,6 +63,8 @@ pub(crate) struct World {
     removed: u64,
     /// Instances whose agents never come up, by runner group.
     pub(crate) broken_image: bool,
+    /// How the jobs end whose machines live.
+    pub(crate) conclusion: Conclusion,
     /// What becomes of a webhook, by its action: true to let it through.
     pub(crate) deliver: fn(&str) -> bool,
     /// What a manager that starts has in its file.
@@ -130,6 +135,7 @@ pub(crate) fn group(text: &str, labels: &[&str], min_idle: u32, max: u32, zones:
         order: 0,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: zones.iter().map(place).collect(),
     }
 }
@@ -145,7 +151,10 @@ impl World {
         let _ =
             tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
         let clock = Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
-        let mut github = Simulator::new(simulator::Settings { seed: 7, ..simulator::Settings::default() });
+        let mut app = AppSettings { id: APP, ..AppSettings::default() };
+        app.permissions.insert("actions".to_owned(), "read".to_owned());
+        let settings = simulator::Settings { seed: 7, app: Some(app), ..simulator::Settings::default() };
+        let mut github = Simulator::new(settings);
         let acme = simulator::Scope::Organization("acme".into());
         github.add_hook(&acme, WEBHOOK_URL, SECRET, clock.now());
         let github = Arc::new(Mutex::new(github));
@@ -166,6 +175,7 @@ impl World {
             agents: Vec::new(),
             removed: 0,
             broken_image: false,
+            conclusion: Conclusion::Success,
             deliver: |_| true,
             groups,
             adjust: Box::new(|_| ()),
@@ -377,7 +387,7 @@ impl World {
         }
         match agent.until {
             Some(until) if until <= now => {
-                github.finish(agent.session, Conclusion::Success, now).unwrap();
+                github.finish(agent.session, self.conclusion, now).unwrap();
                 self.cloud().instance_ended(&agent.instance, now);
                 (false, true)
             }

@@ -11,7 +11,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock};
 use runner_manager_core::domain::{Scope, Secret};
-use runner_manager_core::github::{GitHub, GitHubErrorKind};
+use runner_manager_core::github::{GitHub, GitHubErrorKind, Intent};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::rest::{As, RestGitHub, Transport};
 use runner_manager_core::retry::Retry;
@@ -213,7 +213,7 @@ async fn an_app_that_is_not_installed_is_told_and_nothing_is_absent() {
         assert!(error.detail.starts_with("App 12345 is not installed on absent"), "{error}");
     }
     // Who checks asks anew; the others do not.
-    let missing = github.check(&absent).await.unwrap();
+    let missing = github.check(&absent, Intent::Supply).await.unwrap();
     assert!(missing[0].starts_with("App 12345 is not installed on absent"), "{missing:?}");
     assert_eq!(asked(&log), ["GET /orgs/absent/installation"; 2]);
 }
@@ -270,7 +270,7 @@ async fn a_clock_that_is_off_is_told_by_a_check() {
         [(0, None), (600, Some("behind GitHub's: set it")), (-600, Some("ahead of GitHub's: set it"))]
     {
         app.lock().unwrap().ahead = SignedDuration::from_secs(ahead);
-        let missing = github(with_app(&server.url, None)).check(&acme()).await.unwrap();
+        let missing = github(with_app(&server.url, None)).check(&acme(), Intent::Supply).await.unwrap();
         let clock: Vec<_> =
             missing.iter().filter(|sentence| sentence.contains("this machine's clock")).collect();
         assert_eq!(clock.len(), usize::from(told.is_some()), "{missing:?}");

@@ -42,6 +42,7 @@ pub(crate) fn put_group(name: &str, max: u32) -> Change {
         order: 0,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![placement()],
     };
     let record =
@@ -94,6 +95,7 @@ pub(crate) fn job(id: u64, state: JobState) -> WorkflowJob {
         created_at: noon(),
         recorded_at: noon(),
         state,
+        lost: None,
     }
 }
 

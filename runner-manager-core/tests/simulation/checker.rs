@@ -60,6 +60,8 @@ pub(crate) struct Checker {
     acknowledged: BTreeMap<JobId, u8>,
     /// How many wait in a claim, by lane, with how many tasks may be held.
     waiters: BTreeMap<Lane, (usize, usize)>,
+    /// Jobs that we had run again, by their run and name.
+    ran_again: BTreeSet<(simulator::RunId, String)>,
     secrets: Vec<String>,
     /// Running jobs that were killed within what promise 1 calls best effort.
     pub(crate) best_effort: u64,
@@ -279,9 +281,17 @@ impl Checker {
         &self.acknowledged
     }
 
-    /// The store lost something: what was acknowledged may be part of it.
+    /// The store lost something: what was acknowledged, and what was run again, may be part of it.
     pub(crate) fn forget_acknowledged(&mut self) {
         self.acknowledged.clear();
+        self.ran_again.clear();
+    }
+
+    /// GitHub runs a job again because somebody of us asked.
+    pub(crate) fn ran_again(&mut self, run: simulator::RunId, name: &str) {
+        if !self.ran_again.insert((run, name.to_owned())) {
+            self.broken(Promise::NothingLost, format!("job {name} of run {run:?} was run again twice by us"));
+        }
     }
 
     /// Somebody begins to wait in a claim, or does no more.

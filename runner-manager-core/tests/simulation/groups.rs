@@ -40,6 +40,7 @@ pub(crate) fn group(text: &str, labels: &[&str], min_idle: u32, max: u32, zones:
         order: 0,
         tags: BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: zones.iter().map(place).collect(),
     }
 }

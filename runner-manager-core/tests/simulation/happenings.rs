@@ -1,6 +1,6 @@
 //! What happens by itself: work that comes and goes, machines that end, and what operators do.
 
-use runner_manager_backends::fake::Behaviour;
+use runner_manager_backends::fake::{Behaviour, Ending};
 use runner_manager_core::domain::{Owner, RunnerGroup};
 use runner_manager_core::store::{Page, RunnerFilter, Store};
 use runner_manager_core::testing::simulator::{Job, JobId, JobSpec, JobStatus};
@@ -17,7 +17,17 @@ impl World {
             }
             Happening::Cancel => self.cancel_some(),
             Happening::Rerun => self.rerun_some(),
-            Happening::MachineEnds(how) => self.end_some_machine(how),
+            Happening::MachineEnds(how) => self.end_some_machine("machine ends", how, |_| true),
+            Happening::BusyMachineEnds(how) => {
+                let busy: Vec<String> = {
+                    let github = self.shared.github();
+                    let running = github.jobs().filter(|job| job.status == JobStatus::InProgress);
+                    running.filter_map(|job| Some(job.runner.as_ref()?.name.clone())).collect()
+                };
+                self.end_some_machine("busy machine ends", how, |runner| {
+                    busy.iter().any(|name| name == runner)
+                });
+            }
             Happening::Drain(group) => {
                 let name = self.plan.groups[group].name.clone();
                 self.tell("drain", || name.to_string());
@@ -78,9 +88,10 @@ impl World {
         let mut github = self.shared.github();
         let mut spec = spec.clone();
         let mut jobs = Vec::new();
-        for _ in 0..count {
+        for number in 0..count {
             let job = github.queue_job(&spec, now).unwrap();
             if matrix {
+                spec.name = format!("build ({number})");
                 spec.run = github.job(job).map(|job| job.run);
             }
             jobs.push(job);
@@ -122,16 +133,19 @@ impl World {
         }
     }
 
-    fn end_some_machine(&mut self, how: runner_manager_backends::fake::Ending) {
+    fn end_some_machine(&mut self, what: &'static str, how: Ending, which: impl Fn(&str) -> bool) {
         let now = self.now();
         let owner: &Owner = &self.shared.owner;
         let lives = self.books().lives;
-        let there: Vec<_> = lives.iter().filter(|life| life.owner == *owner && life.alive_at(now)).collect();
+        let there: Vec<_> = lives
+            .iter()
+            .filter(|life| life.owner == *owner && life.alive_at(now) && which(life.runner.as_str()))
+            .collect();
         if there.is_empty() {
             return;
         }
         let life = *self.dice.pick(&there);
-        self.tell("machine ends", || format!("that of {}: {how}", life.runner));
+        self.tell(what, || format!("that of {}: {how}", life.runner));
         self.shared.cloud().end(&life.id, how, now);
     }
 

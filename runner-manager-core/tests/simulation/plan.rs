@@ -49,6 +49,8 @@ pub(crate) enum Happening {
     Rerun,
     /// A machine ends in mid-life.
     MachineEnds(Ending),
+    /// One ends while a job runs on it.
+    BusyMachineEnds(Ending),
     /// An operator drains a group, or resumes it.
     Drain(usize),
     Resume(usize),
@@ -98,6 +100,8 @@ pub(crate) struct Plan {
     pub(crate) github: Faults,
     /// How long GitHub keeps a registration without an agent, where it is not the usual time.
     pub(crate) unused_registration: Option<SignedDuration>,
+    /// After which time without a sign of life GitHub ends the job of a machine, where it is not the usual one.
+    pub(crate) lost_runner: Option<SignedDuration>,
     /// How many in a hundred agents never come up.
     pub(crate) broken_agents: u32,
     /// How many in a hundred webhooks never arrive.
@@ -134,6 +138,7 @@ impl Plan {
             cloud: cloud(&mut dice.fork("cloud")),
             github: github(&mut dice.fork("github")),
             unused_registration: None,
+            lost_runner: None,
             broken_agents: *shape.pick(&[0, 0, 0, 5, 15]),
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
             groups,
@@ -148,7 +153,25 @@ impl Plan {
             .filter(|_| is_known)
             .map(|limit| Rate { calls: limit.per_minute, per: Duration::from_mins(1) });
         plan.happenings = plan.draw_happenings(&mut dice.fork("happenings"));
+        plan.draw_losses(&mut dice.fork("losses"));
         plan
+    }
+
+    /// In some deployments jobs that lose their machine are run again, soon enough for that to go wrong, too.
+    fn draw_losses(&mut self, dice: &mut Dice) {
+        if dice.percent(50) {
+            return;
+        }
+        for group in &mut self.groups {
+            group.rerun_on_loss = dice.percent(80);
+        }
+        self.lost_runner = Some(SignedDuration::from_secs(dice.between(200, 400).cast_signed()));
+        let end = u64::try_from(self.trouble.as_millis()).expect("minutes fit");
+        for _ in 0..dice.count(1, 5) {
+            let how = *dice.pick(&[Ending::Reclaimed, Ending::Vanished, Ending::Failed, Ending::Stopped]);
+            self.happenings.push((dice.millis(end / 8, end), Happening::BusyMachineEnds(how)));
+        }
+        self.happenings.sort_by_key(|(at, _)| *at);
     }
 
     /// The same deployment and the same work, and nothing goes wrong.
@@ -406,6 +429,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         cloud: Behaviour::default(),
         github: Faults::default(),
         unused_registration: None,
+        lost_runner: None,
         broken_agents: 0,
         lost_webhooks: 0,
     }
@@ -420,6 +444,8 @@ pub(crate) fn all_faults() -> Vec<String> {
         "cancel",
         "rerun",
         "machine ends",
+        "busy machine ends",
+        "lost job run again",
         "drain",
         "resume",
         "configure",

@@ -7,8 +7,9 @@ use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use runner_manager_core::domain::{Loss, Rerun};
 use runner_manager_core::policy::orphans::most_condemned;
-use runner_manager_core::store::Store;
+use runner_manager_core::store::{JobFilter, Page, Store};
 use runner_manager_core::testing::simulator::JobStatus;
 
 use super::foreign;
@@ -120,6 +121,9 @@ impl World {
         };
         let limit = 2 * HOUR + Duration::from_secs(left);
         self.until(Promise::EveryJob, "every job has run", limit, all_completed).await?;
+        let settled = |world: &Self| world.reruns_are_settled() && all_completed(world);
+        self.until(Promise::EveryJob, "every lost job was run again, or it is said why not", limit, settled)
+            .await?;
         let is_over = |world: &Self| world.left().next().is_none() || world.an_operator_is_asked();
         self.until(Promise::NothingLeft, "nothing is left", 2 * HOUR, is_over).await?;
         if self.left().next().is_some() {
@@ -139,6 +143,15 @@ impl World {
         let state = self.shared.state();
         let forgotten = state.checker.redeliveries.forgotten(neglected.into_iter());
         forgotten.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether no job on record is still to be run again.
+    fn reruns_are_settled(&self) -> bool {
+        let all = Page::first(1_000);
+        let jobs = self.shared.storage.jobs(&JobFilter::All, &all).now_or_never();
+        let jobs = jobs.expect("a storage in memory answers at once").unwrap();
+        let is_wanted = |loss: &Loss| matches!(loss.rerun, Rerun::Wanted { .. });
+        !jobs.iter().any(|job| job.value.lost.as_deref().is_some_and(is_wanted))
     }
 
     /// Whether sweeps stopped, as promise 4 has them: nothing is on record, no machine is there, and the

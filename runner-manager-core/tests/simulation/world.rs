@@ -306,6 +306,9 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
     if let Some(time) = plan.unused_registration {
         settings.timings.unused_registration = time;
     }
+    if let Some(time) = plan.lost_runner {
+        settings.timings.lost_runner = time;
+    }
     let mut github = Simulator::new(settings);
     for scope in
         [simulator::Scope::Organization("acme".into()), simulator::Scope::Repository("beta/tool".into())]

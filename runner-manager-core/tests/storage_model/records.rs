@@ -62,6 +62,7 @@ pub(crate) fn group(group: usize, max: u32, drains: bool) -> GroupRecord {
         order: 0,
         tags: BTreeMap::from([("cost \"center\"".to_owned(), "é\n".to_owned())]),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![placement()],
     };
     let draining = drains.then_some(Draining::Operator);
@@ -136,6 +137,7 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
         created_at: at(10 - job / 2),
         recorded_at: at(20 + job / 3),
         state,
+        lost: None,
     }
 }
 

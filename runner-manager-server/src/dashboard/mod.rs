@@ -131,7 +131,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::{Dashboard, span};
-    use crate::view::Job;
+    use crate::view::{Job, Loss};
 
     #[test]
     fn spans_are_short() {
@@ -142,6 +142,13 @@ mod tests {
     #[test]
     fn what_others_choose_is_escaped() {
         let evil = "\"><script>alert(1)</script>' onload=x";
+        let loss = Loss {
+            at: Timestamp::UNIX_EPOCH,
+            runner: "rm-linux-1".to_owned(),
+            why: evil.to_owned(),
+            rerun: "unwanted".to_owned(),
+            rerun_error: None,
+        };
         let job = Job {
             id: 1,
             run: 1,
@@ -155,6 +162,7 @@ mod tests {
             group: None,
             runner: Some(evil.to_owned()),
             conclusion: None,
+            lost: None,
             created_at: Timestamp::UNIX_EPOCH,
             recorded_at: Timestamp::UNIX_EPOCH,
             since: Timestamp::UNIX_EPOCH,
@@ -165,7 +173,7 @@ mod tests {
             groups: Vec::new(),
             runners: Vec::new(),
             more_runners: false,
-            jobs: vec![job],
+            jobs: vec![Job { lost: Some(loss), ..job.clone() }, job],
             more_jobs: false,
             ended: Vec::new(),
         };

@@ -71,6 +71,7 @@ pub(super) fn groups(jobs: usize, ceiling: u32, placement: &Placement) -> anyhow
             order,
             tags: BTreeMap::new(),
             limits: Limits::default(),
+            rerun_on_loss: false,
             placements: vec![placement.clone()],
         })
     };

@@ -38,7 +38,7 @@ fn keys() {
         (
             "labels: [large]",
             "whatever: 1",
-            "15:5: runner_groups[0].whatever: unknown key `whatever`; known: name, organization, repository, enterprise, github, github_group, os, arch, labels, min_idle, max, priority, tags, placements, start_timeout, idle_timeout, max_idle_age, max_job_time, retire_timeout, removal_grace",
+            "15:5: runner_groups[0].whatever: unknown key `whatever`; known: name, organization, repository, enterprise, github, github_group, os, arch, labels, min_idle, max, priority, tags, rerun_on_loss, placements, start_timeout, idle_timeout, max_idle_age, max_job_time, retire_timeout, removal_grace",
         ),
         (
             "max: 5",
@@ -53,7 +53,7 @@ fn keys() {
         (
             "    max: 5\n",
             "    max: 5\n    <<: {max: 6, nonsense: 1}\n",
-            "17:18: runner_groups[0].nonsense: unknown key `nonsense`; known: name, organization, repository, enterprise, github, github_group, os, arch, labels, min_idle, max, priority, tags, placements, start_timeout, idle_timeout, max_idle_age, max_job_time, retire_timeout, removal_grace",
+            "17:18: runner_groups[0].nonsense: unknown key `nonsense`; known: name, organization, repository, enterprise, github, github_group, os, arch, labels, min_idle, max, priority, tags, rerun_on_loss, placements, start_timeout, idle_timeout, max_idle_age, max_job_time, retire_timeout, removal_grace",
         ),
     ]);
 }

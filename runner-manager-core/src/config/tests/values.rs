@@ -107,7 +107,7 @@ fn defaults() {
     assert_eq!((read.redeliver_interval, read.server.webhook_url), (Some(Duration::from_mins(2)), None));
     let group = &read.groups[1];
     assert_eq!(group.bounds, Bounds::new(0, 20).unwrap());
-    assert_eq!((group.os, group.priority), (Os::Linux, 0));
+    assert_eq!((group.os, group.priority, group.rerun_on_loss), (Os::Linux, 0, false));
     assert_eq!(group.github_group, GitHubGroup::default());
     assert_eq!(group.limits, Limits::default());
     assert!(group.labels.is_empty() && group.tags.is_empty());
@@ -147,6 +147,7 @@ fn what_a_user_may_choose() {
 arch: arm
     os: windows
     priority: -3
+    rerun_on_loss: true
     tags: {cost-center: ci}
     github_group: {name: default, manage: false}
     start_timeout: 1h30m
@@ -159,6 +160,7 @@ arch: arm
     let read = good("arch: arm64\n", group);
     let group = &read.groups[1];
     assert_eq!((group.os, group.arch, group.priority), (Os::Windows, Arch::Arm, -3));
+    assert!(group.rerun_on_loss);
     assert_eq!(group.tags["cost-center"], "ci");
     assert_eq!(
         group.limits,

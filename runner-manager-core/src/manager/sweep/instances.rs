@@ -227,6 +227,12 @@ impl Manager {
         match condemned {
             Condemned::Missing(_) | Condemned::Double(_) if !self.begin_listing().await?.trusted => Ok(()),
             Condemned::Missing(record) => {
+                if let (RunnerState::Busy { job: Some(job) }, Some(_)) =
+                    (&record.value.state, record.value.missing_since)
+                {
+                    // Most often the job ended, and we did not hear of it.
+                    self.ask_for_job(job).await?;
+                }
                 let reading = match self.instance_reading(&record.value).await? {
                     Event::Instance { begun, .. } if is_on(Flaw::ListBeforeReading) => {
                         gone(&record.value, begun)

@@ -38,7 +38,7 @@ impl Manager {
     }
 
     /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells which runner has or had it.
-    pub(super) async fn ask_for_job(&self, job: &JobRef) -> Result<Option<String>, TaskError> {
+    pub(in crate::manager) async fn ask_for_job(&self, job: &JobRef) -> Result<Option<String>, TaskError> {
         let scope = Scope::Repository(job.repository.clone());
         match self.ask_github(&scope, "job", |github| github.job(&job.repository, job.id)).await {
             Ok(Some(seen)) => {

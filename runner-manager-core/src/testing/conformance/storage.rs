@@ -203,6 +203,7 @@ pub(super) fn group(name: &str, max: u32) -> GroupRecord {
         order: 0,
         tags: std::collections::BTreeMap::new(),
         limits: Limits::default(),
+        rerun_on_loss: false,
         placements: vec![placement()],
     };
     GroupRecord {
@@ -268,6 +269,7 @@ pub(super) fn job(id: u64, state: JobState, second: u64) -> WorkflowJob {
         created_at: at,
         recorded_at: at,
         state,
+        lost: None,
     }
 }
 

@@ -11,12 +11,12 @@ use runner_manager_core::domain::{
     OpenRuns, RegisteredGroup, Repository, RunId, RunnerName, Scope, WebhookDelivery,
 };
 use runner_manager_core::github::{
-    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, JitConfig, JitRequest, RegisteredHook,
-    RegisteredRunner,
+    Budget, GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, Intent, JitConfig, JitRequest,
+    RegisteredHook, RegisteredRunner,
 };
 use runner_manager_core::queue::Task;
 use runner_manager_core::rest::RestGitHub;
-use runner_manager_core::testing::simulator::{DeliveryId, Removal, RunnerId};
+use runner_manager_core::testing::simulator::{self, DeliveryId, Removal, RunnerId};
 
 use super::{Call, Failure, Process, Side};
 use crate::checker::Removed;
@@ -37,8 +37,8 @@ fn failed(what: &'static str) -> impl Fn(Failure) -> GitHubError + Send {
         let kind = match (failure, what) {
             (
                 Failure::Lost,
-                "create_jit_config" | "remove_runner" | "redeliver" | "create_hook" | "update_hook"
-                | "delete_hook",
+                "create_jit_config" | "remove_runner" | "rerun_job" | "redeliver" | "create_hook"
+                | "update_hook" | "delete_hook",
             ) => GitHubErrorKind::Unclear,
             (Failure::Refused | Failure::Lost, _) => GitHubErrorKind::Unavailable,
         };
@@ -128,8 +128,45 @@ fn task_of(hook: &Hook) -> String {
     Task::RedeliverWebhooks { place: HookPlace::Scope(scope.clone()) }.key()
 }
 
+/// How many jobs there ever were: one more where a job is run again.
+fn jobs(github: &runner_manager_core::testing::simulator::Simulator) -> u64 {
+    github.books().jobs.total
+}
+
 fn deleted(github: &runner_manager_core::testing::simulator::Simulator) -> u64 {
     github.books().runners.removed.get(&Removal::Deleted).copied().unwrap_or_default()
+}
+
+impl FaultyGitHub {
+    /// Has a job run again, and looks what GitHub truly did.
+    async fn rerun(&self, repository: &Repository, id: JobId) -> Result<(), GitHubError> {
+        let shared = &self.process.shared;
+        let before = jobs(&shared.github());
+        let mut rerun = pin!(self.inner.rerun_job(repository, id));
+        let first = futures_util::poll!(&mut rerun);
+        let again = {
+            let github = shared.github();
+            let is_again = jobs(&github) > before;
+            github.job(simulator::JobId(id.0)).filter(|_| is_again).map(|job| (job.run, job.name.clone()))
+        };
+        if let Some((run, name)) = again {
+            self.note("rerun_job", "done", || id.to_string());
+            let now = shared.now();
+            let mut state = shared.state();
+            let state = &mut *state;
+            state.strike("lost job run again");
+            // Between its last look at its hold and the call no process can know that the hold is gone.
+            if state.ledger.holds(self.process.replica, &format!("follow-lost-job:{id}"), now) {
+                state.checker.ran_again(run, &name);
+            } else {
+                state.admit("a re-run that a process asked for when it had lost its hold");
+            }
+        }
+        match first {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => rerun.await,
+        }
+    }
 }
 
 #[async_trait]
@@ -227,12 +264,12 @@ impl GitHub for FaultyGitHub {
         self.call("open_runs", self.inner.open_runs(repository, which)).await
     }
 
-    async fn open_jobs(
+    async fn latest_jobs(
         &self,
         repository: &Repository,
         run: RunId,
     ) -> Result<Vec<JobObservation>, GitHubError> {
-        self.call("open_jobs", self.inner.open_jobs(repository, run)).await
+        self.call("latest_jobs", self.inner.latest_jobs(repository, run)).await
     }
 
     async fn repositories(&self, scope: &Scope) -> Result<Vec<Repository>, GitHubError> {
@@ -241,6 +278,10 @@ impl GitHub for FaultyGitHub {
 
     async fn job(&self, repository: &Repository, id: JobId) -> Result<Option<JobObservation>, GitHubError> {
         self.call("job", self.inner.job(repository, id)).await
+    }
+
+    async fn rerun_job(&self, repository: &Repository, id: JobId) -> Result<(), GitHubError> {
+        self.call("rerun_job", self.rerun(repository, id)).await
     }
 
     async fn hooks(&self, scope: &Scope) -> Result<Vec<RegisteredHook>, GitHubError> {
@@ -276,8 +317,8 @@ impl GitHub for FaultyGitHub {
         self.call("redeliver", self.deliver_again(hook, id)).await
     }
 
-    async fn check(&self, scope: &Scope) -> Result<Vec<String>, GitHubError> {
-        self.call("check", self.inner.check(scope)).await
+    async fn check(&self, scope: &Scope, intent: Intent) -> Result<Vec<String>, GitHubError> {
+        self.call("check", self.inner.check(scope, intent)).await
     }
 
     fn account(&self, scope: &Scope) -> String {

@@ -42,6 +42,8 @@ pub fn cases() -> Vec<Case<Subject>> {
         Case::new("open_jobs_are_listed", open_jobs_are_listed),
         Case::new("a_job_is_told", a_job_is_told),
         Case::new("an_absent_job_is_none", an_absent_job_is_none),
+        Case::new("a_job_is_run_again", a_job_is_run_again),
+        Case::new("a_job_that_runs_is_not_run_again", a_job_that_runs_is_not_run_again),
         Case::new("a_hook_is_made_and_listed", a_hook_is_made_and_listed),
         Case::new("a_hook_is_mended", a_hook_is_mended),
         Case::new("delete_hook_takes_away", delete_hook_takes_away),
@@ -178,6 +180,26 @@ async fn a_job_is_told(subject: Subject) {
 async fn an_absent_job_is_none(subject: Subject) {
     let job = subject.github.job(&subject.repository, JobId(999_999_999)).await.unwrap();
     assert_eq!(job, None);
+}
+
+async fn a_job_is_run_again(subject: Subject) {
+    let id = subject.world.end_job(&subject.repository).await;
+    let first = subject.github.job(&subject.repository, id).await.unwrap().expect("it was queued");
+    let latest = async || subject.github.latest_jobs(&subject.repository, first.run).await.unwrap();
+    assert_eq!(latest().await, std::slice::from_ref(&first), "ended or not");
+    subject.github.rerun_job(&subject.repository, id).await.unwrap();
+    let latest = latest().await;
+    let [again] = latest.as_slice() else { panic!("it is in the place of the first: {latest:?}") };
+    assert_eq!((&again.name, again.attempt, &again.report), (&first.name, 2, &JobReport::Queued));
+    assert_ne!(again.id, id);
+    let absent = subject.github.rerun_job(&subject.repository, JobId(999_999_999)).await.unwrap_err();
+    assert_eq!(absent.kind, GitHubErrorKind::NotFound, "{absent}");
+}
+
+async fn a_job_that_runs_is_not_run_again(subject: Subject) {
+    let id = subject.world.queue_job(&subject.repository, &labels()).await;
+    let error = subject.github.rerun_job(&subject.repository, id).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (GitHubErrorKind::PermissionDenied, Retry::Never), "{error}");
 }
 
 async fn a_hook_is_made_and_listed(subject: Subject) {
@@ -356,6 +378,7 @@ impl Subject {
             github.find_runner(scope, &name("one")).await.unwrap_err(),
             github.open_runs(&self.repository, OpenRuns::Moving).await.unwrap_err(),
             github.open_jobs(&self.repository, RunId(1)).await.unwrap_err(),
+            github.latest_jobs(&self.repository, RunId(1)).await.unwrap_err(),
             github.job(&self.repository, JobId(1)).await.unwrap_err(),
             github.hooks(&self.place()).await.unwrap_err(),
         ]
