@@ -15,8 +15,9 @@ use http::{Request, Response};
 use jiff::Timestamp;
 use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock};
 use runner_manager_core::domain::{Repository, Scope, Secret};
+use runner_manager_core::github::{GitHub, Intent};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
-use runner_manager_core::rest::{As, RestGitHub, Transport, TransportError};
+use runner_manager_core::rest::{As, CallName, RestGitHub, Transport, TransportError};
 use runner_manager_core::testing::conformance::github::{SimulatedWorld, Subject, cases};
 use runner_manager_core::testing::conformance::run;
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
@@ -29,8 +30,36 @@ use self::http_server::{Reply, Server, keys::private_key};
 
 const APP: u64 = 12345;
 
-/// What was sent: method, path with query, body.
-type Sent = Arc<Mutex<Vec<(String, String, Bytes)>>>;
+/// One request and what came back.
+#[derive(Debug, Clone)]
+struct Exchange {
+    /// The call of the adapter that it belongs to; none where the transport asked for itself.
+    call: Option<&'static str>,
+    method: String,
+    /// With its query.
+    path: String,
+    body: Bytes,
+    answer: Option<(u16, Bytes)>,
+}
+
+type Sent = Arc<Mutex<Vec<Exchange>>>;
+
+impl Exchange {
+    fn of(request: &Request<Bytes>, root: &str) -> Self {
+        let path = request.uri().to_string();
+        Self {
+            call: request.extensions().get::<CallName>().map(|name| name.0),
+            method: request.method().to_string(),
+            path: path.strip_prefix(root).unwrap_or(&path).to_owned(),
+            body: request.body().clone(),
+            answer: None,
+        }
+    }
+
+    fn answered(self, answer: &Response<Bytes>) -> Self {
+        Self { answer: Some((answer.status().as_u16(), answer.body().clone())), ..self }
+    }
+}
 
 /// Keeps what goes through it.
 #[derive(Debug)]
@@ -42,9 +71,14 @@ struct Recorder<T> {
 #[async_trait]
 impl<T: Transport> Transport for Recorder<T> {
     async fn send(&self, who: As<'_>, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
-        let (method, path) = (request.method().to_string(), request.uri().to_string());
-        self.sent.lock().unwrap().push((method, path, request.body().clone()));
-        self.inner.send(who, request).await
+        let exchange = Exchange::of(&request, "");
+        let answer = self.inner.send(who, request).await;
+        let exchange = match &answer {
+            Ok(answer) => exchange.answered(answer),
+            Err(_) => exchange,
+        };
+        self.sent.lock().unwrap().push(exchange);
+        answer
     }
 
     fn app(&self) -> Option<u64> {
@@ -93,21 +127,32 @@ fn subject<T: Transport>(
     }
 }
 
-/// Checks what was sent, and that the suite made the adapter send all that it can.
-fn check(sent: &Sent) -> BTreeSet<String> {
-    let mut description = OpenApi::load();
-    let mut operations = BTreeSet::new();
-    for (method, path, body) in sent.lock().unwrap().iter() {
-        let faults = description.check_request(method, path, body);
-        assert!(faults.is_empty(), "{method} {path}: {faults:?}");
-        let path = path.split('?').next().unwrap();
-        operations.extend(description.operation(method, path));
-    }
-    operations
+/// What was checked: the adapter's calls, and GitHub's operations.
+#[derive(Debug, Default)]
+struct Checked {
+    calls: BTreeSet<&'static str>,
+    operations: BTreeSet<String>,
 }
 
-async fn in_process(app: bool) -> BTreeSet<String> {
-    let sent = Sent::default();
+/// Checks what was sent and what was answered against GitHub's description.
+fn check(sent: &Sent) -> Checked {
+    let mut description = OpenApi::load();
+    let mut checked = Checked::default();
+    for Exchange { call, method, path, body, answer } in sent.lock().unwrap().iter() {
+        let faults = description.check_request(method, path, body);
+        assert!(faults.is_empty(), "{method} {path}: {faults:?}");
+        if let Some((status, body)) = answer {
+            let faults = description.check_answer(method, path, *status, body);
+            assert!(faults.is_empty(), "{status} for {method} {path}: {faults:?}");
+        }
+        let path = path.split('?').next().unwrap();
+        checked.operations.extend(description.operation(method, path));
+        checked.calls.extend(call);
+    }
+    checked
+}
+
+async fn in_process(app: bool, sent: &Sent) {
     for scope in scopes(app) {
         let report = run(cases(), &[], || async {
             let clock: Arc<dyn Clock> =
@@ -119,41 +164,97 @@ async fn in_process(app: bool) -> BTreeSet<String> {
             } else {
                 SimulatorTransport::new(shared, timer)
             };
-            subject(scope.clone(), transport, simulator, clock, &sent)
+            subject(scope.clone(), transport, simulator, clock, sent)
         })
         .await;
         assert_eq!(report.passed.len(), cases().len());
     }
-    check(&sent)
 }
 
-#[tokio::test]
-async fn in_this_process_with_a_token() {
-    let operations = in_process(false).await;
-    for scope in ["/orgs/{org}", "/repos/{owner}/{repo}", "/enterprises/{enterprise}"] {
-        for call in ["GET", "POST", "DELETE"] {
-            let runners = format!("{call} {scope}/actions/runners");
-            assert!(operations.iter().any(|operation| operation.starts_with(&runners)), "{runners}");
+/// The names of all calls that the adapter makes, by its source.
+fn calls_of_the_adapter() -> BTreeSet<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/rest");
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.ends_with("tests.rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        for before in ["Operation::read(\"", "Operation { name: \""] {
+            let found = source.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+            names.extend(found.map(str::to_owned));
         }
     }
+    names
 }
+
+/// The operations at GitHub that the adapter's calls come to for each kind of scope: `{}` is the scope.
+const FOR_EACH_SCOPE: [&str; 5] = [
+    "GET {}/actions/runners",
+    "GET {}/actions/runners/{runner_id}",
+    "POST {}/actions/runners/generate-jitconfig",
+    "DELETE {}/actions/runners/{runner_id}",
+    "GET {}/actions/permissions",
+];
+const FOR_EACH_WITH_HOOKS: [&str; 6] = [
+    "GET {}/hooks",
+    "POST {}/hooks",
+    "PATCH {}/hooks/{hook_id}",
+    "DELETE {}/hooks/{hook_id}",
+    "GET {}/hooks/{hook_id}/deliveries",
+    "POST {}/hooks/{hook_id}/deliveries/{delivery_id}/attempts",
+];
 
 #[tokio::test]
-async fn in_this_process_as_an_app() {
-    in_process(true).await;
+async fn every_call_of_the_adapter_is_made_and_checked() {
+    let sent = Sent::default();
+    in_process(false, &sent).await;
+    in_process(true, &sent).await;
+    let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    for app in [false, true] {
+        let (shared, timer) = (simulator(), Arc::clone(&clock));
+        let transport = if app {
+            SimulatorTransport::app(shared, timer, APP)
+        } else {
+            SimulatorTransport::new(shared, timer)
+        };
+        let recorder = Recorder { inner: transport, sent: Arc::clone(&sent) };
+        let github = RestGitHub::new(Arc::new(recorder), Arc::clone(&clock));
+        for scope in scopes(app) {
+            github.check(&scope, Intent::SupplyAndRerun).await.unwrap();
+            let _ = github.repositories(&scope).await;
+        }
+    }
+    let Checked { calls, operations } = check(&sent);
+    let calls: BTreeSet<String> = calls.into_iter().map(str::to_owned).collect();
+    assert_eq!(calls, calls_of_the_adapter(), "what the source names, and what was made");
+    let (organization, repository) = ("/orgs/{org}", "/repos/{owner}/{repo}");
+    let expected = |templates: &[&str], scope: &str| -> Vec<String> {
+        templates.iter().map(|template| template.replacen("{}", scope, 1)).collect()
+    };
+    let mut wanted = expected(&FOR_EACH_SCOPE[..4], "/enterprises/{enterprise}");
+    for scope in [organization, repository] {
+        wanted.extend(expected(&FOR_EACH_SCOPE, scope));
+    }
+    wanted.extend(expected(&FOR_EACH_WITH_HOOKS, repository));
+    let missing: Vec<_> = wanted.iter().filter(|operation| !operations.contains(*operation)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {operations:?}");
 }
 
-async fn over_a_socket(root: &str, credentials: impl Fn() -> Credentials) {
+async fn over_a_socket(root: &'static str, credentials: impl Fn() -> Credentials) -> Checked {
     // Another test of this process may have installed it already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let sent = Sent::default();
+    // What the transport asks for itself is seen at the other end alone.
+    let seen = Sent::default();
     let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
     let app = matches!(credentials(), Credentials::App { .. });
     for scope in scopes(app) {
         let report = run(cases(), &[], || async {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock);
             let simulator = simulator();
-            let server = serve(Arc::clone(&simulator)).await;
+            let server = serve(Arc::clone(&simulator), root, Arc::clone(&seen)).await;
             let settings = OctocrabSettings::new(format!("{}{root}", server.url), credentials());
             servers.lock().unwrap().push(server);
             let transport = OctocrabTransport::new(settings, Arc::clone(&clock)).unwrap();
@@ -163,11 +264,13 @@ async fn over_a_socket(root: &str, credentials: impl Fn() -> Credentials) {
         assert_eq!(report.passed.len(), cases().len());
     }
     check(&sent);
+    check(&seen)
 }
 
-async fn serve(simulator: SharedSimulator) -> Server {
+async fn serve(simulator: SharedSimulator, root: &'static str, seen: Sent) -> Server {
     Server::start(move |request| {
         let answer = simulator.lock().unwrap().handle(&request, SystemClock.now());
+        seen.lock().unwrap().push(Exchange::of(&request, root).answered(&answer.response));
         Reply::Answer(answer.response)
     })
     .await
@@ -183,12 +286,18 @@ async fn over_a_socket_as_an_app_of_an_enterprise_server() {
     let key = private_key();
     let credentials =
         || Credentials::App { id: APP, private_key: Secret::new(key.clone()), installation: None };
-    over_a_socket("/api/v3", credentials).await;
+    let operations = over_a_socket("/api/v3", credentials).await.operations;
+    for of_the_transport in [
+        "GET /repos/{owner}/{repo}/installation",
+        "GET /orgs/{org}/installation",
+        "POST /app/installations/{installation_id}/access_tokens",
+    ] {
+        assert!(operations.contains(of_the_transport), "{of_the_transport}: {operations:?}");
+    }
 }
 
 #[tokio::test]
 async fn repositories_are_listed_with_a_token_and_as_an_app() {
-    use runner_manager_core::github::GitHub;
     let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let simulator = simulator();
     for at in 0..120 {
@@ -206,7 +315,6 @@ async fn repositories_are_listed_with_a_token_and_as_an_app() {
 
 #[tokio::test]
 async fn a_check_of_an_app_finds_it_installed() {
-    use runner_manager_core::github::{GitHub, Intent};
     let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
     let (sent, simulator) = (Sent::default(), simulator());
     let transport = SimulatorTransport::app(simulator, Arc::clone(&clock), APP);
@@ -250,7 +358,7 @@ const CALLS: [&str; 9] = [
 #[tokio::test]
 async fn a_lost_reply_is_unclear_and_a_slow_one_takes_its_time() {
     use runner_manager_core::domain::{GitHubGroupId, Labels, RunnerName};
-    use runner_manager_core::github::{GitHub, GitHubErrorKind, JitRequest};
+    use runner_manager_core::github::{GitHubErrorKind, JitRequest};
     use std::time::Duration;
 
     let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));

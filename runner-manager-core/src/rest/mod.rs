@@ -41,7 +41,7 @@ pub(crate) use self::operation::asks_to_wait;
 pub(crate) use self::operation::clocks_apart;
 use self::operation::{Effect, Operation, is_about_suspension};
 use self::pages::Listing;
-pub use self::transport::{As, Transport, TransportError};
+pub use self::transport::{As, CallName, Transport, TransportError};
 use crate::clock::Clock;
 use crate::domain::{
     GitHubGroupId, GitHubRunnerId, GroupAccess, GroupRules, JobId, JobObservation, Label, OpenRun, OpenRuns,

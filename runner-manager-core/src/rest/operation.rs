@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::transport::TransportError;
+use super::transport::{CallName, TransportError};
 use crate::github::{GitHubError, GitHubErrorKind};
 use crate::retry::Retry;
 
@@ -75,7 +75,7 @@ impl Operation {
         path: &str,
         body: Bytes,
     ) -> Result<Request<Bytes>, GitHubError> {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method).uri(path).extension(CallName(self.name));
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }

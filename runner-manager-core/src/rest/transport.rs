@@ -19,6 +19,11 @@ pub enum As<'a> {
     App,
 }
 
+/// The name of the call that a request belongs to, such as `find_runner`: on each request, as an extension, for
+/// those who count or check what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallName(pub &'static str);
+
 /// Why there is no answer to a request.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
