@@ -135,6 +135,6 @@ mod tests {
         assert_eq!(place("Acme/App").key(), "repository:acme/app");
         assert_eq!(place("Acme/App").key(), place("acme/app").key());
         let app = HookPlace::App { connection: ConnectionName::default(), account: 1 };
-        assert_eq!(app.key(), "app:github/1");
+        assert_eq!(app.key(), "app:default/1");
     }
 }
