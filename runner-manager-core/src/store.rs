@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
@@ -61,7 +62,7 @@ pub struct GroupRecord {
 }
 
 /// Why a group makes no new runners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Draining {
     /// An operator asked for it.
@@ -71,7 +72,7 @@ pub enum Draining {
 }
 
 /// How many of each there are in a group. The store keeps these with the records, in the same atomic step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GroupCounts {
     /// Jobs that wait and count for this group.
     pub queued: u32,

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{BackendName, Digest, Incarnation, ReplicaId, RunnerGroup, Scope};
+use super::{BackendName, Digest, GoOn, Incarnation, ReplicaId, RunnerGroup, Scope, Withheld};
 
 /// The record that all replicas of a deployment share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +24,19 @@ pub struct Deployment {
     pub replicas: BTreeMap<ReplicaId, Replica>,
     /// Set while the store may have lost something that it had acknowledged.
     pub doubt: Option<Doubt>,
+    /// What the last sweeps found and left as it is, at most one entry for a source.
+    #[serde(default)]
+    pub withheld: Vec<Withheld>,
+    /// The words of operators by which sweeps went on, the last first, at most [`Deployment::MOST_GO_ONS`].
+    #[serde(default)]
+    pub go_ons: Vec<GoOn>,
 }
 
 impl Deployment {
     /// How many earlier configurations are remembered.
     pub const MOST_SUPERSEDED: usize = 20;
+    /// How many words of operators are remembered.
+    pub const MOST_GO_ONS: usize = 20;
 
     /// A deployment of which nothing is known.
     pub const fn new() -> Self {
@@ -37,6 +46,8 @@ impl Deployment {
             superseded: Vec::new(),
             replicas: BTreeMap::new(),
             doubt: None,
+            withheld: Vec::new(),
+            go_ons: Vec::new(),
         }
     }
 
@@ -90,11 +101,56 @@ pub enum Source {
     Runners(Scope),
 }
 
+/// Why a text names nothing that is listed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither the name of a backend nor a scope such as organization:acme")]
+pub struct SourceError(String);
+
+impl Source {
+    /// What people call it: the backend's name, or the scope.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Instances(backend) => backend.to_string(),
+            Self::Runners(scope) => scope.to_string(),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    /// Reads what [`word`](Self::word) gives.
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        // No name of a backend has a colon, and every scope has one.
+        let source = if text.contains(':') {
+            Scope::try_from(text.to_owned()).ok().map(Self::Runners)
+        } else {
+            BackendName::new(text).ok().map(Self::Instances)
+        };
+        source.ok_or_else(|| SourceError(text.to_owned()))
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Instances(backend) => write!(f, "instances of backend {backend}"),
             Self::Runners(scope) => write!(f, "runners of {scope}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Source;
+
+    #[test]
+    fn words_name_what_is_listed() {
+        for word in ["eu", "organization:acme", "repository:acme/app", "enterprise:acme-inc"] {
+            assert_eq!(word.parse::<Source>().unwrap().word(), word);
+        }
+        for wrong in ["", "organization:", "nowhere:acme", "Eu", "a b"] {
+            assert!(wrong.parse::<Source>().is_err(), "{wrong:?} was taken");
         }
     }
 }

@@ -19,10 +19,11 @@ mod runner;
 mod scope;
 mod secret;
 mod text;
+mod sweep;
 mod time;
 mod webhook;
 
-pub use deployment::{Deployment, Doubt, Replica, Source};
+pub use deployment::{Deployment, Doubt, Replica, Source, SourceError};
 pub use github_group::{
     FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended, RegisteredGroup,
 };
@@ -44,5 +45,6 @@ pub use runner::{
 pub use scope::{Repository, RepositoryError, Scope};
 pub use secret::Secret;
 pub use text::bounded;
+pub use sweep::{Finding, GoOn, Withheld, WithheldBecause};
 pub use time::later;
 pub use webhook::{JOB_EVENT, WebhookDelivery};

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -175,8 +176,19 @@ pub enum RunnerState {
     },
 }
 
+impl RunnerState {
+    /// Whether it is on its way out.
+    pub const fn is_leaving(&self) -> bool {
+        match self {
+            Self::Idle { leaving } => leaving.is_some(),
+            Self::Retiring { .. } => true,
+            Self::Requested | Self::Creating { .. } | Self::Booting | Self::Busy { .. } => false,
+        }
+    }
+}
+
 /// A runner's state without its data: what is counted and indexed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// See [`RunnerState::Requested`].

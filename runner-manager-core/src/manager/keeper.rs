@@ -95,6 +95,9 @@ impl Manager {
                 );
                 let incarnation = view.incarnation.clone();
                 record.doubt = Some(Doubt { incarnation, since: now, taken_in: [].into() });
+                // A word about what was found before is not about what is found now.
+                record.withheld.clear();
+                record.go_ons.iter_mut().for_each(|go_on| go_on.left.clear());
                 self.inner.catalogue.forget();
                 tasks = self.periodic_tasks().await?;
             }

@@ -45,6 +45,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -52,8 +53,9 @@ use jiff::Timestamp;
 pub use configuration::{ConfigureError, Configured};
 pub use connections::{Account, Connections};
 pub use intake::Taken;
-pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus};
+pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus, Retirement};
 pub use statistics::{Statistics, StatisticsSnapshot};
+pub use sweep::GoOnError;
 
 use crate::backend::Backend;
 use crate::budget::{Budgets, Quota};
@@ -109,6 +111,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How many decisions are worked on at a time. Default 8.
     pub control_concurrency: usize,
+    /// Whether sweeps only say what they would do: see [`Manager::set_dry_sweeps`]. Default no.
+    pub sweep_dry_run: bool,
 }
 
 impl Default for Settings {
@@ -124,6 +128,7 @@ impl Default for Settings {
             stop_within: Duration::from_secs(20),
             heartbeat: Duration::from_secs(5),
             control_concurrency: 8,
+            sweep_dry_run: false,
         }
     }
 }
@@ -186,6 +191,7 @@ struct Inner {
     waits: calls::Waits,
     passed_over: connections::PassedOver,
     looked: looked::Looked,
+    dry_run: AtomicBool,
     statistics: Statistics,
 }
 
@@ -195,6 +201,7 @@ impl Manager {
     pub fn new(parts: Parts) -> Self {
         let replica = ReplicaId::new(format!("{:016x}", parts.random.next_u64()));
         let inner = Inner {
+            dry_run: AtomicBool::new(parts.settings.sweep_dry_run),
             parts,
             replica,
             own: configuration::Own::default(),

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Manager;
-use super::advance::MOST_CONFLICTS;
+use super::advance::{Fed, MOST_CONFLICTS};
 use crate::domain::{
-    BackendName, Digest, EndedRunner, GroupName, HookRecord, JobId, Phase, Replica, ReplicaId, Runner,
-    RunnerName, Scope, WorkflowJob,
+    BackendName, Digest, EndedRunner, GoOn, GroupName, HookRecord, JobId, JobRef, Phase, Replica, ReplicaId,
+    Runner, RunnerName, RunnerState, Scope, Withheld, WorkflowJob,
 };
 use crate::policy::configuration::lives;
 use crate::policy::doubt::Progress;
@@ -61,6 +61,12 @@ pub struct DeploymentStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// GitHub's hooks that may lead here, by the keys of their places.
     pub hooks: Vec<HookRecord>,
+    /// Whether the sweeps of the replica that answers only say what they would do.
+    pub sweep_dry_run: bool,
+    /// What the last sweeps found and left as it is.
+    pub withheld: Vec<Withheld>,
+    /// The words of operators by which sweeps went on, the last first.
+    pub go_ons: Vec<GoOn>,
 }
 
 /// A replica as people want to see it.
@@ -78,6 +84,37 @@ pub struct ReplicaStatus {
     pub lives: bool,
     /// The backends that it can reach.
     pub backends: BTreeSet<BackendName>,
+}
+
+/// What became of an operator's wish that a runner goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retirement {
+    /// There is no such runner.
+    Unknown,
+    /// It runs a job, which only force ends: nothing was done.
+    Busy {
+        /// The job, where it is known.
+        job: Option<JobRef>,
+    },
+    /// Its backend is being asked for its instance: it is left until that exists.
+    BeingCreated,
+    /// It has no job as far as is known: it goes once GitHub has said so twice, unless it gets one before.
+    Leaving,
+    /// It is being taken away.
+    Retiring,
+    /// Nothing of it was made yet, or is left.
+    Gone,
+}
+
+impl Retirement {
+    fn of(state: RunnerState) -> Self {
+        match state {
+            RunnerState::Busy { job } => Self::Busy { job },
+            RunnerState::Requested | RunnerState::Creating { .. } => Self::BeingCreated,
+            RunnerState::Booting | RunnerState::Idle { .. } => Self::Leaving,
+            RunnerState::Retiring { .. } => Self::Retiring,
+        }
+    }
 }
 
 impl Manager {
@@ -107,6 +144,9 @@ impl Manager {
             replicas: record.replicas.iter().map(status).collect(),
             revision: record.revision,
             configuration: record.configuration,
+            sweep_dry_run: self.sweeps_are_dry(),
+            withheld: record.withheld,
+            go_ons: record.go_ons,
         })
     }
 
@@ -168,21 +208,23 @@ impl Manager {
         Err(StoreError::Conflict { record: format!("group {group}") })
     }
 
-    /// Has a runner go: an idle one in order, a busy one only with `force`, which kills its job. One that its
-    /// backend is being asked for is left until it exists. Tells whether there is such a runner.
+    /// Has a runner go: an idle one in order, a busy one only with `force`, which kills its job. Tells what
+    /// became of it.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot take it.
-    pub async fn retire(&self, runner: &RunnerName, force: bool) -> Result<bool, StoreError> {
-        let Some(record) = self.store().runner(runner).await? else { return Ok(false) };
+    pub async fn retire(&self, runner: &RunnerName, force: bool) -> Result<Retirement, StoreError> {
+        let Some(record) = self.store().runner(runner).await? else { return Ok(Retirement::Unknown) };
         if !force && record.value.phase() == Phase::Booting {
             // It may be online, or busy, since it was last looked at.
             if let Ok((reading, None)) = self.registration_reading(&record.value.scope, &record.value).await {
                 self.feed(None, runner, &reading).await?;
             }
         }
-        self.feed(None, runner, &Event::OperatorRetire { force }).await?;
-        Ok(true)
+        Ok(match self.feed(None, runner, &Event::OperatorRetire { force }).await? {
+            Fed::Gone => Retirement::Gone,
+            Fed::Alive(runner) => Retirement::of(runner.state),
+        })
     }
 
     /// Whether the store works now, so that webhooks can be taken in.

@@ -9,6 +9,7 @@
 //! - [`recovery`]: what follows for a job that GitHub lists, or lists no more.
 //! - [`redelivery`]: which failed webhook deliveries GitHub is asked to deliver again.
 //! - [`orphans`]: what is to become of things that no record explains.
+//! - [`sweeps`]: what a sweep does of what it found, and how it goes on once it has stopped.
 //! - [`waiting`]: why a job still waits.
 //! - [`doubt`]: what must be listed before a store that lost something is relied on again.
 //! - [`github_groups`]: what is done about GitHub's runner groups, and which jobs one keeps out.
@@ -34,4 +35,5 @@ pub mod redelivery;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod scaling;
+pub mod sweeps;
 pub mod waiting;

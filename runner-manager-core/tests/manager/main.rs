@@ -12,6 +12,7 @@ mod github_groups;
 mod loss;
 mod recover;
 mod redeliver;
+mod sweeps;
 mod world;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use runner_manager_core::backend::{Backend, BackendErrorKind, Bootstrap, Instanc
 use runner_manager_core::domain::{
     DeploymentName, Limits, Owner, RetireReason, RunnerName, RunnerState, Secret,
 };
+use runner_manager_core::manager::Retirement;
 use runner_manager_core::store::{JobFilter, Page, RunnerFilter};
 use world::{World, group, name, spec};
 
@@ -518,12 +520,14 @@ async fn an_operator_retires_an_idle_runner_in_order_and_a_busy_one_only_by_forc
     world.pass(Duration::from_secs(5)).await;
     let runner =
         world.manager.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap()[0].value.name.clone();
-    assert!(world.manager.retire(&runner, false).await.unwrap());
+    let refused = world.manager.retire(&runner, false).await.unwrap();
+    assert!(matches!(refused, Retirement::Busy { job: Some(_) }), "{refused:?}");
     world.pass(10 * MINUTE).await;
     assert_eq!(world.books().total.alive, 1, "a running job was killed");
-    assert!(world.manager.retire(&runner, true).await.unwrap());
+    assert_eq!(world.manager.retire(&runner, true).await.unwrap(), Retirement::Retiring);
     world.until("it is gone", 5 * MINUTE, |world| world.books().total.alive == 0).await;
-    assert!(!world.manager.retire(&RunnerName::new("rm-linux-none").unwrap(), true).await.unwrap());
+    let nobody = RunnerName::new("rm-linux-none").unwrap();
+    assert_eq!(world.manager.retire(&nobody, true).await.unwrap(), Retirement::Unknown);
 }
 
 #[tokio::test]

@@ -187,6 +187,8 @@ pub(crate) fn deployment(revision: u64, now: Timestamp) -> Deployment {
         superseded: Vec::new(),
         replicas: BTreeMap::from([(ReplicaId::new("replica"), replica)]),
         doubt: revision.is_multiple_of(2).then_some(doubt),
+        withheld: Vec::new(),
+        go_ons: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::worker::{TaskError, Work};
 use super::{Records, unchanged};
 use crate::backend::Backend;
 use crate::domain::{
-    BackendName, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason,
+    BackendName, Finding, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason,
     RetireStep, Runner, RunnerName, RunnerState, Source, later,
 };
 use crate::flaws::{Flaw, is_on};
@@ -25,10 +25,20 @@ use crate::store::{Change, RunnerFilter, StoreError, Versioned, Write};
 enum Condemned {
     /// A record whose instance is missing.
     Missing(Box<Versioned<Runner>>),
-    /// An instance without a record and without a registration.
-    Instance(Box<Runner>),
+    /// An instance without a record and without a registration, with the record that it is to get.
+    Instance(Instance, Box<Runner>),
     /// A second instance of a runner.
     Double(Instance),
+}
+
+impl Condemned {
+    fn finding(&self) -> Finding {
+        match self {
+            Self::Missing(record) => Finding::Missing(record.value.name.clone()),
+            Self::Instance(instance, _) => Finding::Orphan(instance.runner.clone(), instance.id.clone()),
+            Self::Double(instance) => Finding::Double(instance.runner.clone(), instance.id.clone()),
+        }
+    }
 }
 
 /// What became of an instance that no record explains.
@@ -38,6 +48,8 @@ enum Recordless {
     Settled,
     /// It is to be suspected, with this record.
     Condemned(Box<Runner>),
+    /// It would be adopted, but for the dry run.
+    Adoptable,
     /// GitHub did not say whether it is registered.
     Unknown,
 }
@@ -48,7 +60,9 @@ impl Manager {
         claim: &ClaimToken,
         name: &BackendName,
     ) -> Result<Work, TaskError> {
-        let Some(backend) = self.backend(name).cloned() else { return self.leave_to_others(name).await };
+        let Some(backend) = self.backend(name).cloned() else {
+            return self.leave_to_others(claim, name).await;
+        };
         let filter = RunnerFilter::Backend(name.clone());
         let before = self.records(&filter).await?;
         let begun = self.begin_listing().await?;
@@ -61,14 +75,20 @@ impl Manager {
         self.ask_for_unheard_jobs(ended.map(|record| &record.value)).await?;
         let unrecorded = listing.iter().filter(|instance| !after.contains_key(&instance.runner)).count();
         let looked_at = after.len() + unrecorded;
-        let (mut condemned, mut unknown) = (Vec::new(), 0);
+        let (mut condemned, mut said, mut unknown) = (Vec::new(), BTreeSet::new(), 0);
         for instance in &listing {
             match after.get(&instance.runner) {
-                Some(record) => {
-                    condemned.extend(self.compare(claim, record, instance, &listing, begun.at).await?);
+                Some(record) if is_double(&record.value, instance, &listing) => {
+                    condemned.push(Condemned::Double(instance.clone()));
                 }
+                Some(record) => said.extend(self.compare(claim, record, instance, begun.at).await?),
                 None => match self.recordless(claim, name, instance, &begun).await? {
-                    Recordless::Condemned(runner) => condemned.push(Condemned::Instance(runner)),
+                    Recordless::Condemned(runner) => {
+                        condemned.push(Condemned::Instance(instance.clone(), runner));
+                    }
+                    Recordless::Adoptable => {
+                        said.insert(Finding::Adoption(instance.runner.clone(), instance.id.clone()));
+                    }
                     Recordless::Settled => {}
                     Recordless::Unknown => unknown += 1,
                 },
@@ -77,20 +97,23 @@ impl Manager {
         let before = if is_on(Flaw::ListBeforeReading) { after.clone() } else { before };
         let missing = missing_instances(&before, &after, &listing);
         condemned.extend(missing.into_iter().map(|record| Condemned::Missing(Box::new(record.clone()))));
-        // While the store is doubted nothing is condemned: its records may be older than the truth.
-        if begun.trusted && self.within_reason(&format!("backend {name}"), condemned.len(), looked_at) {
-            for one in condemned {
-                // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
-                match self.condemn(claim, name, &*backend, one).await {
-                    Err(TaskError::Outside { reason, .. }) => {
-                        tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
-                    }
-                    outcome => outcome?,
+        if !begun.trusted {
+            // While the store is doubted nothing is condemned: its records may be older than the truth.
+            condemned.clear();
+        }
+        let source = Source::Instances(name.clone());
+        said.extend(condemned.iter().map(Condemned::finding));
+        let allowed = self.weigh(claim, &source, said, looked_at).await?;
+        for one in condemned.into_iter().filter(|one| allowed.contains(&one.finding())) {
+            // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
+            match self.condemn(claim, name, &*backend, one).await {
+                Err(TaskError::Outside { reason, .. }) => {
+                    tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
                 }
+                outcome => outcome?,
             }
         }
         self.see_that_each_is_looked_at(&after).await?;
-        let source = Source::Instances(name.clone());
         if unknown > 0 {
             tracing::warn!(
                 backend = name.as_str(),
@@ -103,8 +126,9 @@ impl Manager {
     }
 
     /// A backend that this replica cannot reach is listed by one that can.
-    async fn leave_to_others(&self, name: &BackendName) -> Result<Work, TaskError> {
+    async fn leave_to_others(&self, claim: &ClaimToken, name: &BackendName) -> Result<Work, TaskError> {
         if !self.reached_by_others().await?.contains(name) {
+            self.nothing_to_weigh(claim, &Source::Instances(name.clone())).await?;
             return Ok(Work::Done);
         }
         Ok(Work::AgainAt(later(self.now().await?, self.parts().settings.heartbeat)))
@@ -116,22 +140,14 @@ impl Manager {
         claim: &ClaimToken,
         record: &Versioned<Runner>,
         instance: &Instance,
-        listing: &[Instance],
         begun: Timestamp,
-    ) -> Result<Option<Condemned>, TaskError> {
-        let known = record.value.instance.as_ref();
-        let is_double = known
-            .is_some_and(|known| *known != instance.id && listing.iter().any(|other| other.id == *known));
-        if is_double {
-            return Ok(Some(Condemned::Double(instance.clone())));
-        }
+    ) -> Result<Option<Finding>, TaskError> {
         if let (RunnerState::Busy { job: Some(job) }, true) = (&record.value.state, has_ended(instance)) {
             // Most often the job ended first, and we did not hear of it. Nobody would ask any more.
             self.ask_for_job(job).await?;
         }
         let reading = InstanceReading::Present { id: instance.id.clone(), state: instance.state.clone() };
-        self.feed_if_new(claim, record, &Event::Instance { reading, begun }).await?;
-        Ok(None)
+        self.feed_if_new(claim, record, &Event::Instance { reading, begun }).await
     }
 
     /// An instance that no record explains: adopted where it is registered, suspected where not.
@@ -183,6 +199,10 @@ impl Manager {
         };
         if suspect {
             return Ok(Recordless::Condemned(Box::new(runner)));
+        }
+        // While the store is doubted `max` rests on that everything is adopted.
+        if begun.trusted && self.sweeps_are_dry() {
+            return Ok(Recordless::Adoptable);
         }
         self.adopt(claim, runner, limits, now).await?;
         Ok(Recordless::Settled)
@@ -239,9 +259,9 @@ impl Manager {
                     }
                     reading => reading,
                 };
-                self.feed_if_new(claim, &record, &reading).await
+                self.feed_if_new(claim, &record, &reading).await.map(drop)
             }
-            Condemned::Instance(runner) => {
+            Condemned::Instance(_, runner) => {
                 let limits = self.limits_of(&runner).await?;
                 let now = self.now().await?;
                 self.adopt(claim, *runner, limits, now).await
@@ -258,6 +278,12 @@ impl Manager {
 fn gone(runner: &Runner, begun: Timestamp) -> Event {
     let id = runner.instance.clone().unwrap_or_else(|| InstanceId::new(""));
     Event::Instance { reading: InstanceReading::Present { id, state: InstanceState::Gone }, begun }
+}
+
+/// Whether a runner that has another instance, which is listed too, has this one beside.
+fn is_double(runner: &Runner, instance: &Instance, listing: &[Instance]) -> bool {
+    let is_listed = |known: &InstanceId| listing.iter().any(|other| other.id == *known);
+    runner.instance.as_ref().is_some_and(|known| *known != instance.id && is_listed(known))
 }
 
 const fn has_ended(instance: &Instance) -> bool {

@@ -3,22 +3,27 @@
 //! Records are read before and after the listing. *Recordless* is judged against the second reading; a
 //! missing instance or registration counts only if its record has not changed meanwhile, and only after it
 //! was asked for by itself, so that a hole in a list costs nobody a machine.
+//!
+//! What a sweep would condemn is weighed as a whole before anything is done about it: too much, or a dry run,
+//! and it is only written down ([`verdict`]).
 
 mod instances;
 mod jobs;
 mod registrations;
+mod verdict;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+pub use verdict::GoOnError;
+
 use super::Manager;
 use super::advance::{consequences, wake_task};
 use super::doubt::Begun;
 use super::worker::{TaskError, Work};
-use crate::domain::{Runner, RunnerName, RunnerState, Source, later};
+use crate::domain::{Finding, Runner, RunnerName, RunnerState, Source, later};
 use crate::policy::lifecycle::Event;
-use crate::policy::orphans::most_condemned;
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{RunnerFilter, StoreError, Versioned, all_runners};
 
@@ -40,45 +45,28 @@ impl Manager {
         Ok(Work::AgainAt(self.list_again_at(source, self.parts().settings.sweep_interval).await?))
     }
 
-    /// Whether a sweep may do what it would, and a word to the operator where not.
-    fn within_reason(&self, what: &str, condemned: usize, looked_at: usize) -> bool {
-        let most = most_condemned(looked_at);
-        if condemned <= most {
-            return true;
-        }
-        self.inner
-            .statistics
-            .count(|counters| *counters.sweeps_held.entry(what.to_owned()).or_default() += 1);
-        tracing::error!(
-            what,
-            condemned,
-            looked_at,
-            most,
-            "the sweep would condemn too much of what it looked at, so it condemns nothing: see whether the \
-             listing is right"
-        );
-        false
-    }
-
     /// Feeds an event only where it changes something, by the record at hand: most of a sweep changes
-    /// nothing, and costs no more than the listing then.
+    /// nothing, and costs no more than the listing then. In a dry run what would take the runner away is told
+    /// instead.
     async fn feed_if_new(
         &self,
         claim: &ClaimToken,
         record: &Versioned<Runner>,
         event: &Event,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Option<Finding>, TaskError> {
         let limits = self.limits_of(&record.value).await?;
         let now = self.now().await?;
-        if consequences(record, event, &limits, now).is_some() {
-            match self.feed(Some(claim), &record.value.name, event).await {
-                // Nobody is taken away on the word of a store that is doubted, and the sweep goes on: it is what ends
-                // the doubt.
-                Err(StoreError::Untrusted) => {}
-                outcome => drop(outcome?),
-            }
+        let Some(consequences) = consequences(record, event, &limits, now) else { return Ok(None) };
+        if self.sweeps_are_dry() && begins_to_leave(&record.value, consequences.after.as_deref()) {
+            return Ok(Some(Finding::Leaving(record.value.name.clone())));
         }
-        Ok(())
+        match self.feed(Some(claim), &record.value.name, event).await {
+            // Nobody is taken away on the word of a store that is doubted, and the sweep goes on: it is what ends
+            // the doubt.
+            Err(StoreError::Untrusted) => {}
+            outcome => drop(outcome?),
+        }
+        Ok(None)
     }
 
     /// As [`see_that_each_is_looked_at`](Self::see_that_each_is_looked_at), for all runners.
@@ -104,6 +92,11 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+/// Whether a runner that was to stay is on its way out, or gone.
+fn begins_to_leave(before: &Runner, after: Option<&Runner>) -> bool {
+    !before.state.is_leaving() && after.is_none_or(|after| after.state.is_leaving())
 }
 
 /// The task of a runner that a worker should hold now.

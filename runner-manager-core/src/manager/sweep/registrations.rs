@@ -7,7 +7,7 @@ use super::super::calls::Purpose;
 use super::super::provision::read_registration;
 use super::super::worker::{TaskError, Work};
 use super::unchanged;
-use crate::domain::{Label, Limits, Runner, RunnerName, RunnerState, Scope, Source, later};
+use crate::domain::{Finding, Label, Limits, Runner, RunnerName, RunnerState, Scope, Source, later};
 use crate::github::RegisteredRunner;
 use crate::policy::lifecycle::{Event, RegistrationReading};
 use crate::policy::orphans::{RegistrationVerdict, recordless_registration};
@@ -21,10 +21,11 @@ impl Manager {
         scope: &Scope,
     ) -> Result<Work, TaskError> {
         self.inner.catalogue.forget();
-        let filter = RunnerFilter::Scope(scope.clone());
+        let (filter, source) = (RunnerFilter::Scope(scope.clone()), Source::Runners(scope.clone()));
         let before = self.records(&filter).await?;
         // Runners may outlive the last group of their scope.
         if before.is_empty() && !self.scopes().await?.contains(scope) {
+            self.nothing_to_weigh(claim, &source).await?;
             return Ok(Work::Done);
         }
         let listing_begun = self.begin_listing().await?;
@@ -37,34 +38,33 @@ impl Manager {
             listing.iter().filter_map(|listed| Some((self.our_registration(listed)?, listed))).collect();
         let busy = ours.iter().filter(|(_, listed)| listed.busy).filter_map(|(name, _)| after.get(name));
         self.ask_for_unheard_jobs(busy.map(|record| &record.value)).await?;
-        let mut condemned = Vec::new();
+        let mut findings = BTreeSet::new();
         for (name, listed) in &ours {
             let reading = read_registration(Some(listed));
             match after.get(name) {
                 Some(record) => {
                     let event = Event::Registration { reading, begun };
-                    self.feed_if_new(claim, record, &event).await?;
+                    findings.extend(self.feed_if_new(claim, record, &event).await?);
                 }
-                None if recordless_registration(reading) == RegistrationVerdict::Suspect => {
-                    condemned.push(name.clone());
+                // While the store is doubted nothing is condemned: what has no record has most likely lost it.
+                None if listing_begun.trusted
+                    && recordless_registration(reading) == RegistrationVerdict::Suspect =>
+                {
+                    findings.insert(Finding::Registration(name.clone()));
                 }
                 None => {}
             }
         }
         let listed: BTreeSet<&RunnerName> = ours.iter().map(|(name, _)| name).collect();
         for record in unchanged(&before, &after).filter(|record| !listed.contains(&record.value.name)) {
-            self.missing_registration(claim, record).await?;
+            findings.extend(self.missing_registration(claim, record).await?);
         }
         let unrecorded = ours.iter().filter(|(name, _)| !after.contains_key(name)).count();
-        // While the store is doubted nothing is condemned: what has no record has most likely lost it.
-        if listing_begun.trusted
-            && self.within_reason(&scope.to_string(), condemned.len(), after.len() + unrecorded)
-        {
-            self.suspect_registrations(scope, condemned).await?;
-        }
+        let allowed = self.weigh(claim, &source, findings, after.len() + unrecorded).await?;
+        self.suspect_registrations(scope, allowed).await?;
         self.see_that_each_is_looked_at(&after).await?;
         self.reconcile_all(scope).await?;
-        self.swept(claim, &Source::Runners(scope.clone()), &listing_begun).await
+        self.swept(claim, &source, &listing_begun).await
     }
 
     /// Has every group of a scope compared with what it should have, whatever events were missed.
@@ -91,7 +91,7 @@ impl Manager {
         &self,
         claim: &ClaimToken,
         record: &Versioned<Runner>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Option<Finding>, TaskError> {
         let runner = &record.value;
         let job = match &runner.state {
             RunnerState::Idle { .. } => None,
@@ -100,32 +100,37 @@ impl Manager {
             | RunnerState::Requested
             | RunnerState::Creating { .. }
             | RunnerState::Booting
-            | RunnerState::Retiring { .. } => return Ok(()),
+            | RunnerState::Retiring { .. } => return Ok(None),
         };
         let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
         let absent = matches!(&reading, Event::Registration { reading: RegistrationReading::Absent, .. });
         match (job, failed) {
             (_, Some(failed)) => {
                 tracing::warn!(runner = runner.name.as_str(), %failed, "GitHub did not say whether it is registered");
-                Ok(())
+                Ok(None)
             }
             (None, None) => self.feed_if_new(claim, record, &reading).await,
-            (Some(job), None) if absent => self.ask_for_job(job).await.map(drop),
-            (Some(_), None) => Ok(()),
+            (Some(job), None) if absent => self.ask_for_job(job).await.map(|_| None),
+            (Some(_), None) => Ok(None),
         }
     }
 
     async fn suspect_registrations(
         &self,
         scope: &Scope,
-        condemned: Vec<RunnerName>,
+        condemned: BTreeSet<Finding>,
     ) -> Result<(), TaskError> {
         let at = later(self.now().await?, Limits::READING_GAP);
-        let tasks: Vec<NewTask> = condemned
-            .into_iter()
-            .map(|runner| Task::Forget { scope: scope.clone(), runner })
-            .map(|task| NewTask::at(task, at))
-            .collect();
+        let forget = |finding| match finding {
+            Finding::Registration(runner) => Some(Task::Forget { scope: scope.clone(), runner }),
+            Finding::Missing(_)
+            | Finding::Orphan(..)
+            | Finding::Double(..)
+            | Finding::Adoption(..)
+            | Finding::Leaving(_) => None,
+        };
+        let tasks: Vec<NewTask> =
+            condemned.into_iter().filter_map(forget).map(|task| NewTask::at(task, at)).collect();
         if !tasks.is_empty() {
             self.queue().push(tasks).await?;
         }

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::super::storage::{StorageSubject, ended, group, job, queued, reconcile, runner, runner_name};
 use super::writes::is_conflict;
-use crate::domain::{Deployment, Digest, Doubt, Incarnation, JobId, Replica, ReplicaId, Source};
+use crate::domain::{
+    BackendName, Deployment, Digest, Doubt, Finding, GoOn, Incarnation, InstanceId, JobId, Replica,
+    ReplicaId, RunnerName, Source, Withheld, WithheldBecause,
+};
 use crate::queue::{ClaimToken, NewTask};
 use crate::store::{Change, Expected, StoreError, Version};
 
@@ -14,6 +19,18 @@ fn is_untrusted<T>(answer: &Result<T, StoreError>) -> bool {
 
 fn trust(incarnation: &Incarnation) -> Change {
     Change::Trust { incarnation: incarnation.clone() }
+}
+
+fn withheld(now: Timestamp) -> Withheld {
+    let runner = RunnerName::new("acme-linux-1").expect("the name is right");
+    Withheld {
+        source: Source::Instances(BackendName::new("cloud").expect("the name is right")),
+        because: WithheldBecause::TooMuch,
+        since: now,
+        count: 2,
+        looked_at: 7,
+        findings: [Finding::Missing(runner.clone()), Finding::Orphan(runner, InstanceId::new("i-1"))].into(),
+    }
 }
 
 /// A deployment's record with something in each of its parts.
@@ -34,6 +51,14 @@ async fn deployment(on: &StorageSubject) -> Deployment {
             since: now,
             taken_in: [Source::Runners(super::super::storage::scope("acme"))].into(),
         }),
+        withheld: vec![withheld(now)],
+        go_ons: vec![GoOn {
+            source: withheld(now).source,
+            by: "ops".to_owned(),
+            at: now,
+            count: 2,
+            left: withheld(now).findings,
+        }],
     }
 }
 
