@@ -1,7 +1,8 @@
 //! SIGHUP: the configuration is read anew while the manager runs.
 //!
-//! The groups are taken in, also where they name another connection to GitHub or another backend than before, of those
-//! that the process started with; whatever else has changed is named in the log and needs a restart. A file with
+//! The groups and `sweep_dry_run` are taken in, the groups also where they name another connection to GitHub or another
+//! backend than before, of those that the process started with; whatever else has changed is named in the log and needs
+//! a restart. A file with
 //! faults changes nothing: all its faults are logged, and the manager goes on with what it has.
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use crate::signals::ReloadSignal;
 pub(crate) struct Reloads<'a> {
     /// The file.
     pub(crate) file: &'a Path,
-    /// What the process started with: all but the groups is still so.
+    /// What the process started with: all but the groups and `sweep_dry_run` is still so.
     pub(crate) started_with: Configuration,
     /// Who is told of the groups.
     pub(crate) manager: &'a Manager,
@@ -60,6 +61,10 @@ impl Reloads<'_> {
         };
         for section in changed(&self.started_with, &configuration) {
             tracing::warn!(section, "changed in the configuration: it needs a restart to take effect");
+        }
+        if let Err(error) = self.manager.set_dry_sweeps(configuration.sweep_dry_run).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "SIGHUP: the sweeps could not be queued: the next ones go the new way");
         }
         let unknown = unknown_connections(&self.started_with, &configuration);
         if !unknown.is_empty() {

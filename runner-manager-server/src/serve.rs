@@ -2,7 +2,8 @@
 //!
 //! The order at the start: the configuration, the port, the storage, GitHub, the backends, the groups. What is
 //! wrong with one of them ends the start before anything was done. At the stop the port closes first, and the
-//! manager finishes or puts back what it holds. In between, SIGHUP has the groups read anew.
+//! manager finishes or puts back what it holds. In between, SIGHUP has the groups and
+//! `sweep_dry_run` read anew.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
         settings: Settings {
             balance: configuration.balance,
             sweep_interval: configuration.sweep_interval,
+            sweep_dry_run: configuration.sweep_dry_run,
             lease: configuration.lease,
             call_timeout: configuration.call_timeout,
             heartbeat: configuration.lease / 18,
@@ -98,6 +100,9 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
 fn warn_of(configuration: &Configuration, access: &Access) {
     if matches!(access, Access::Nobody) {
         tracing::warn!("no server.tokens are configured: the dashboard, the API and /metrics answer nobody");
+    }
+    if configuration.sweep_dry_run {
+        tracing::warn!("sweep_dry_run: sweeps say what they would do, and do nothing of it");
     }
     if matches!(configuration.server.webhooks, Webhooks::Unsigned) {
         tracing::warn!("allow_unsigned_webhooks: whoever reaches this port can send webhooks");

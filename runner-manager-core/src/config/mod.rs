@@ -68,6 +68,7 @@ const KEYS: [&str; 13] = [
     "runner_groups",
     "balance",
     "sweep_interval",
+    "sweep_dry_run",
     "recover_interval",
     "redeliver_interval",
     "lease",
@@ -101,6 +102,8 @@ pub struct Configuration {
     pub balance: Balance,
     /// How often GitHub and the backends are listed and compared with the records. Default 5 min.
     pub sweep_interval: Duration,
+    /// Whether sweeps only say what they would do. Default no.
+    pub sweep_dry_run: bool,
     /// How often GitHub is asked which jobs wait and run, for those that no webhook told of. Default 5 min.
     pub recover_interval: Duration,
     /// How often GitHub's log of a hook that leads here is read, to have webhooks that failed delivered again; none
@@ -191,6 +194,7 @@ fn document(
     let groups = fields.required("runner_groups").and_then(|at| groups::read(at, known));
     let balance = fields.or("balance", Balance::default(), |at| at.word(&BALANCES));
     let sweep_interval = duration::SWEEP_INTERVAL.read(&fields);
+    let sweep_dry_run = fields.or("sweep_dry_run", false, Cursor::flag);
     let recover_interval = duration::RECOVER_INTERVAL.read(&fields);
     let redeliver_interval = duration::redeliver_interval(&fields);
     let (name, secret_key, (lease, call_timeout)) = (name?, secret_key?, timing?);
@@ -205,6 +209,7 @@ fn document(
         groups: groups?,
         balance: balance?,
         sweep_interval: sweep_interval?,
+        sweep_dry_run: sweep_dry_run?,
         recover_interval: recover_interval?,
         redeliver_interval: Some(redeliver_interval?).filter(|interval| !interval.is_zero()),
         lease,

@@ -65,6 +65,13 @@ pub fn schema(registry: &BackendRegistry) -> Value {
                 ),
             ),
             ("sweep_interval", duration(&SWEEP_INTERVAL)),
+            (
+                "sweep_dry_run",
+                flag(
+                    "Sweeps only say what they would remove, forget and adopt, and do nothing of it. Each replica \
+                     goes by its own file, which a reload reads anew.",
+                ),
+            ),
             ("recover_interval", duration(&RECOVER_INTERVAL)),
             ("redeliver_interval", duration(&REDELIVER_INTERVAL)),
             ("lease", duration(&LEASE)),
@@ -528,6 +535,11 @@ fn name(description: &str, longest: usize) -> Value {
 
 fn word(description: &str, words: &[&str], default: &str) -> Value {
     with_default(json!({"description": description, "type": "string", "enum": words}), default)
+}
+
+/// Something that is off unless it is turned on.
+fn flag(description: &str) -> Value {
+    with_default(json!({"description": description, "type": "boolean"}), false)
 }
 
 pub(super) fn with_default(mut schema: Value, default: impl Into<Value>) -> Value {

@@ -101,7 +101,7 @@ fn defaults() {
     assert_eq!(embedded(&read), Path::new("/etc/rm/runner-manager.redb"));
     assert_eq!(read.github[&ConnectionName::default()].api_url.as_str(), "https://api.github.com");
     assert_eq!(read.balance, Balance::Pack);
-    assert_eq!(read.sweep_interval, Duration::from_mins(5));
+    assert_eq!((read.sweep_interval, read.sweep_dry_run), (Duration::from_mins(5), false));
     assert_eq!((read.lease, read.call_timeout), (Duration::from_secs(90), Duration::from_secs(40)));
     assert_eq!(read.recover_interval, Duration::from_mins(5));
     assert_eq!((read.redeliver_interval, read.server.webhook_url), (Some(Duration::from_mins(2)), None));
@@ -142,6 +142,12 @@ fn what_a_user_may_choose() {
         let read = good("listen: 127.0.0.1:8080", urls);
         assert_eq!(read.server.webhook_url.unwrap().as_str(), expected);
     }
+        "store: {kind: embedded, path: /var/rm.redb}\nbalance: spread\nsweep_interval: 90s\nsweep_dry_run: true\nrecover_interval: 10m\ngithub:\n",
+    );
+    assert_eq!(embedded(&read), Path::new("/var/rm.redb"));
+    assert_eq!((read.balance, read.sweep_interval), (Balance::Spread, Duration::from_secs(90)));
+    assert!(read.sweep_dry_run);
+    assert_eq!(read.recover_interval, Duration::from_mins(10));
 
     let group = "\
 arch: arm
