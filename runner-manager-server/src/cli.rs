@@ -32,6 +32,10 @@ enum Command {
     /// Helps to write a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Tells how a running manager is, at a glance.
+    Status(client::StatusOptions),
+    /// Tells so again and again.
+    Top(client::TopOptions),
     /// Lists the runner groups of a running manager.
     Groups(client::ListOptions),
     /// Lists the runners of a running manager.
@@ -40,6 +44,15 @@ enum Command {
     Jobs(client::ListOptions),
     /// Tells why a job waits, or what became of it.
     Why(client::WhyOptions),
+    /// Has a group make no new runners: idle ones go, busy ones finish.
+    Drain(client::GroupOptions),
+    /// Ends a drain.
+    Resume(client::GroupOptions),
+    /// Has a runner go: an idle one in order, a busy one only with --force, which kills its job.
+    Retire(client::RetireOptions),
+    /// Shows what sweeps left as it is, and has one go on that stopped.
+    #[command(subcommand)]
+    Sweep(client::SweepCommand),
     /// Shows the whole system on this machine: nothing else is needed.
     Demo(demo::DemoArgs),
     /// Serves a simulated GitHub, for tests.
@@ -71,7 +84,7 @@ impl Cli {
     /// What is logged unless somebody says otherwise.
     pub(crate) const fn default_log_level(&self) -> &'static str {
         match self.command {
-            Command::Demo(_) => "warn",
+            Command::Demo(_) | Command::Top(_) => "warn",
             _ => "info",
         }
     }
@@ -97,6 +110,12 @@ impl Cli {
                 output::line(config::example().trim_end())?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Status(options) => client::status(&options).await,
+            Command::Top(options) => until_stopped(async |stop| client::top(&options, stop).await).await,
+            Command::Drain(options) => client::drain(&options).await,
+            Command::Resume(options) => client::resume(&options).await,
+            Command::Retire(options) => client::retire(&options).await,
+            Command::Sweep(command) => client::sweep(&command).await,
             Command::Groups(options) => client::groups(&options).await,
             Command::Runners(options) => client::runners(&options).await,
             Command::Jobs(options) => client::jobs(&options).await,

@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use runner_manager_core::domain::Phase;
+use runner_manager_core::domain::{Phase, WithheldBecause};
 use runner_manager_core::github::Budget;
 use runner_manager_core::manager::{DeploymentStatus, GroupStatus, StatisticsSnapshot};
 use runner_manager_core::queue::QueueStatistics;
@@ -148,6 +148,18 @@ fn deployment(registry: &mut Registry, deployment: &DeploymentStatus) {
     registry.register("config_drift", help, flag(deployment.config_drift));
     let help = "How often a configuration of groups was applied";
     registry.register("config_revision", help, single(number(deployment.revision)));
+    let help = "1 where the sweeps of this replica only say what they would do";
+    registry.register("sweep_dry_run", help, flag(deployment.sweep_dry_run));
+    let left = deployment.withheld.iter().map(|withheld| {
+        let because = match withheld.because {
+            WithheldBecause::TooMuch => "too_much",
+            WithheldBecause::DryRun => "dry_run",
+        };
+        let labels = labels([("of", withheld.source.word()), ("because", because.to_owned())]);
+        (labels, number(withheld.count as u64))
+    });
+    let help = "What the last sweeps found and left as it is: they stopped, or only say what they would do";
+    registry.register("sweep_withheld", help, gauge(left));
     let living = deployment.replicas.iter().filter(|replica| replica.lives).count();
     registry.register("replicas", "Replicas that run", single(number(living as u64)));
 }

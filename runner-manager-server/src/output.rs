@@ -36,11 +36,32 @@ pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string_pretty(value)?)?)
 }
 
-/// Prints rows under their heads, each column as wide as its widest cell.
+/// Prints a value as JSON on one line.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    Ok(line(&serde_json::to_string(value)?)?)
+}
+
+/// Fills the terminal anew with some lines.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn screen(text: &str) -> io::Result<()> {
+    line(&format!("\u{1b}[H\u{1b}[2J{text}"))
+}
+
+/// Prints rows under their heads.
 ///
 /// # Errors
 /// When standard output cannot be written.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    line(&render_table(heads, rows))
+}
+
+/// Rows under their heads, each column as wide as its widest cell.
+pub(crate) fn render_table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -52,7 +73,7 @@ pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> i
     };
     let heads = render(heads);
     let rows = rows.iter().map(|row| render(row.each_ref().map(String::as_str)));
-    line(&std::iter::once(heads).chain(rows).collect::<Vec<_>>().join("\n"))
+    std::iter::once(heads).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 /// The text without what a terminal would obey: names of jobs are whatever a pull request says that they are.

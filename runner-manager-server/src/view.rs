@@ -4,6 +4,9 @@
 //! see one thing. No type in here has a place for a secret. New fields may come; none goes or changes its
 //! meaning within `v1`.
 
+mod sweeps;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -16,10 +19,31 @@ use runner_manager_core::policy::github_groups::remarks;
 use runner_manager_core::policy::placement::Health;
 use runner_manager_core::queue::{LaneStatistics, QueueStatistics};
 use runner_manager_core::store::{Draining, GroupCounts, StoreError};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::sweeps::{GoOn, Sweeps, Withheld};
+
+/// How a moment is described in the API's schema.
+pub(crate) struct Time;
+
+impl JsonSchema for Time {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
 /// A page of a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Listing_of_{T}")]
 pub(crate) struct Listing<T> {
     /// The entries.
     pub(crate) items: Vec<T>,
@@ -29,7 +53,7 @@ pub(crate) struct Listing<T> {
 
 /// A runner group.
 #[expect(clippy::struct_field_names, reason = "`github_group` is the word of the configuration")]
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Group {
     /// Its name.
     pub(crate) name: String,
@@ -64,7 +88,7 @@ pub(crate) struct Group {
 }
 
 /// One place where instances of a group are created.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Placement {
     /// The backend.
     pub(crate) backend: String,
@@ -75,20 +99,22 @@ pub(crate) struct Placement {
 }
 
 /// How something that failed fares.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Trouble {
     /// Failures in a row.
     pub(crate) failures: u32,
     /// What was said last.
     pub(crate) detail: String,
     /// When that was.
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
     /// Not tried before this time.
+    #[schemars(with = "Time")]
     pub(crate) retry_at: Timestamp,
 }
 
 /// A runner.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Runner {
     /// Its name, at GitHub and at the backend.
     pub(crate) name: String,
@@ -111,15 +137,18 @@ pub(crate) struct Runner {
     /// The job that it runs, where we know it.
     pub(crate) job: Option<u64>,
     /// When its slot was reserved.
+    #[schemars(with = "Time")]
     pub(crate) requested_at: Timestamp,
     /// When its present state began.
+    #[schemars(with = "Time")]
     pub(crate) since: Timestamp,
     /// When it was first known to be online at GitHub.
+    #[schemars(with = "Option<Time>")]
     pub(crate) online_at: Option<Timestamp>,
 }
 
 /// A runner that is gone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EndedRunner {
     /// Its name.
     pub(crate) name: String,
@@ -128,15 +157,17 @@ pub(crate) struct EndedRunner {
     /// The backend that it lived on.
     pub(crate) backend: String,
     /// When its slot was reserved.
+    #[schemars(with = "Time")]
     pub(crate) requested_at: Timestamp,
     /// When its slot became free.
+    #[schemars(with = "Time")]
     pub(crate) ended_at: Timestamp,
     /// Why it was taken away, in words.
     pub(crate) why: String,
 }
 
 /// A workflow job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Job {
     /// GitHub's number.
     pub(crate) id: u64,
@@ -166,17 +197,21 @@ pub(crate) struct Job {
     #[serde(default)]
     pub(crate) lost: Option<Loss>,
     /// When GitHub made it.
+    #[schemars(with = "Time")]
     pub(crate) created_at: Timestamp,
     /// When we first heard of it.
+    #[schemars(with = "Time")]
     pub(crate) recorded_at: Timestamp,
     /// When its present state began, as far as we know.
+    #[schemars(with = "Time")]
     pub(crate) since: Timestamp,
 }
 
 /// That a job lost the machine under it before it had ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Loss {
     /// When the machine was first seen to have ended or to be missing.
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
     /// The runner whose machine it was.
     pub(crate) runner: String,
@@ -189,16 +224,17 @@ pub(crate) struct Loss {
 }
 
 /// Something that was said when something failed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Failure {
     /// What was said.
     pub(crate) detail: String,
     /// When.
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
 }
 
 /// The queue of background work.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Queue {
     /// Its lanes by their names: `control`, `sweeps`, and `backend:NAME` for each backend.
     pub(crate) lanes: BTreeMap<String, Lane>,
@@ -207,7 +243,7 @@ pub(crate) struct Queue {
 }
 
 /// A lane of the queue.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Lane {
     /// Tasks that are due.
     pub(crate) due: u64,
@@ -216,11 +252,12 @@ pub(crate) struct Lane {
     /// Tasks that are being worked on.
     pub(crate) claimed: u64,
     /// When the oldest task that is due became due.
+    #[schemars(with = "Option<Time>")]
     pub(crate) oldest_due: Option<Timestamp>,
 }
 
 /// What the replicas share.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Deployment {
     /// The replica that answers.
     pub(crate) replica: String,
@@ -236,19 +273,22 @@ pub(crate) struct Deployment {
     pub(crate) doubt: Option<Doubt>,
     /// The replicas that were heard of in the last minutes.
     pub(crate) replicas: Vec<Replica>,
+    /// The sweeps, where they left something.
+    pub(crate) sweeps: Sweeps,
     /// Where hooks are looked for that lead here, to have failed webhooks delivered again.
     #[serde(default)]
     pub(crate) hooks: Vec<Hook>,
 }
 
 /// A place that may have a hook that leads here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Hook {
     /// The scope, or `app:CONNECTION/NUMBER`.
     pub(crate) place: String,
     /// Whether a hook leads here; null before anybody looked, and where GitHub does not say.
     pub(crate) leads_here: Option<bool>,
     /// When the log of its deliveries was last read.
+    #[schemars(with = "Option<Time>")]
     pub(crate) read_at: Option<Timestamp>,
     /// How many failed deliveries GitHub has yet to be asked for again.
     pub(crate) failed: usize,
@@ -272,10 +312,53 @@ impl From<HookRecord> for Hook {
     }
 }
 
+/// How everything is, at a glance.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Status {
+    /// When this was so, by the clock of the replica that answers.
+    #[schemars(with = "Time")]
+    pub(crate) at: Timestamp,
+    /// What people should know, in sentences; empty where all is as usual.
+    pub(crate) remarks: Vec<String>,
+    /// What the replicas share.
+    pub(crate) deployment: Deployment,
+    /// All groups, by name.
+    pub(crate) groups: Vec<Group>,
+    /// The queue of background work.
+    pub(crate) queue: Queue,
+}
+
+/// What became of an operator's wish that a runner goes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Retired {
+    /// The runner's name.
+    pub(crate) runner: String,
+    /// `leaving`: it goes once GitHub has said twice that it runs no job; `retiring`: it is being taken away;
+    /// `gone`: nothing is left of it.
+    pub(crate) outcome: String,
+    /// The same in words.
+    pub(crate) detail: String,
+}
+
+impl Status {
+    /// How everything is that a manager looks after.
+    pub(crate) async fn of(manager: &Manager, at: Timestamp) -> Result<Self, StoreError> {
+        let deployment = Deployment::from(manager.deployment().await?);
+        Ok(Self {
+            at,
+            remarks: deployment.remarks(),
+            deployment,
+            groups: manager.groups().await?.iter().map(Group::from).collect(),
+            queue: manager.queue_statistics().await?.into(),
+        })
+    }
+}
+
 /// The store was started anew: nothing is made or taken away on its word until all outside was listed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Doubt {
     /// When that was found.
+    #[schemars(with = "Time")]
     pub(crate) since: Timestamp,
     /// How many listings were taken in.
     pub(crate) taken_in: usize,
@@ -286,7 +369,7 @@ pub(crate) struct Doubt {
 }
 
 /// A replica: one manager process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Replica {
     /// Its name: another one with every start.
     pub(crate) id: String,
@@ -295,6 +378,7 @@ pub(crate) struct Replica {
     /// Whether these are not the deployment's.
     pub(crate) config_drift: bool,
     /// When it last said that it runs.
+    #[schemars(with = "Time")]
     pub(crate) seen_at: Timestamp,
     /// Whether that is so lately that it is taken to run.
     pub(crate) lives: bool,
@@ -302,8 +386,12 @@ pub(crate) struct Replica {
     pub(crate) backends: Vec<String>,
 }
 
+/// How many findings of a sweep are named where they are not asked for.
+const SOME_FINDINGS: usize = 5;
+
 impl From<DeploymentStatus> for Deployment {
     fn from(status: DeploymentStatus) -> Self {
+        let sweeps = Sweeps::new(&status, SOME_FINDINGS);
         let replica = |replica: ReplicaStatus| Replica {
             id: replica.id.to_string(),
             configuration: replica.configuration.to_string(),
@@ -327,6 +415,7 @@ impl From<DeploymentStatus> for Deployment {
             doubt: status.doubt.map(doubt),
             replicas: status.replicas.into_iter().map(replica).collect(),
             hooks: status.hooks.into_iter().map(Hook::from).collect(),
+            sweeps,
         }
     }
 }
@@ -353,7 +442,8 @@ impl Deployment {
             let trouble = hook.trouble.as_ref()?;
             Some(format!("webhooks that fail are not redelivered, {}: {trouble}", hook.place))
         });
-        [untrusted, drift, others].into_iter().flatten().chain(hooks).collect()
+        let sweeps = self.sweeps.remarks();
+        [untrusted, drift, others].into_iter().flatten().chain(hooks).chain(sweeps).collect()
     }
 }
 

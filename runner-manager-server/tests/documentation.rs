@@ -70,7 +70,7 @@ fn the_commands_that_are_shown_exist() {
     for (place, line) in found.iter().flat_map(|page| command_lines(page)) {
         let Some(arguments) = arguments_of_ours(&line) else { continue };
         seen += 1;
-        let depth = if arguments.first() == Some(&"config") { 2 } else { 1 };
+        let depth = if matches!(arguments.first(), Some(&("config" | "sweep"))) { 2 } else { 1 };
         let subcommand: Vec<_> = arguments.iter().take(depth).copied().collect();
         let help = helps.entry(subcommand.join(" ")).or_insert_with(|| help(&subcommand));
         let help = help.as_deref().unwrap_or_else(|| panic!("there is no such command: {place}"));

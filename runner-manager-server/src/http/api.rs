@@ -1,4 +1,4 @@
-//! `/api/v1`: what is going on, as JSON.
+//! `GET /api/v1/...`: what is going on, as JSON.
 //!
 //! Lists come in pages: `limit` (1 to 500, 100 by default), and `after`, which is the `next` of the page before.
 
@@ -8,33 +8,36 @@ use axum::extract::{
     rejection::{PathRejection, QueryRejection},
 };
 use http::StatusCode;
-use runner_manager_core::domain::{GroupName, JobId, Phase, RunnerName};
+use runner_manager_core::domain::{GroupName, JobId, Phase, RunnerName, Withheld};
 use runner_manager_core::store::{JobFilter, Page, RunnerFilter};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::AppState;
 use super::answer::Refusal;
-use crate::view::{Deployment, EndedRunner, Group, Job, Listing, Queue, Runner};
+use crate::view::{Deployment, EndedRunner, Group, Job, Listing, Queue, Runner, Status, Sweeps};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 500;
 
 /// What a list of runners may be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RunnersQuery {
     /// Those after this name.
+    #[schemars(with = "Option<String>")]
     after: Option<RunnerName>,
     /// How many at most.
     limit: Option<usize>,
     /// Those of this group.
+    #[schemars(with = "Option<String>")]
     group: Option<GroupName>,
     /// Those in this state; needs `group`.
     state: Option<Phase>,
 }
 
 /// What a list of jobs may be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JobsQuery {
     /// Those after this number, in the list's own order.
@@ -42,6 +45,7 @@ pub(super) struct JobsQuery {
     /// How many at most.
     limit: Option<usize>,
     /// Those that wait and count for this group, those made first first.
+    #[schemars(with = "Option<String>")]
     group: Option<GroupName>,
     /// `true`: those that wait and that no group serves, those made first first.
     #[serde(default)]
@@ -49,7 +53,7 @@ pub(super) struct JobsQuery {
 }
 
 /// What the list of ended runners may be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EndedQuery {
     /// How many at most.
@@ -127,6 +131,16 @@ pub(super) async fn queue(State(state): State<AppState>) -> Result<Json<Queue>, 
 /// `GET /api/v1/deployment`.
 pub(super) async fn deployment(State(state): State<AppState>) -> Result<Json<Deployment>, Refusal> {
     Ok(Json(state.manager().deployment().await?.into()))
+}
+
+/// `GET /api/v1/sweeps`.
+pub(super) async fn sweeps(State(state): State<AppState>) -> Result<Json<Sweeps>, Refusal> {
+    Ok(Json(Sweeps::new(&state.manager().deployment().await?, Withheld::MOST_NAMED)))
+}
+
+/// `GET /api/v1/status`.
+pub(super) async fn status(State(state): State<AppState>) -> Result<Json<Status>, Refusal> {
+    Ok(Json(Status::of(state.manager(), state.clock().now()).await?))
 }
 
 fn bounded(limit: Option<usize>) -> Result<usize, Refusal> {

@@ -1,10 +1,11 @@
 //! Who may ask: the bearer of a token of the configuration, or, where there are none, this machine alone.
 //!
 //! A token comes as `Authorization: Bearer TOKEN`, or as the password of HTTP Basic, so that a browser can ask
-//! for it. It never comes in an address, which logs and histories keep. All that is guarded here only looks.
+//! for it. It never comes in an address, which logs and histories keep. Who has something done needs the role admin.
 
 use std::net::SocketAddr;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use runner_manager_core::config::{ApiToken, Server};
+use runner_manager_core::config::{ApiToken, Role, Server};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -32,6 +33,15 @@ pub(crate) enum Access {
     Nobody,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The name of the token, or `local`.
+    pub(super) name: String,
+    /// What it allows.
+    pub(super) role: Role,
+}
+
 impl Access {
     /// What the configuration allows.
     pub(crate) fn new(server: &Server, listen: SocketAddr) -> Self {
@@ -44,13 +54,15 @@ impl Access {
         }
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn check(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match self {
             Self::Tokens(tokens) => {
                 let given = given(headers).ok_or_else(|| unauthorized("a token is needed"))?;
-                if is_known(tokens, &given) { Ok(()) } else { Err(unauthorized("the token is not known")) }
+                bearer(tokens, &given).ok_or_else(|| unauthorized("the token is not known"))
             }
-            Self::Local if names_this_machine(headers) => Ok(()),
+            Self::Local if names_this_machine(headers) => {
+                Ok(Caller { name: "local".to_owned(), role: Role::Admin })
+            }
             Self::Local => Err(forbidden(
                 "without server.tokens in the configuration only http://127.0.0.1 and http://localhost answer here",
             )),
@@ -62,13 +74,28 @@ impl Access {
 }
 
 /// Lets a request through whose sender may ask.
-pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     match state.0.parts.access.check(request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(refusal) if refusal.status() == StatusCode::UNAUTHORIZED => {
             ([(WWW_AUTHENTICATE, CHALLENGE)], refusal).into_response()
         }
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Lets a request through whose sender, known to [`guard`], may have something done.
+pub(super) async fn may_act(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    match caller.role {
+        Role::Admin => next.run(request).await,
+        Role::Viewer => {
+            let name = &caller.name;
+            forbidden(&format!("the token `{name}` may only look: use one with the role admin"))
+                .into_response()
+        }
     }
 }
 
@@ -94,12 +121,14 @@ fn given(headers: &HeaderMap) -> Option<String> {
     Some(password)
 }
 
-/// Compares with every token, each in a time that does not depend on where they differ.
-fn is_known(tokens: &[ApiToken], given: &str) -> bool {
+/// Whose token it is. Compares with every one, each in a time that does not depend on where they differ.
+fn bearer(tokens: &[ApiToken], given: &str) -> Option<Caller> {
     let given = Sha256::digest(given.as_bytes());
     let compare =
         |token: &ApiToken| Sha256::digest(token.token.expose().as_bytes()).as_slice().ct_eq(given.as_slice());
-    tokens.iter().map(compare).fold(Choice::from(0), |known, same| known | same).into()
+    let same: Vec<Choice> = tokens.iter().map(compare).collect();
+    let (token, _) = tokens.iter().zip(same).find(|(_, same)| bool::from(*same))?;
+    Some(Caller { name: token.name.clone(), role: token.role })
 }
 
 /// A page of another site can make a browser ask this machine, but only under that site's own name.
@@ -125,11 +154,33 @@ mod tests {
     use runner_manager_core::config::{ApiToken, Role};
     use runner_manager_core::domain::Secret;
 
-    use super::Access;
+    use super::{Access, Caller};
+
+    fn check(access: &Access, header: HeaderName, value: &str) -> Result<Caller, StatusCode> {
+        let headers = HeaderMap::from_iter([(header, HeaderValue::from_str(value).unwrap())]);
+        access.check(&headers).map_err(|refusal| refusal.status())
+    }
 
     fn asks(access: &Access, header: HeaderName, value: &str) -> Option<StatusCode> {
-        let headers = HeaderMap::from_iter([(header, HeaderValue::from_str(value).unwrap())]);
-        access.check(&headers).err().map(|refusal| refusal.status())
+        check(access, header, value).err()
+    }
+
+    #[test]
+    fn a_token_is_its_bearer() {
+        let token = |name: &str, role, token: &str| ApiToken {
+            name: name.to_owned(),
+            role,
+            token: Secret::new(token),
+        };
+        let access = Access::Tokens(vec![
+            token("ops", Role::Admin, "0123456789abcdef"),
+            token("eye", Role::Viewer, "fedcba9876543210"),
+        ]);
+        let who = |value: &str| check(&access, AUTHORIZATION, value).unwrap();
+        assert_eq!(who("Bearer 0123456789abcdef"), Caller { name: "ops".to_owned(), role: Role::Admin });
+        assert_eq!(who("Bearer fedcba9876543210"), Caller { name: "eye".to_owned(), role: Role::Viewer });
+        let local = check(&Access::Local, HOST, "localhost").unwrap();
+        assert_eq!(local, Caller { name: "local".to_owned(), role: Role::Admin });
     }
 
     #[test]

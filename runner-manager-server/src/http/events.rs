@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use super::answer::Refusal;
 use super::{ANSWER_WITHIN, AppState};
 use crate::dashboard::ROWS;
+use crate::view::Deployment;
 
 /// How many may listen at once.
 const MOST_LISTENERS: usize = 64;
@@ -52,7 +53,7 @@ struct Snapshot {
     latest_job: Option<JobId>,
     /// The runner that ended last.
     latest_end: Option<String>,
-    /// Differs where anything differs that the page shows of jobs and runners.
+    /// Differs where anything differs that the page shows of jobs and runners, and in its remarks.
     digest: String,
 }
 
@@ -139,6 +140,9 @@ async fn snapshot(state: &AppState) -> Result<Snapshot, StoreError> {
     }
     for runner in &runners {
         digest.update(format!("{} {};", runner.value.name, runner.version.0));
+    }
+    for remark in Deployment::from(manager.deployment().await?).remarks() {
+        digest.update(remark);
     }
     Ok(Snapshot {
         groups: groups.collect(),

@@ -1,7 +1,7 @@
 //! The HTTP face of the manager: its routes, and what they share.
 //!
-//! [`webhook`] takes in what GitHub sends, [`api`] tells what is going on, [`health`] whether all is well,
-//! [`events`] that something changed; [`auth`] decides who may ask. [`server`] accepts connections. Nothing in
+//! [`webhook`] takes in what GitHub sends, [`api`] tells what is going on, [`operate`] has something done,
+//! [`routes`] lists and describes both; [`health`] tells whether all is well, [`events`] that something changed; [`auth`] decides who may ask. [`server`] accepts connections. Nothing in
 //! here decides anything about runners: that is the manager's.
 
 mod answer;
@@ -11,6 +11,8 @@ mod body;
 mod events;
 mod health;
 mod lingering;
+mod operate;
+mod routes;
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;
@@ -94,15 +96,8 @@ pub(crate) fn router(state: AppState) -> Router {
     let watched = Router::new()
         .route("/", get(dashboard::page))
         .route("/metrics", get(crate::metrics::scrape))
-        .route("/api/v1/groups", get(api::groups))
-        .route("/api/v1/runners", get(api::runners))
-        .route("/api/v1/ended-runners", get(api::ended_runners))
-        .route("/api/v1/jobs", get(api::jobs))
-        .route("/api/v1/jobs/{id}", get(api::job))
-        .route("/api/v1/queue", get(api::queue))
-        .route("/api/v1/deployment", get(api::deployment))
         .route_layer(from_fn_with_state(state.clone(), in_time))
-        .route("/api/v1/events", get(events::stream))
+        .merge(routes::router(&state))
         .route_layer(from_fn_with_state(state.clone(), auth::guard));
     Router::new()
         .route("/webhook", post(webhook::receive))

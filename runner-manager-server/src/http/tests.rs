@@ -111,9 +111,17 @@ async fn a_store_that_is_down_is_told_to_everybody_who_needs_it() {
     let mut serving = JoinSet::new();
     serving.spawn(server::serve(listener, routes, Arc::new(SystemClock), stop.clone()));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    for path in
-        ["/", "/readyz", "/metrics", "/api/v1/groups", "/api/v1/runners", "/api/v1/jobs", "/api/v1/jobs/1"]
-    {
+    for path in [
+        "/",
+        "/readyz",
+        "/metrics",
+        "/api/v1/groups",
+        "/api/v1/runners",
+        "/api/v1/jobs",
+        "/api/v1/jobs/1",
+        "/api/v1/status",
+        "/api/v1/sweeps",
+    ] {
         let answer = client.get(format!("{url}{path}")).send().await.unwrap();
         assert_eq!(answer.status(), 503, "{path}");
         assert!(answer.text().await.unwrap().contains("nobody answers"), "{path}");

@@ -6,6 +6,7 @@
 mod commands;
 mod connections;
 mod deployment;
+mod operate;
 mod support;
 mod webhook;
 mod webhooks;
