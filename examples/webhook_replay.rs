@@ -73,6 +73,7 @@ fn state(state: &JobState) -> String {
         JobState::Waiting => "is not let go yet".to_owned(),
         JobState::Queued { group: Some(group) } => format!("is queued and counts for group {group}"),
         JobState::Queued { group: None } => "is queued, and no group serves it".to_owned(),
+        JobState::Presumed { runner, .. } => format!("runs on {runner}, as that says"),
         JobState::InProgress { runner, .. } => format!("runs on {runner}"),
         JobState::Completed { conclusion, .. } => format!("completed: {conclusion:?}"),
     }

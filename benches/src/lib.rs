@@ -79,6 +79,7 @@ pub fn runner(number: u64) -> Runner {
         instance: None,
         named_at: None,
         missing_since: None,
+        presumed: None,
         state: RunnerState::Requested,
     }
 }

@@ -23,6 +23,10 @@ pub enum Flaw {
     CompareVersionsOnly,
     /// A task that is pushed again waits for the later of both times.
     CollapseToTheLater,
+    /// What machines say of their jobs is not taken in.
+    IgnoreSignals,
+    /// The instance is deleted as soon as GitHub has removed the registration.
+    NoRemovalGrace,
     /// A `create` without an answer is asked of the next placement.
     FallOverWhenUnclear,
     /// That GitHub took a redelivery on is not kept.

@@ -114,6 +114,8 @@ fn counters(registry: &mut Registry, statistics: &StatisticsSnapshot) {
     };
     let observations = by("outcome", &statistics.observations);
     registry.register("observations", "What webhooks said of jobs, by what became of it", observations);
+    let signals = by("outcome", &statistics.signals);
+    registry.register("signals", "What machines said of their jobs, by what became of it", signals);
     let tasks = statistics.tasks.iter().map(|((kind, outcome), count)| {
         (labels([("kind", (*kind).to_owned()), ("outcome", (*outcome).to_owned())]), *count)
     });

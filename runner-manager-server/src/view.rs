@@ -584,6 +584,7 @@ impl From<&JobStatus> for Job {
         let (state, runner, since) = match &job.state {
             JobState::Waiting => ("waiting", None, job.recorded_at),
             JobState::Queued { .. } => ("queued", None, job.recorded_at),
+            JobState::Presumed { runner, since } => ("in_progress", Some(runner.to_string()), *since),
             JobState::InProgress { runner, since } => ("in_progress", Some(runner.clone()), *since),
             JobState::Completed { runner, at, .. } => ("completed", runner.clone(), *at),
         };

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GitHubRunnerId, GroupName, JobId, Labels, Loss, Repository, RunId};
+use super::{GitHubRunnerId, GroupName, JobId, Labels, Loss, Repository, RunId, RunnerName};
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -128,6 +128,38 @@ impl JobReport {
     }
 }
 
+/// What a machine's job hook says of the one job that its runner gets: GitHub's agent runs the hook as the job
+/// begins, and once more as it ends.
+///
+/// This is the machine's word and not GitHub's, and jobs have the run of their machine. So it can keep a runner from
+/// being taken away, and say which job presumably waits no more; it ends nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSignal {
+    /// The runner that the machine was made for.
+    pub runner: RunnerName,
+    /// The job's repository (`GITHUB_REPOSITORY`).
+    pub repository: Repository,
+    /// The run that it is part of (`GITHUB_RUN_ID`).
+    pub run: RunId,
+    /// Which attempt of that run, from 1 (`GITHUB_RUN_ATTEMPT`).
+    pub attempt: u32,
+    /// The key that the job has in its workflow's file (`GITHUB_JOB`). Its name is made from that, unless it is
+    /// given one. The hook does not know GitHub's number of the job.
+    pub key: String,
+    /// What happens.
+    pub moment: JobMoment,
+}
+
+/// When a machine's job hook is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobMoment {
+    /// Before the job's first step.
+    Begins,
+    /// After its last one. The agent has yet to tell GitHub.
+    Ends,
+}
+
 /// What we know of a job's progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
@@ -138,6 +170,14 @@ pub enum JobState {
     Queued {
         /// The one group that it counts for; none where no group serves it.
         group: Option<GroupName>,
+    },
+    /// A runner of ours has it by that runner's own word, as far as can be told: it counts for no group, and
+    /// GitHub's word is waited for.
+    Presumed {
+        /// The runner.
+        runner: RunnerName,
+        /// When it said so, by the store's time.
+        since: Timestamp,
     },
     /// A runner has it.
     InProgress {
@@ -200,7 +240,10 @@ impl WorkflowJob {
     pub const fn demand(&self) -> Option<&GroupName> {
         match &self.state {
             JobState::Queued { group } => group.as_ref(),
-            JobState::Waiting | JobState::InProgress { .. } | JobState::Completed { .. } => None,
+            JobState::Waiting
+            | JobState::Presumed { .. }
+            | JobState::InProgress { .. }
+            | JobState::Completed { .. } => None,
         }
     }
 

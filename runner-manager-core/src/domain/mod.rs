@@ -34,7 +34,10 @@ pub use ids::{
     ReplicaId, RunId,
 };
 pub use instance::{Instance, InstanceFailure, InstanceState};
-pub use job::{Conclusion, JobObservation, JobRef, JobReport, JobState, OpenRun, OpenRuns, WorkflowJob};
+pub use job::{
+    Conclusion, JobMoment, JobObservation, JobRef, JobReport, JobSignal, JobState, OpenRun, OpenRuns,
+    WorkflowJob,
+};
 pub use label::{Label, LabelError, Labels};
 pub use loss::{Loss, Rerun};
 pub use names::{BackendName, ConnectionName, DeploymentName, GroupName, NameError, RunnerName};

@@ -257,6 +257,9 @@ pub struct Runner {
     pub named_at: Option<Timestamp>,
     /// When a complete reading of its backend first lacked its instance; none while it is there.
     pub missing_since: Option<Timestamp>,
+    /// The job that it presumably has, by its machine's word; none once GitHub named it. Nothing is ended on it.
+    #[serde(default)]
+    pub presumed: Option<JobRef>,
     /// Where it is in its life.
     pub state: RunnerState,
 }

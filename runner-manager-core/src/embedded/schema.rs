@@ -281,7 +281,10 @@ pub(super) fn job_keys(job: &WorkflowJob) -> Vec<Key> {
 pub(super) fn finished_key(job: &WorkflowJob) -> Option<Key> {
     match &job.state {
         JobState::Completed { at, .. } => Some(Key::new().time(*at).number(job.id.0)),
-        JobState::Waiting | JobState::Queued { .. } | JobState::InProgress { .. } => None,
+        JobState::Waiting
+        | JobState::Queued { .. }
+        | JobState::Presumed { .. }
+        | JobState::InProgress { .. } => None,
     }
 }
 

@@ -28,6 +28,17 @@ pub enum Taken {
     Repeated,
 }
 
+impl Taken {
+    /// The outcome's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::NothingNew => "nothing_new",
+            Self::Repeated => "repeated",
+        }
+    }
+}
+
 impl Manager {
     /// Takes in what a webhook said of a job. It is durable once this returns.
     ///
@@ -37,21 +48,19 @@ impl Manager {
     /// [`StoreError`] when the store cannot record it: then it was not taken in, and the sender should be
     /// told so.
     pub async fn observe(&self, delivery: &DeliveryId, seen: &JobObservation) -> Result<Taken, StoreError> {
-        let taken = self.take_in(&OperationId::from(delivery), seen).await?;
-        let word = match taken {
-            Taken::Recorded => "recorded",
-            Taken::NothingNew => "nothing_new",
-            Taken::Repeated => "repeated",
-        };
+        let taken = self.take_in(&OperationId::from(delivery), seen, None).await?;
+        let word = taken.as_str();
         self.inner.statistics.count(|counters| *counters.observations.entry(word).or_default() += 1);
         tracing::info!(job = %seen.id, repository = %seen.repository, report = ?seen.report, outcome = word, "job observed");
         Ok(taken)
     }
 
+    /// Takes in an observation. `read_at` is when the look at GitHub was begun that it comes from; none for a webhook.
     pub(super) async fn take_in(
         &self,
         operation: &OperationId,
         seen: &JobObservation,
+        read_at: Option<Timestamp>,
     ) -> Result<Taken, StoreError> {
         // Most that is said of a waiting job is the first that is heard of it: then there is nothing to
         // read, and one write is all.
@@ -59,7 +68,7 @@ impl Manager {
             JobReport::Queued | JobReport::Waiting => None,
             JobReport::InProgress { .. } | JobReport::Completed { .. } => self.store().job(seen.id).await?,
         };
-        self.take_in_after(before, operation, seen).await
+        self.take_in_after(before, operation, seen, read_at).await
     }
 
     /// Takes in an observation of a job whose record, if any, was read as `before`.
@@ -68,9 +77,10 @@ impl Manager {
         mut before: Option<Versioned<WorkflowJob>>,
         operation: &OperationId,
         seen: &JobObservation,
+        read_at: Option<Timestamp>,
     ) -> Result<Taken, StoreError> {
         for _ in 0..MOST_CONFLICTS {
-            let Some(Decided { changes, tasks, lost }) = self.decide(before.as_ref(), seen).await? else {
+            let Some(Decided { changes, tasks, lost }) = self.decide(before.as_ref(), seen, read_at).await? else {
                 return Ok(Taken::NothingNew);
             };
             let write = Write { operation: operation.clone(), claim: None, on_trust: false, changes, tasks };
@@ -93,6 +103,7 @@ impl Manager {
         &self,
         before: Option<&Versioned<WorkflowJob>>,
         seen: &JobObservation,
+        read_at: Option<Timestamp>,
     ) -> Result<Option<Decided>, StoreError> {
         let now = self.now().await?;
         let old = before.map(|job| &job.value);
@@ -108,9 +119,9 @@ impl Manager {
             JobReport::Queued => self.group_for(seen).await?,
             JobReport::Waiting | JobReport::InProgress { .. } | JobReport::Completed { .. } => None,
         };
-        let (job, lost) = self.job_side(old, seen, group, has_it.as_ref(), now).await?;
+        let (job, lost) = self.job_side(old, seen, group, has_it.as_ref(), read_at, now).await?;
         let runner = match &has_it {
-            Some(runner) => self.runner_side(runner, seen, now).await?,
+            Some(runner) => self.runner_side(runner, old, seen, now).await?,
             None => None,
         };
         if job.is_none() && runner.is_none() {
@@ -156,19 +167,20 @@ impl Manager {
         seen: &JobObservation,
         group: Option<GroupName>,
         runner: Option<&Versioned<Runner>>,
+        read_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(Option<WorkflowJob>, Option<LostJob>), StoreError> {
         let lost = runner.and_then(|runner| Some((&runner.value, of_record(&runner.value)?)));
-        let Some((runner, lost)) = lost else { return Ok((jobs::observe(old, seen, group, now), None)) };
+        let Some((runner, lost)) = lost else { return Ok((jobs::observe(old, seen, group, read_at, now), None)) };
         let ends = matches!(seen.report, JobReport::Completed { .. });
-        let running = if ends { old.cloned() } else { jobs::observe(old, seen, group.clone(), now) };
+        let running = if ends { old.cloned() } else { jobs::observe(old, seen, group.clone(), read_at, now) };
         let marked = match &running {
             Some(job) => self.lose(job, runner, lost.clone()).await?,
             None => None,
         };
         let of_loss = marked.as_ref().map(|job| (job.id, lost.why));
         let before = marked.or(running);
-        let job = if ends { jobs::observe(before.as_ref(), seen, group, now) } else { before };
+        let job = if ends { jobs::observe(before.as_ref(), seen, group, read_at, now) } else { before };
         let told = of_loss.filter(|_| job.as_ref().is_some_and(|job| job.lost.is_some()));
         Ok((job, told))
     }
@@ -197,6 +209,7 @@ impl Manager {
     async fn runner_side(
         &self,
         runner: &Versioned<Runner>,
+        old: Option<&WorkflowJob>,
         seen: &JobObservation,
         now: Timestamp,
     ) -> Result<Option<Consequences>, StoreError> {
@@ -212,7 +225,52 @@ impl Manager {
             let learned = self.what_the_group_learns(&runner.value, &event, &write, now).await?;
             write.changes.extend(learned);
         }
+        self.correct(&runner.value, old, seen, &mut write, now).await?;
         Ok(Some(write))
+    }
+
+    /// GitHub named the job of a runner that was presumed to have another one. That one goes to whoever was presumed
+    /// to have this one, for they took each other's; where nobody was, it waits after all.
+    async fn correct(
+        &self,
+        runner: &Runner,
+        old: Option<&WorkflowJob>,
+        seen: &JobObservation,
+        write: &mut Consequences,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(wrong) = runner.presumed.as_ref().filter(|presumed| presumed.id != seen.id) else {
+            return Ok(());
+        };
+        let Some(job) = self.store().job(wrong.id).await? else { return Ok(()) };
+        if presumed_on(&job.value) != Some(&runner.name) {
+            return Ok(());
+        }
+        let other = match old.and_then(presumed_on) {
+            Some(other) => self.store().runner(other).await?,
+            None => None,
+        };
+        let other = other.filter(|other| {
+            let has_it = other.value.presumed.as_ref().is_some_and(|presumed| presumed.id == seen.id);
+            has_it && other.value.name != runner.name && other.value.group == runner.group
+        });
+        if let Some(other) = other {
+            let limits = self.limits_of(&other.value).await?;
+            let event = Event::JobSignalled { presumed: Some(wrong.clone()) };
+            if let Some(learns) = consequences(&other, &event, &limits, now) {
+                write.changes.extend(learns.changes);
+                write.tasks.extend(learns.tasks);
+                write.takes(job, &other.value, now);
+            }
+            return Ok(());
+        }
+        let groups = self.listed_groups().await?;
+        let group = self.serving(&groups, &job.value).into_iter().next();
+        let reconcile = group.iter().map(|group| NewTask::now(Task::Reconcile { group: group.clone() }));
+        write.tasks.extend(reconcile.map(|task| task.priority(Priority::High)));
+        let expected = Expected::Version(job.version);
+        write.changes.push(Change::PutJob { job: jobs::waits_again(&job.value, group), expected });
+        Ok(())
     }
 
     /// The name of a runner that can be ours.
@@ -233,6 +291,20 @@ struct Decided {
 fn last_runner(job: Option<&WorkflowJob>) -> Option<&String> {
     match &job?.state {
         JobState::InProgress { runner, .. } => Some(runner),
-        JobState::Waiting | JobState::Queued { .. } | JobState::Completed { .. } => None,
+        // That it is presumed to have it is no reason to end a runner.
+        JobState::Waiting
+        | JobState::Queued { .. }
+        | JobState::Presumed { .. }
+        | JobState::Completed { .. } => None,
+    }
+}
+
+const fn presumed_on(job: &WorkflowJob) -> Option<&RunnerName> {
+    match &job.state {
+        JobState::Presumed { runner, .. } => Some(runner),
+        JobState::Waiting
+        | JobState::Queued { .. }
+        | JobState::InProgress { .. }
+        | JobState::Completed { .. } => None,
     }
 }

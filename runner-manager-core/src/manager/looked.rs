@@ -17,6 +17,8 @@ pub(super) struct Heard {
     last: BTreeMap<Repository, Timestamp>,
     /// Runs with a job that has not ended.
     open: BTreeSet<RunId>,
+    /// Jobs that presumably began: GitHub has yet to tell.
+    pub(super) presumed: Vec<WorkflowJob>,
     /// The repositories of enterprises.
     of_enterprises: BTreeSet<(String, Repository)>,
 }
@@ -44,10 +46,11 @@ impl FromIterator<WorkflowJob> for Heard {
         for job in jobs {
             let last = heard.last.entry(job.repository.clone()).or_insert(job.recorded_at);
             *last = (*last).max(job.recorded_at);
-            match job.state {
+            match &job.state {
                 JobState::Queued { .. } | JobState::InProgress { .. } => {
                     heard.open.insert(job.run);
                 }
+                JobState::Presumed { .. } => heard.presumed.push(job.clone()),
                 JobState::Waiting | JobState::Completed { .. } => {}
             }
             if let Some(slug) = job.enterprise {

@@ -7,6 +7,7 @@
 //! matters lives in the process alone.
 //!
 //! - [`intake`](self) takes in what is said of jobs, whoever says it.
+//! - `signals` takes in what machines say of their jobs.
 //! - `reconcile` is the one path that makes runners; `provision` brings each one up.
 //! - `retire` is the one path that takes them away.
 //! - `sweep` finds what events missed, and `recover` the jobs that no webhook told of.
@@ -39,6 +40,7 @@ mod reconcile;
 mod recover;
 mod redeliver;
 mod retire;
+mod signals;
 mod statistics;
 mod sweep;
 mod worker;
@@ -172,8 +174,8 @@ pub struct Parts {
 
 /// The manager. A handle: clones are the same manager.
 ///
-/// [`observe`](Self::observe) takes in what webhooks say and works whether or not [`run`](Self::run) does,
-/// so that a process may take in webhooks alone.
+/// [`observe`](Self::observe) takes in what webhooks say, [`hear_of_a_job`](Self::hear_of_a_job) what machines say, and
+/// both work whether or not [`run`](Self::run) does, so that a process may take in these alone.
 #[derive(Debug, Clone)]
 pub struct Manager {
     inner: Arc<Inner>,

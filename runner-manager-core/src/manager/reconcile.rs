@@ -113,6 +113,7 @@ impl Manager {
             instance: None,
             named_at: None,
             missing_since: None,
+            presumed: None,
             state: RunnerState::Requested,
         })
     }

@@ -140,7 +140,7 @@ impl Manager {
         let repositories = self.repositories_to_ask(scope, &heard).await?;
         let mut run = Recovery::begin(self.now().await?);
         self.list_jobs(scope, repositories, &heard, &mut run).await?;
-        self.ask_for_the_missing(scope, &mut run).await?;
+        self.ask_for_the_missing(scope, &heard, &mut run).await?;
         run.log(scope);
         let interval = self.parts().settings.recover_interval;
         let pause = if run.is_complete() { interval } else { interval.min(SOON) };
@@ -284,7 +284,8 @@ impl Manager {
             Found::Unserved => run.unserved += 1,
             Found::Wanted => {}
         }
-        if self.take_in_after(before, &run.operation(&seen), &seen).await? == Taken::Recorded {
+        if self.take_in_after(before, &run.operation(&seen), &seen, Some(run.begun)).await? == Taken::Recorded
+        {
             *(if is_new { &mut run.added } else { &mut run.advanced }) += 1;
         }
         Ok(())
@@ -299,13 +300,24 @@ impl Manager {
         }
     }
 
-    /// Asks by itself for each job that waits by its record, and that its repository's listing lacks.
-    async fn ask_for_the_missing(&self, scope: &Scope, run: &mut Recovery) -> Result<(), TaskError> {
+    /// Asks by itself for each job that waits by its record, or presumably began, and that its repository's listing
+    /// lacks.
+    async fn ask_for_the_missing(
+        &self,
+        scope: &Scope,
+        heard: &Heard,
+        run: &mut Recovery,
+    ) -> Result<(), TaskError> {
         let mut missing = self.missing(scope, run).await?;
+        let presumed = heard.presumed.iter().filter(|job| {
+            scope.covers(&job.repository, job.enterprise.as_deref())
+                && is_in_doubt(job, run.listing_of(job), run.begun)
+        });
+        missing.extend(presumed.cloned());
         self.turn(&mut missing);
         for job in missing.iter().take(MOST_ASKED) {
             if let Some(seen) = self.ask_once_more(job).await?
-                && self.take_in(&run.operation(&seen), &seen).await? == Taken::Recorded
+                && self.take_in(&run.operation(&seen), &seen, Some(run.begun)).await? == Taken::Recorded
             {
                 run.advanced += 1;
             }

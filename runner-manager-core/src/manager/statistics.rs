@@ -14,6 +14,8 @@ pub struct Statistics(Mutex<StatisticsSnapshot>);
 pub struct StatisticsSnapshot {
     /// Observations of jobs, by what became of them: `recorded`, `nothing_new`, `repeated`.
     pub observations: BTreeMap<&'static str, u64>,
+    /// What machines said of their jobs, by what became of it: `recorded`, `nothing_new`.
+    pub signals: BTreeMap<&'static str, u64>,
     /// Tasks by kind and outcome: `done`, `later`, `failed`, `lost`, `released`, `buried`.
     pub tasks: BTreeMap<(&'static str, &'static str), u64>,
     /// `create` calls by outcome: `accepted`, `unclear`, or the error's kind.

@@ -78,7 +78,11 @@ pub fn of_record(runner: &Runner) -> Option<Lost> {
 pub fn mark(job: &WorkflowJob, runner: &Runner, lost: Lost, rerun_on_loss: bool) -> Option<WorkflowJob> {
     let runs_on = match &job.state {
         JobState::InProgress { runner, .. } => runner,
-        JobState::Waiting | JobState::Queued { .. } | JobState::Completed { .. } => return None,
+        // That it is presumed to have it does not say that it had.
+        JobState::Waiting
+        | JobState::Queued { .. }
+        | JobState::Presumed { .. }
+        | JobState::Completed { .. } => return None,
     };
     if job.lost.is_some() || *runs_on != runner.name.as_str() {
         return None;
@@ -137,7 +141,10 @@ pub fn next(job: &WorkflowJob, now: Timestamp) -> Step {
             | Conclusion::ActionRequired
             | Conclusion::Other => Step::Refuse(format!("GitHub ended it as {}", conclusion.as_str())),
         },
-        JobState::Waiting | JobState::Queued { .. } | JobState::InProgress { .. } => {
+        JobState::Waiting
+        | JobState::Queued { .. }
+        | JobState::Presumed { .. }
+        | JobState::InProgress { .. } => {
             if now < later(loss.at, FOLLOWED_FOR) {
                 Step::SeeWhetherItEnded { again: later(now, pause(loss.at, now)) }
             } else if is_wanted {
@@ -178,7 +185,7 @@ mod tests {
 
     fn running() -> WorkflowJob {
         let report = JobReport::InProgress { runner: busy().name.to_string(), runner_id: None };
-        observe(None, &seen(report), None, at(0)).unwrap()
+        observe(None, &seen(report), None, None, at(0)).unwrap()
     }
 
     fn lost(rerun: bool) -> WorkflowJob {
@@ -190,7 +197,7 @@ mod tests {
     }
 
     fn after(job: &WorkflowJob, conclusion: Conclusion, ended_at: i64) -> WorkflowJob {
-        observe(Some(job), &seen(ended(conclusion, ended_at)), None, at(1_000)).unwrap()
+        observe(Some(job), &seen(ended(conclusion, ended_at)), None, None, at(1_000)).unwrap()
     }
 
     #[test]

@@ -214,6 +214,7 @@ pub fn learn(
         | Event::Instance { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
         | Event::Unneeded
         | Event::Needed
@@ -261,6 +262,7 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
         | Event::Instance { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::OperatorRetire { .. }

@@ -146,7 +146,7 @@ mod tests {
     const NOTHING: Known = Known { job: false, runner: false, served: false };
 
     fn queued() -> WorkflowJob {
-        let job = observe(None, &seen(JobReport::Queued), None, at(0)).unwrap();
+        let job = observe(None, &seen(JobReport::Queued), None, None, at(0)).unwrap();
         assert!(matches!(job.state, JobState::Queued { .. }));
         job
     }

@@ -80,6 +80,7 @@ pub(crate) fn runner(group: &GroupRecord, placement: PlacementKey) -> Runner {
         instance: None,
         named_at: None,
         missing_since: None,
+        presumed: None,
         state: RunnerState::Requested,
     }
 }

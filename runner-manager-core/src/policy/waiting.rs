@@ -158,7 +158,7 @@ pub fn reason(
 ) -> Option<WaitReason> {
     match &job.state {
         JobState::Waiting => Some(WaitReason::Protection),
-        JobState::InProgress { .. } | JobState::Completed { .. } => None,
+        JobState::Presumed { .. } | JobState::InProgress { .. } | JobState::Completed { .. } => None,
         JobState::Queued { group: None } => Some(unserved(job, groups)),
         JobState::Queued { group: Some(name) } => {
             let view = groups.iter().find(|view| view.record.value.spec.name == *name);

@@ -94,7 +94,9 @@ fn job(args: Args, job: &WorkflowJob, expected: Expected) -> Args {
     let args = match &job.state {
         JobState::Queued { group } => args.text(group.as_ref().map_or("-", |group| group.as_str())).nothing(),
         JobState::Completed { at, .. } => args.nothing().time(*at),
-        JobState::Waiting | JobState::InProgress { .. } => args.nothing().nothing(),
+        JobState::Waiting | JobState::Presumed { .. } | JobState::InProgress { .. } => {
+            args.nothing().nothing()
+        }
     };
     args.body(job)
 }

@@ -58,6 +58,7 @@ pub(crate) fn runner(name: &str, group: &str) -> Runner {
         instance: None,
         named_at: None,
         missing_since: None,
+        presumed: None,
         state: RunnerState::Requested,
     }
 }

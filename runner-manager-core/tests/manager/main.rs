@@ -13,6 +13,7 @@ mod loss;
 mod recover;
 mod redeliver;
 mod sweeps;
+mod signals;
 mod world;
 
 use std::time::Duration;

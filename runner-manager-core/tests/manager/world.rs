@@ -12,7 +12,8 @@ use runner_manager_core::backend::Bootstrap;
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::{
     Arch, BackendName, Bounds, ConnectionName, DeliveryId, DeploymentName, GitHubGroup, GroupName,
-    InstanceId, Labels, Limits, Os, Owner, Placement, RunnerGroup, Scope, Secret,
+    InstanceId, JobMoment, JobReport, JobSignal, Labels, Limits, Os, Owner, Placement, RunId, RunnerGroup,
+    RunnerName, Scope, Secret,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::manager::{Account, Configured, ConnectedBackend, Manager, Parts, Settings};
@@ -20,7 +21,9 @@ use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
 use runner_manager_core::testing::simulated::{SharedSimulator, SimulatorTransport};
-use runner_manager_core::testing::simulator::{self, AppSettings, Conclusion, JobSpec, SessionId, Simulator};
+use runner_manager_core::testing::simulator::{
+    self, AgentJob, AppSettings, Conclusion, JobSpec, SessionId, Simulator,
+};
 use runner_manager_core::webhook::{Webhook, parse, verify};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -33,17 +36,31 @@ pub(crate) const SECRET: &str = "a webhook secret";
 /// Where the hook of `acme` leads.
 pub(crate) const WEBHOOK_URL: &str = "http://manager/webhook";
 
-/// How often the other tasks get a turn before time goes on.
-const TURNS: usize = 150;
+/// How often something may happen at one moment. More is somebody who repeats himself without waiting.
+const MOST_STEPS_AT_ONCE: u32 = 20_000;
 
 #[derive(Debug)]
 struct Agent {
+    runner: RunnerName,
     instance: InstanceId,
     session: SessionId,
     /// When it last asked for a job.
     asked_at: Timestamp,
-    /// When its job ends, where it has one.
-    until: Option<Timestamp>,
+    /// Its job and when that ends, where it has one.
+    job: Option<(AgentJob, Timestamp)>,
+}
+
+impl Agent {
+    fn signal(&self, job: &AgentJob, moment: JobMoment) -> JobSignal {
+        JobSignal {
+            runner: self.runner.clone(),
+            repository: job.repository.parse().unwrap(),
+            run: RunId(job.run.0),
+            attempt: u32::try_from(job.attempt).unwrap(),
+            key: job.name.split(" (").next().unwrap().to_owned(),
+            moment,
+        }
+    }
 }
 
 /// How long an agent that has no news waits until it asks for a job again.
@@ -59,8 +76,16 @@ pub(crate) struct World {
     running: JoinSet<()>,
     stop: CancellationToken,
     agents: Vec<Agent>,
+    /// How long a machine's word of its job is on its way; none where machines say nothing.
+    pub(crate) signals: Option<SignedDuration>,
+    /// What machines have said, and when it arrives.
+    said: Vec<(Timestamp, JobSignal)>,
     /// How many registrations had been removed when agents were last played.
     removed: u64,
+    /// When a webhook first told that a job began.
+    pub(crate) told: BTreeMap<simulator::JobId, Timestamp>,
+    /// How often something happened since time last moved on.
+    steps_at_once: u32,
     /// Instances whose agents never come up, by runner group.
     pub(crate) broken_image: bool,
     /// How the jobs end whose machines live.
@@ -100,6 +125,24 @@ impl Replica {
     pub(crate) fn kill(self) {
         self.task.abort();
     }
+}
+
+/// The next world of a test pauses the runtime's clock for itself.
+impl Drop for World {
+    fn drop(&mut self) {
+        tokio::time::resume();
+    }
+}
+
+/// Returns once nobody has anything left to do at this moment.
+///
+/// The runtime's own clock is paused: it moves on, and ends this sleep, only when every task waits.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nobody waits for it: it is how a runtime tells that it is idle"
+)]
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 impl std::fmt::Debug for World {
@@ -150,6 +193,7 @@ impl World {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ =
             tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
+        tokio::time::pause();
         let clock = Arc::new(SimulatedClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let mut app = AppSettings { id: APP, ..AppSettings::default() };
         app.permissions.insert("actions".to_owned(), "read".to_owned());
@@ -173,7 +217,11 @@ impl World {
             running: JoinSet::new(),
             stop: CancellationToken::new(),
             agents: Vec::new(),
+            signals: None,
+            said: Vec::new(),
             removed: 0,
+            told: BTreeMap::new(),
+            steps_at_once: 0,
             broken_image: false,
             conclusion: Conclusion::Success,
             deliver: |_| true,
@@ -301,16 +349,20 @@ impl World {
     }
 
     async fn step_to(&mut self, end: Option<Timestamp>) {
-        for _ in 0..TURNS {
-            tokio::task::yield_now().await;
-        }
-        if self.deliver_webhooks().await || self.play_agents() {
+        settle().await;
+        self.steps_at_once += 1;
+        assert!(self.steps_at_once < MOST_STEPS_AT_ONCE, "time stands still at {}", self.clock.now());
+        if self.deliver_webhooks().await || self.deliver_signals().await || self.play_agents() {
             return;
         }
         let due = [self.clock.next_wake(), self.github().next_due(), self.cloud().next_due(), end];
-        let agents = self.agents.iter().filter_map(|agent| agent.until);
-        let Some(next) = due.into_iter().flatten().chain(agents).min() else { return };
+        let agents = self.agents.iter().filter_map(|agent| agent.job.as_ref()).map(|(_, until)| *until);
+        let said = self.said.iter().map(|(at, _)| *at);
+        let Some(next) = due.into_iter().flatten().chain(agents).chain(said).min() else { return };
         let pause = Duration::try_from(next.duration_since(self.clock.now())).unwrap_or_default();
+        if !pause.is_zero() {
+            self.steps_at_once = 0;
+        }
         self.clock.advance(pause);
         let now = self.clock.now();
         self.cloud().advance(now);
@@ -326,6 +378,10 @@ impl World {
                 Webhook::WorkflowJob(seen) if (self.deliver)(delivery.action.unwrap_or_default()) => {
                     let id = DeliveryId::new(&*delivery.guid);
                     self.manager.observe(&id, &seen).await.unwrap();
+                    if matches!(seen.report, JobReport::InProgress { .. }) {
+                        let now = self.clock.now();
+                        self.told.entry(simulator::JobId(seen.id.0)).or_insert(now);
+                    }
                     Some(202)
                 }
                 Webhook::WorkflowJob(_) => None,
@@ -337,6 +393,16 @@ impl World {
         any
     }
 
+    async fn deliver_signals(&mut self) -> bool {
+        let now = self.clock.now();
+        let (due, on_their_way) = std::mem::take(&mut self.said).into_iter().partition(|(at, _)| *at <= now);
+        self.said = on_their_way;
+        for (_, signal) in &due {
+            self.manager.hear_of_a_job(signal).await.unwrap();
+        }
+        !due.is_empty()
+    }
+
     fn play_agents(&mut self) -> bool {
         let now = self.clock.now();
         let started = self.cloud().take_started(now);
@@ -346,12 +412,16 @@ impl World {
         }
         let has_news = self.github_has_news();
         let mut agents = std::mem::take(&mut self.agents);
+        let mut said = Vec::new();
         agents.retain_mut(|agent| {
-            let (lives, acted) = self.play(agent, has_news, now);
+            let (lives, acted) = self.play(agent, has_news, now, &mut said);
             any |= acted;
             lives
         });
         self.agents = agents;
+        if let Some(delay) = self.signals {
+            self.said.extend(said.into_iter().map(|signal| (now + delay, signal)));
+        }
         any
     }
 
@@ -372,30 +442,45 @@ impl World {
         let connected = self.github().connect(jit_config.expose(), now);
         match connected {
             Ok(session) => {
-                self.agents.push(Agent { instance: instance.id, session, asked_at: now, until: None });
+                let (runner, instance) = (instance.runner, instance.id);
+                self.agents.push(Agent { runner, instance, session, asked_at: now, job: None });
             }
             Err(_) => self.cloud().instance_ended(&instance.id, now),
         }
     }
 
     /// Whether the agent lives on, and whether it did anything.
-    fn play(&self, agent: &mut Agent, has_news: bool, now: Timestamp) -> (bool, bool) {
+    fn play(
+        &self,
+        agent: &mut Agent,
+        has_news: bool,
+        now: Timestamp,
+        said: &mut Vec<JobSignal>,
+    ) -> (bool, bool) {
         let mut github = self.github();
         if !self.cloud().is_running(&agent.instance, now) {
             let _ = github.die(agent.session, now);
             return (false, true);
         }
-        match agent.until {
-            Some(until) if until <= now => {
-                github.finish(agent.session, self.conclusion, now).unwrap();
+        match &agent.job {
+            Some((job, until)) => {
+                let is_cancelled = github.job(job.id).is_some_and(|job| job.cancel_requested);
+                if *until > now && !is_cancelled {
+                    return (true, false);
+                }
+                said.push(agent.signal(job, JobMoment::Ends));
+                let conclusion = if is_cancelled { Conclusion::Cancelled } else { self.conclusion };
+                // Where it lost its session, its job was killed: the books tell.
+                let _ = github.finish(agent.session, conclusion, now);
                 self.cloud().instance_ended(&agent.instance, now);
                 (false, true)
             }
-            Some(_) => (true, false),
             None if !has_news && now < agent.asked_at + ASKS_EVERY => (true, false),
             None => match github.poll(agent.session, now) {
                 Ok(Some(job)) => {
-                    agent.until = Some(now + SignedDuration::from_secs(i64::try_from(job.seconds).unwrap()));
+                    said.push(agent.signal(&job, JobMoment::Begins));
+                    let until = now + SignedDuration::from_secs(i64::try_from(job.seconds).unwrap());
+                    agent.job = Some((job, until));
                     (true, true)
                 }
                 Ok(None) => {

@@ -66,6 +66,7 @@ pub(crate) fn runner(number: usize, group: &str) -> Runner {
         instance: Some(InstanceId::new("eu-west-1a/i-0123456789abcdef0")),
         named_at: None,
         missing_since: None,
+        presumed: None,
         state: RunnerState::Busy { job: Some(job) },
     }
 }

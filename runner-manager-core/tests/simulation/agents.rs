@@ -3,11 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake::StartedInstance;
 use runner_manager_core::backend::Bootstrap;
-use runner_manager_core::domain::InstanceId;
-use runner_manager_core::testing::simulator::{Conclusion, JobCounts, JobId, SessionId};
+use runner_manager_core::domain::{InstanceId, JobMoment};
+use runner_manager_core::testing::simulator::{AgentJob, Conclusion, JobCounts, SessionId};
 
 use super::dice::Dice;
 use super::shared::Shared;
+use super::signals::Signals;
 use super::trace::Who;
 
 #[derive(Debug)]
@@ -15,7 +16,7 @@ struct Agent {
     runner: String,
     instance: InstanceId,
     session: SessionId,
-    job: Option<(JobId, Timestamp)>,
+    job: Option<(AgentJob, Timestamp)>,
 }
 
 /// All agents that live.
@@ -35,11 +36,11 @@ impl Agents {
 
     /// When an agent does something by itself.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.living.iter().filter_map(|agent| agent.job).map(|(_, until)| until).min()
+        self.living.iter().filter_map(|agent| agent.job.as_ref()).map(|(_, until)| *until).min()
     }
 
     /// Plays all agents; tells whether any did anything.
-    pub(crate) fn play(&mut self, shared: &Shared) -> bool {
+    pub(crate) fn play(&mut self, shared: &Shared, signals: &mut Signals) -> bool {
         let now = shared.now();
         let started = shared.cloud().take_started(now);
         let mut any = !started.is_empty();
@@ -54,7 +55,7 @@ impl Agents {
         };
         let polls = any || seen != self.seen;
         self.living.retain_mut(|agent| {
-            let (lives, acted) = play(shared, agent, polls, now);
+            let (lives, acted) = play(shared, signals, agent, polls, now);
             any |= acted;
             lives
         });
@@ -86,7 +87,13 @@ impl Agents {
 }
 
 /// Whether the agent lives on, and whether it did anything.
-fn play(shared: &Shared, agent: &mut Agent, polls: bool, now: Timestamp) -> (bool, bool) {
+fn play(
+    shared: &Shared,
+    signals: &mut Signals,
+    agent: &mut Agent,
+    polls: bool,
+    now: Timestamp,
+) -> (bool, bool) {
     if !shared.cloud().is_running(&agent.instance, now) {
         shared.note(Who::World, "agent", "died", || agent.runner.clone());
         let _ = shared.github().die(agent.session, now);
@@ -98,12 +105,13 @@ fn play(shared: &Shared, agent: &mut Agent, polls: bool, now: Timestamp) -> (boo
         shared.cloud().instance_ended(&agent.instance, now);
         (false, true)
     };
-    match agent.job {
+    match &agent.job {
         Some((job, until)) => {
-            let cancelled = polls && github.job(job).is_some_and(|job| job.cancel_requested);
-            if until > now && !cancelled {
+            let cancelled = polls && github.job(job.id).is_some_and(|job| job.cancel_requested);
+            if *until > now && !cancelled {
                 return (true, false);
             }
+            signals.say(shared, &agent.runner, job, JobMoment::Ends);
             let conclusion = if cancelled { Conclusion::Cancelled } else { Conclusion::Success };
             match github.finish(agent.session, conclusion, now) {
                 Ok(()) => ends(agent, "finished"),
@@ -116,7 +124,8 @@ fn play(shared: &Shared, agent: &mut Agent, polls: bool, now: Timestamp) -> (boo
                 shared
                     .note(Who::World, "agent", "begins", || format!("job {} on {}", job.id.0, agent.runner));
                 let seconds = i64::try_from(job.seconds).expect("jobs take minutes");
-                agent.job = Some((job.id, now + SignedDuration::from_secs(seconds)));
+                signals.say(shared, &agent.runner, &job, JobMoment::Begins);
+                agent.job = Some((job, now + SignedDuration::from_secs(seconds)));
                 (true, true)
             }
             Ok(None) => (true, false),

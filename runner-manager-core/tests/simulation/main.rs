@@ -29,6 +29,7 @@ mod run;
 mod scenarios;
 mod seeds;
 mod shared;
+mod signals;
 mod survey;
 mod trace;
 mod webhooks;

@@ -14,6 +14,7 @@ use runner_manager_core::testing::simulator::{
 use super::dice::Dice;
 use super::faults::Side;
 use super::groups::{self, group};
+use super::signals::SignalFaults;
 
 /// Whether the store may be rolled back or emptied.
 pub(crate) const STORE_IS_LOST: bool = true;
@@ -106,6 +107,8 @@ pub(crate) struct Plan {
     pub(crate) broken_agents: u32,
     /// How many in a hundred webhooks never arrive.
     pub(crate) lost_webhooks: u32,
+    /// What becomes of what machines say of their jobs.
+    pub(crate) signals: SignalFaults,
 }
 
 impl Plan {
@@ -141,6 +144,7 @@ impl Plan {
             lost_runner: None,
             broken_agents: *shape.pick(&[0, 0, 0, 5, 15]),
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
+            signals: signals(&mut dice.fork("signals")),
             groups,
         };
         let mut failing = dice.fork("failing webhooks");
@@ -187,6 +191,7 @@ impl Plan {
             github: Faults::default(),
             broken_agents: 0,
             lost_webhooks: 0,
+            signals: SignalFaults { late: 0, doubled: 0, ..plan.signals },
             ..plan
         }
     }
@@ -385,7 +390,7 @@ fn github(dice: &mut Dice) -> Faults {
     fault(dice, RequestFault::always(Effect::Delay(delay)));
     let lasts = SignedDuration::from_secs(dice.between(25, 170).cast_signed());
     let lying_busy = if dice.percent(40) {
-        vec![LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts }]
+        vec![LyingBusy { probability: *dice.pick(&[0.2, 0.7]), lasts, spares: false }]
     } else {
         Vec::new()
     };
@@ -393,6 +398,17 @@ fn github(dice: &mut Dice) -> Faults {
     let jit_limit = dice.percent(20).then_some(JitLimit { per_minute, announced: dice.percent(50) });
     let hourly_budget = dice.percent(30).then_some(per_minute * 10);
     Faults { webhooks, requests, jit_limit, hourly_budget, lying_busy }
+}
+
+/// Machines that say nothing of their jobs.
+pub(crate) const SILENT: SignalFaults = SignalFaults { lost: 100, late: 0, doubled: 0 };
+
+fn signals(dice: &mut Dice) -> SignalFaults {
+    if dice.percent(30) {
+        return SILENT;
+    }
+    let mut share = || *dice.pick(&[0, 0, 10, 30]);
+    SignalFaults { lost: share(), late: share(), doubled: share() }
 }
 
 /// How a cloud behaves in which nothing goes wrong any more.
@@ -432,6 +448,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         lost_runner: None,
         broken_agents: 0,
         lost_webhooks: 0,
+        signals: SILENT,
     }
 }
 
@@ -441,6 +458,10 @@ pub(crate) fn all_faults() -> Vec<String> {
         "agent: never comes up",
         "webhook: lost",
         "webhook: not taken",
+        "signal: taken",
+        "signal: lost",
+        "signal: late",
+        "signal: doubled",
         "cancel",
         "rerun",
         "machine ends",

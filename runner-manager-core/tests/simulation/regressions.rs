@@ -67,7 +67,7 @@ fn a_booting_runner_that_is_to_go_may_run_a_job_by_then() {
     let mut plan = quiet("linux", "large", 0, 5);
     plan.sweep_interval = 5 * MINUTE;
     let lasts = jiff::SignedDuration::from_secs(100);
-    plan.github.lying_busy = vec![LyingBusy { probability: 1.0, lasts }];
+    plan.github.lying_busy = vec![LyingBusy { probability: 1.0, lasts, spares: false }];
     play(plan, async |world| {
         world.webhooks.lost = 100;
         world.queue(&job(&["large"], 900), 1, false);
@@ -93,7 +93,7 @@ fn a_runner_that_comes_online_too_late_is_looked_at_before_it_is_removed() {
     plan.cloud.boot_jitter = std::time::Duration::ZERO;
     plan.sweep_interval = HOUR / 2;
     plan.github.lying_busy =
-        vec![LyingBusy { probability: 1.0, lasts: jiff::SignedDuration::from_secs(240) }];
+        vec![LyingBusy { probability: 1.0, lasts: jiff::SignedDuration::from_secs(240), spares: false }];
     assert_eq!(plan.groups[0].limits.start_timeout, 10 * MINUTE);
     play(plan, async |world| {
         world.webhooks.lost = 100;

@@ -88,7 +88,7 @@ impl Survey {
 const fn rank(state: &JobState) -> u8 {
     match state {
         JobState::Waiting => 0,
-        JobState::Queued { .. } => 1,
+        JobState::Queued { .. } | JobState::Presumed { .. } => 1,
         JobState::InProgress { .. } => 2,
         JobState::Completed { .. } => 3,
     }

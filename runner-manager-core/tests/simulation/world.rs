@@ -27,6 +27,7 @@ use super::limits::Asked;
 use super::plan::{AllChances, Calm, Happening, Plan};
 use super::replica::{Replica, parts};
 use super::shared::{Kept, Promise, Shared, State, Violation};
+use super::signals::Signals;
 use super::survey::Survey;
 use super::trace::{Trace, Who};
 use super::webhooks::{SECRET, WEBHOOK_URL, Webhooks};
@@ -45,6 +46,7 @@ pub(crate) struct World {
     pub(crate) operator: Manager,
     pub(crate) agents: Agents,
     pub(crate) webhooks: Webhooks,
+    pub(crate) signals: Signals,
     pub(crate) dice: Dice,
     operations: JoinSet<()>,
     happenings: VecDeque<(Timestamp, Happening)>,
@@ -70,6 +72,7 @@ impl World {
         let world = Self {
             agents: Agents::new(dice.fork("agents"), plan.broken_agents),
             webhooks: Webhooks::new(dice.fork("webhooks"), plan.lost_webhooks),
+            signals: Signals::new(dice.fork("signals"), plan.signals),
             happenings: happenings.map(|(after, what)| (later(began, *after), what.clone())).collect(),
             survey: Survey::new(began),
             kept: None,
@@ -189,6 +192,7 @@ impl World {
             self.shared.cloud().next_due(),
             self.agents.next_due(),
             self.webhooks.next_due(),
+            self.signals.next_due(),
             self.happenings.front().map(|(at, _)| *at),
         ];
         let replicas = self.replicas.iter().filter_map(Replica::next_due);
@@ -199,8 +203,9 @@ impl World {
     async fn everything_due(&mut self) -> bool {
         let mut any = self.tend_replicas().await;
         any |= self.webhooks.deliver(&self.shared, &mut self.replicas);
+        any |= self.signals.deliver(&self.shared, &mut self.replicas);
         any |= self.happen();
-        any |= self.agents.play(&self.shared);
+        any |= self.agents.play(&self.shared, &mut self.signals);
         while self.operations.try_join_next().is_some() {}
         any
     }

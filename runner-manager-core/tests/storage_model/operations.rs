@@ -170,7 +170,7 @@ fn change() -> impl Strategy<Value = Changes> {
             |(runner, kind, moves, phase, expect)| Changes::PutRunner { runner, kind, moves, phase, expect }
         ),
         2 => (runner(), expect()).prop_map(|(runner, expect)| Changes::EndRunner { runner, expect }),
-        5 => (0..6_usize, 0..8_usize, expect())
+        5 => (0..6_usize, 0..9_usize, expect())
             .prop_map(|(job, state, expect)| Changes::PutJob { job, state, expect }),
         2 => (0..4_usize, any::<u64>(), expect())
             .prop_map(|(hook, read, expect)| Changes::PutHook { hook, read, expect }),

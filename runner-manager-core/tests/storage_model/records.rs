@@ -98,6 +98,7 @@ pub(crate) fn runner(runner: usize, kind: usize, phase: usize, now: Timestamp) -
         instance: None,
         named_at: None,
         missing_since: None,
+        presumed: None,
         state: state(phase, now),
     }
 }
@@ -113,7 +114,7 @@ pub(crate) fn ended(runner: &Runner, now: Timestamp) -> EndedRunner {
     }
 }
 
-/// A job in one of eight states. Its times are those of its number: some are the same.
+/// A job in one of nine states. Its times are those of its number: some are the same.
 pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
     let at = |hours: usize| later(Timestamp::UNIX_EPOCH, Duration::from_hours(hours as u64));
     let id = job_id(job);
@@ -122,6 +123,7 @@ pub(crate) fn job(job: usize, state: usize, now: Timestamp) -> WorkflowJob {
         1 | 2 => JobState::Queued { group: None },
         3..=5 => JobState::Queued { group: Some(group_name(state - 3)) },
         6 => JobState::InProgress { runner: "r".to_owned(), since: now },
+        7 => JobState::Presumed { runner: runner_name(0), since: now },
         _ => JobState::Completed { conclusion: Conclusion::Success, runner: None, at: now },
     };
     WorkflowJob {

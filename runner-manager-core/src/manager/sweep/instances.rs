@@ -195,6 +195,7 @@ impl Manager {
             instance: Some(instance.id.clone()),
             named_at: Some(now),
             missing_since: None,
+            presumed: None,
             state,
         };
         if suspect {

@@ -20,6 +20,11 @@ impl Manager {
     ) -> Result<(), TaskError> {
         let mut unheard: BTreeMap<&GroupName, BTreeSet<&str>> = BTreeMap::new();
         for runner in runners.filter(|runner| has_no_job_yet(&runner.state)) {
+            if let Some(job) = &runner.presumed
+                && self.ask_for_job(job).await?.as_deref() == Some(runner.name.as_str())
+            {
+                continue;
+            }
             unheard.entry(&runner.group).or_default().insert(runner.name.as_str());
         }
         for (group, mut left) in unheard {
@@ -40,10 +45,11 @@ impl Manager {
     /// Reads a job at GitHub and takes in what is said, as if a webhook had; tells which runner has or had it.
     pub(in crate::manager) async fn ask_for_job(&self, job: &JobRef) -> Result<Option<String>, TaskError> {
         let scope = Scope::Repository(job.repository.clone());
+        let begun = self.now().await?;
         match self.ask_github(&scope, "job", |github| github.job(&job.repository, job.id)).await {
             Ok(Some(seen)) => {
                 let operation = OperationId::new(format!("{}:swept", self.operation()));
-                self.take_in(&operation, &seen).await?;
+                self.take_in(&operation, &seen, Some(begun)).await?;
                 Ok(seen.report.into_runner())
             }
             Ok(None) => Ok(None),

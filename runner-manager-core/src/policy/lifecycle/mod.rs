@@ -116,6 +116,11 @@ pub enum Event {
         /// The job.
         job: JobRef,
     },
+    /// Its machine says that it has a job. Which one, GitHub has yet to tell.
+    JobSignalled {
+        /// The job that it presumably is.
+        presumed: Option<JobRef>,
+    },
     /// A job that it ran has ended.
     JobCompleted {
         /// The job.
@@ -223,9 +228,16 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
             named(runner, id, now);
         }
         Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. }
-        | Event::JobStarted { .. } => {
-            runner.online_at = runner.online_at.or(Some(now));
+        | Event::JobSignalled { presumed: None } => seen_online(runner, now),
+        Event::JobSignalled { presumed: Some(job) } => {
+            seen_online(runner, now);
+            runner.presumed = Some(job.clone());
         }
+        Event::JobStarted { .. } => {
+            seen_online(runner, now);
+            runner.presumed = None;
+        }
+        Event::JobCompleted { .. } => runner.presumed = None,
         Event::EvidenceLost => runner.missing_since = None,
         Event::Started
         | Event::RegistrationFailed { .. }
@@ -233,7 +245,6 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         | Event::CreateUnclear
         | Event::Instance { .. }
         | Event::Registration { .. }
-        | Event::JobCompleted { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::OperatorRetire { .. }
@@ -242,6 +253,10 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         | Event::DeregisterRefused
         | Event::DeleteAccepted => {}
     }
+}
+
+fn seen_online(runner: &mut Runner, now: Timestamp) {
+    runner.online_at = runner.online_at.or(Some(now));
 }
 
 /// An answer of the backend named its instance.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{Change, Event, InstanceReading, RegistrationReading, pause_after};
 use crate::domain::{InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later};
+use crate::flaws::{Flaw, is_on};
 
 pub(super) fn retiring(
     runner: &Runner,
@@ -50,6 +51,7 @@ pub fn is_too_early_to_count(runner: &Runner, event: &Event) -> bool {
         | Event::CreateUnclear
         | Event::Registration { .. }
         | Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
         | Event::Unneeded
         | Event::Needed
@@ -88,6 +90,7 @@ fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp
             reading: RegistrationReading::Present { online: true, busy: false }, ..
         } if is_given_up_unseen(why) => Change::State(RunnerState::Idle { leaving: None }),
         Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
         | Event::Registration { .. }
         | Event::OperatorRetire { .. } => sign_of_a_job(event),
@@ -112,6 +115,9 @@ fn after_deregister(why: &RetireReason, limits: &Limits, now: Timestamp) -> Chan
     if matches!(why, RetireReason::NeverCreated) {
         return Change::End(why.clone());
     }
+    if is_on(Flaw::NoRemovalGrace) {
+        return Change::retire(why.clone(), RetireStep::Delete);
+    }
     Change::retire(why.clone(), RetireStep::Grace { until: later(now, limits.removal_grace) })
 }
 
@@ -123,6 +129,7 @@ fn grace(why: &RetireReason, until: Timestamp, event: &Event, limits: &Limits, n
         }
         Event::Tick if now >= until => Change::retire(why.clone(), RetireStep::Delete),
         Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
         | Event::Registration { .. }
         | Event::OperatorRetire { .. } => sign_of_a_job(event),
@@ -149,7 +156,8 @@ fn sign_of_a_job(event: &Event) -> Change {
         Event::JobCompleted { job } => {
             Change::retire(RetireReason::JobCompleted { job: job.clone() }, RetireStep::Delete)
         }
-        Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
+        Event::JobSignalled { .. }
+        | Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
             Change::State(RunnerState::Busy { job: None })
         }
         Event::OperatorRetire { force: true } => {
@@ -193,6 +201,7 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         | Event::CreateUnclear
         | Event::Registration { .. }
         | Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::OperatorRetire { .. }
@@ -223,6 +232,7 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
         | Event::CreateUnclear
         | Event::Registration { .. }
         | Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::OperatorRetire { .. }
@@ -251,9 +261,10 @@ fn suspect(why: &RetireReason, since: Timestamp, event: &Event, now: Timestamp) 
             }
             RegistrationReading::Absent | RegistrationReading::Unknown => Change::Nothing,
         },
-        Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::OperatorRetire { .. } => {
-            sign_of_a_job(event)
-        }
+        Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
+        | Event::JobCompleted { .. }
+        | Event::OperatorRetire { .. } => sign_of_a_job(event),
         Event::Instance { reading, .. } if is_absent(reading) => Change::End(why.clone()),
         Event::Instance { .. }
         | Event::Started

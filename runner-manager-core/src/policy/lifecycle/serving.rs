@@ -14,6 +14,7 @@ use crate::flaws::{Flaw, is_on};
 pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Change {
     match event {
         Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
+        Event::JobSignalled { .. } => Change::State(RunnerState::Busy { job: None }),
         Event::JobCompleted { job } => completed(job),
         Event::Registration { reading, .. } => match reading {
             RegistrationReading::Present { busy: true, .. } => Change::State(RunnerState::Busy { job: None }),
@@ -59,6 +60,7 @@ pub(super) fn idle(
 ) -> Change {
     match event {
         Event::JobStarted { job } => Change::State(RunnerState::Busy { job: Some(job.clone()) }),
+        Event::JobSignalled { .. } => Change::State(RunnerState::Busy { job: None }),
         Event::JobCompleted { job } => completed(job),
         Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun, now),
         Event::Instance { reading, begun } => instance(runner, reading, *begun),
@@ -188,6 +190,7 @@ pub(super) fn busy(
             Change::retire(RetireReason::JobTimeout { job: running.cloned() }, RetireStep::Delete)
         }
         Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
         | Event::OperatorRetire { force: false }
         | Event::Tick

@@ -14,9 +14,10 @@ pub(super) fn requested(event: &Event) -> Change {
         Event::Started => Change::State(RunnerState::Creating { create: CreateStep::Registering }),
         Event::Unneeded => Change::End(RetireReason::Surplus),
         Event::OperatorRetire { force } => Change::End(RetireReason::Operator { force: *force }),
-        Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::Registration { .. } => {
-            sign_of_life(event)
-        }
+        Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
+        | Event::JobCompleted { .. }
+        | Event::Registration { .. } => sign_of_life(event),
         // The store lost what came after this: the instance was made.
         Event::Instance { reading: InstanceReading::Present { .. }, .. } => {
             Change::State(RunnerState::Booting)
@@ -79,9 +80,10 @@ pub(super) fn creating(
         Event::Tick if now >= start_deadline(runner, limits) => {
             Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
         }
-        Event::JobStarted { .. } | Event::JobCompleted { .. } | Event::Registration { .. } => {
-            sign_of_life(event)
-        }
+        Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
+        | Event::JobCompleted { .. }
+        | Event::Registration { .. } => sign_of_life(event),
         Event::Started
         | Event::Unneeded
         | Event::Needed
@@ -117,7 +119,8 @@ fn sign_of_life(event: &Event) -> Change {
         Event::JobCompleted { job } => {
             Change::retire(RetireReason::JobCompleted { job: job.clone() }, RetireStep::Delete)
         }
-        Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
+        Event::JobSignalled { .. }
+        | Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
             Change::State(RunnerState::Busy { job: None })
         }
         Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. } => {

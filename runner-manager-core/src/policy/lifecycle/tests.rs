@@ -37,6 +37,7 @@ fn runner(state: RunnerState) -> Runner {
         instance: Some(InstanceId::new("i-1")),
         named_at: Some(at(0)),
         missing_since: Some(at(0)),
+        presumed: None,
         state,
     }
 }
@@ -103,6 +104,7 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
         ("GitHub idle", registered(true, false)),
         ("GitHub busy", registered(true, true)),
         ("job 1 started", Event::JobStarted { job: job(1) }),
+        ("job signalled", Event::JobSignalled { presumed: None }),
         ("job 1 completed", Event::JobCompleted { job: job(1) }),
         ("job 2 completed", Event::JobCompleted { job: job(2) }),
         ("unneeded", Event::Unneeded),
@@ -208,6 +210,7 @@ fn may_end_a_busy_runner(event: &Event) -> bool {
         | Event::CreateUnclear
         | Event::Registration { .. }
         | Event::JobStarted { .. }
+        | Event::JobSignalled { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::OperatorRetire { force: false }
@@ -291,6 +294,7 @@ fn any_sign_of_a_job_keeps_a_runner_that_is_on_its_way_out() {
     for retire in [RetireStep::Deregister, RetireStep::Grace { until: at(60) }] {
         for sign in [
             Event::JobStarted { job: job(1) },
+            Event::JobSignalled { presumed: None },
             Event::Registration {
                 reading: RegistrationReading::Present { online: true, busy: true },
                 begun: at(1),
@@ -453,7 +457,7 @@ proptest! {
             let repeatable = matches!(
                 *name,
                 "registered" | "created" | "create unclear" | "instance running" | "GitHub unknown" | "GitHub busy"
-                    | "job 1 started" | "job 1 completed" | "job 2 completed" | "unneeded" | "needed"
+                    | "job 1 started" | "job signalled" | "job 1 completed" | "job 2 completed" | "unneeded" | "needed"
             );
             if repeatable {
                 prop_assert!(ended.is_none());

@@ -238,6 +238,7 @@ pub(super) fn runner(name: &str, group: &str) -> Runner {
         instance: None,
         named_at: None,
         missing_since: None,
+        presumed: None,
         state: RunnerState::Requested,
     }
 }
@@ -275,6 +276,10 @@ pub(super) fn job(id: u64, state: JobState, second: u64) -> WorkflowJob {
 
 pub(super) fn queued(group: Option<&str>) -> JobState {
     JobState::Queued { group: group.map(group_name) }
+}
+
+pub(super) fn presumed(since: Timestamp) -> JobState {
+    JobState::Presumed { runner: runner_name("r"), since }
 }
 
 pub(super) fn completed(at: Timestamp) -> JobState {

@@ -249,13 +249,13 @@ impl Simulator {
 
     fn begin(&mut self, id: RunnerId, job: JobId, now: Timestamp) {
         let lies = self.settings.faults.lying_busy.iter();
-        let lie = lies.filter(|lie| self.chance.chance(lie.probability)).map(|lie| lie.lasts).max();
+        let lie = lies.filter(|lie| self.chance.chance(lie.probability)).copied().max_by_key(|lie| lie.lasts);
         if lie.is_some() {
             self.books.count_fault(FaultKind::LyingBusy);
         }
         let registration = self.runners.get_mut(id).expect("a session has a runner");
         registration.runner.job = Some(job);
-        registration.lies_until = lie.map(|lasts| now + lasts);
+        registration.lie = lie.map(|lie| (now + lie.lasts, lie.spares));
         let (name, group_id) = (registration.runner.name.clone(), registration.runner.group_id);
         let group_name = self.groups.name(registration.scope, group_id);
         let found = self.jobs.by_id.get_mut(&job).expect("the queue holds what is there");

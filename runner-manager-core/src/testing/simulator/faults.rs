@@ -173,8 +173,7 @@ pub struct JitLimit {
     pub announced: bool,
 }
 
-/// `busy` reads false for a time after a job has started. A DELETE in that time succeeds and kills the job,
-/// which the books note as a [violation](super::Violation::RunningJobKilled).
+/// `busy` reads false for a time after a job has started. A DELETE in that time succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LyingBusy {
@@ -182,6 +181,11 @@ pub struct LyingBusy {
     pub probability: f64,
     /// For how long, counted from the job's start.
     pub lasts: SignedDuration,
+    /// Whether a DELETE in that time takes the runner out of GitHub's lists and nothing more: its agent runs the job
+    /// to the end, as long as it has a machine. Otherwise (the default) it kills the job at once, which the books note
+    /// as a [violation](super::Violation::RunningJobKilled).
+    #[serde(default)]
+    pub spares: bool,
 }
 
 /// The kinds of faults, as the books count them.
@@ -218,7 +222,7 @@ pub enum FaultKind {
     LyingBusy,
     /// An answer that said `busy: false` of a runner with a job.
     LyingBusyRead,
-    /// A DELETE that killed a running job.
+    /// A DELETE that was accepted of a runner with a job.
     LyingBusyDelete,
 }
 

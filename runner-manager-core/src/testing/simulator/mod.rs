@@ -194,7 +194,7 @@ impl Simulator {
 
     /// A registration that is there now.
     pub fn runner(&self, id: RunnerId) -> Option<&Runner> {
-        self.runners.get(id).map(|registration| &registration.runner)
+        self.runners.listed(id).map(|registration| &registration.runner)
     }
 
     /// The registration of this name in this scope, without case.

@@ -48,13 +48,15 @@ pub(super) struct Registration {
     pub(super) label_set: BTreeSet<String>,
     /// Whether its JIT config is used up.
     pub(super) used: bool,
-    /// Until when `busy` reads false although there is a job.
-    pub(super) lies_until: Option<Timestamp>,
+    /// Until when `busy` reads false although there is a job, and whether a DELETE spares the job then.
+    pub(super) lie: Option<(Timestamp, bool)>,
+    /// Whether it is in no list any more, and there only for its agent to end the job.
+    delisted: bool,
 }
 
 impl Registration {
     fn lies(&self, now: Timestamp) -> bool {
-        self.runner.job.is_some() && self.lies_until.is_some_and(|until| now < until)
+        self.runner.job.is_some() && self.lie.is_some_and(|(until, _)| now < until)
     }
 }
 
@@ -75,6 +77,11 @@ impl Runners {
         self.by_id.get(&id)
     }
 
+    /// One that is in the lists.
+    pub(super) fn listed(&self, id: RunnerId) -> Option<&Registration> {
+        self.by_id.get(&id).filter(|registration| !registration.delisted)
+    }
+
     pub(super) fn get_mut(&mut self, id: RunnerId) -> Option<&mut Registration> {
         self.by_id.get_mut(&id)
     }
@@ -85,7 +92,10 @@ impl Runners {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Runner> {
-        self.by_id.values().map(|registration| &registration.runner)
+        self.by_id
+            .values()
+            .filter(|registration| !registration.delisted)
+            .map(|registration| &registration.runner)
     }
 
     pub(super) fn find_secret(&self, secret: &str) -> Option<RunnerId> {
@@ -98,7 +108,7 @@ impl Runners {
 
     fn in_scope(&self, scope: ScopeId, id: &str) -> Option<&Registration> {
         let id = RunnerId(id.parse().ok()?);
-        self.by_id.get(&id).filter(|registration| registration.scope == scope)
+        self.listed(id).filter(|registration| registration.scope == scope)
     }
 
     fn add(&mut self, registration: Registration, secret: String) {
@@ -111,12 +121,19 @@ impl Runners {
         self.by_id.insert(id, registration);
     }
 
-    fn remove(&mut self, id: RunnerId) -> Option<Runner> {
-        let Registration { scope, runner, .. } = self.by_id.remove(&id)?;
+    fn remove(&mut self, id: RunnerId) -> Option<Registration> {
+        self.delist(id);
+        self.by_id.remove(&id)
+    }
+
+    /// Takes it out of all lists, unless that was done already.
+    fn delist(&mut self, id: RunnerId) {
+        let Some(found) = self.by_id.get_mut(&id).filter(|found| !found.delisted) else { return };
+        found.delisted = true;
+        let (scope, runner) = (found.scope, &found.runner);
         self.by_name.remove(&(scope, runner.name.to_lowercase()));
         self.by_scope.entry(scope).or_default().remove(&id);
         self.by_group.entry((scope, runner.group_id)).or_default().remove(&id);
-        Some(runner)
     }
 
     pub(super) fn move_all(&mut self, scope: ScopeId, from: u64, to: u64) {
@@ -234,7 +251,8 @@ impl Simulator {
             scope,
             label_set: labels.iter().map(|label| label.to_lowercase()).collect(),
             used: false,
-            lies_until: None,
+            lie: None,
+            delisted: false,
         };
         self.runners.add(registration, secret.clone());
         let counts = &mut self.books.runners;
@@ -273,7 +291,13 @@ impl Simulator {
     fn delete_runner(&mut self, scope: ScopeId, id: &str, now: Timestamp) -> Reply {
         let Some(found) = self.runners.in_scope(scope, id) else { return Reply::not_found() };
         let (id, name, lies) = (found.runner.id, found.runner.name.clone(), found.lies(now));
+        let spares = found.lie.is_some_and(|(_, spares)| spares);
         match found.runner.job {
+            Some(_) if lies && spares => {
+                self.books.count_fault(FaultKind::LyingBusyDelete);
+                self.runners.delist(id);
+                self.count_removal(Removal::Deleted);
+            }
             Some(_) if !lies => {
                 let message = format!("Bad request - Runner \"{name}\" is still running a job\"");
                 return Reply::invalid_simple(&message, &[]);
@@ -290,10 +314,17 @@ impl Simulator {
 
     /// Takes a registration away, and the agent's connection with it.
     pub(super) fn remove_runner(&mut self, id: RunnerId, why: Removal) {
-        let Some(runner) = self.runners.remove(id) else { return };
-        if let Some(session) = runner.session {
+        let was_delisted = self.runners.get(id).is_some_and(|found| found.delisted);
+        let Some(found) = self.runners.remove(id) else { return };
+        if let Some(session) = found.runner.session {
             self.sessions.remove(session);
         }
+        if !was_delisted {
+            self.count_removal(why);
+        }
+    }
+
+    fn count_removal(&mut self, why: Removal) {
         self.books.runners.alive -= 1;
         *self.books.runners.removed.entry(why).or_default() += 1;
     }

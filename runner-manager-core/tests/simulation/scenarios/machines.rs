@@ -44,7 +44,7 @@ fn a_busy_runner_is_not_killed_by_a_failed_reading() {
 fn a_busy_runner_is_not_killed_while_github_calls_it_idle() {
     let mut plan = linux(2, 10);
     let lasts = SignedDuration::from_secs(170);
-    plan.github.lying_busy = vec![LyingBusy { probability: 1.0, lasts }];
+    plan.github.lying_busy = vec![LyingBusy { probability: 1.0, lasts, spares: false }];
     play(plan, async |world| {
         world.queue(&job(&["large"], 600), 4, false);
         world.until_running(4).await?;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::storage::{
-    StorageSubject, backend_name, completed, ended, group_name, job, queued, runner, runner_name, scope,
+    StorageSubject, backend_name, completed, ended, group_name, job, presumed, queued, runner, runner_name,
+    scope,
 };
 use crate::domain::{
     CreateStep, JobId, JobState, Phase, RetireReason, RetireStep, Runner, RunnerState, WorkflowJob, later,
@@ -85,6 +86,7 @@ pub(super) async fn lists_are_ordered_and_paged(on: StorageSubject) {
         (7, queued(None)),
         (1, queued(None)),
         (4, JobState::Waiting),
+        (6, presumed(on.now().await)),
     ] {
         // Heard of in the order of this list, made the later the smaller the number.
         let mut waiting = job(id, state, 50 - id);
@@ -93,7 +95,7 @@ pub(super) async fn lists_are_ordered_and_paged(on: StorageSubject) {
         on.pass(1).await;
     }
     let lists = [
-        (JobFilter::All, vec![4, 1, 7, 2, 9, 5]),
+        (JobFilter::All, vec![6, 4, 1, 7, 2, 9, 5]),
         (JobFilter::Queued(group_name("a")), vec![9, 5]),
         (JobFilter::Queued(group_name("b")), vec![2]),
         (JobFilter::Unserved, vec![7, 1]),
@@ -152,10 +154,11 @@ impl Model {
     }
 
     fn job_state(&self, now: Timestamp) -> JobState {
-        match self.below(6) {
+        match self.below(7) {
             0 => queued(None),
             1 => JobState::InProgress { runner: "r".to_owned(), since: now },
             2 => completed(now),
+            3 => presumed(now),
             _ => queued(Some(GROUPS[self.below(3)])),
         }
     }

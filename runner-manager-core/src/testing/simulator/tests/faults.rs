@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Bench, ORGANIZATION};
 use crate::testing::simulator::{
-    Conclusion, DEFAULT_TOKEN, DurationRange, Effect, FaultKind, JitLimit, JobSpec, LyingBusy, RequestFault,
-    Violation,
+    Conclusion, DEFAULT_TOKEN, DurationRange, Effect, FaultKind, JitLimit, JobSpec, LyingBusy, Removal,
+    RequestFault, Violation,
 };
 
 const RUNNERS: &str = "/orgs/acme/actions/runners";
@@ -216,7 +216,7 @@ fn an_hours_budget_runs_out_and_comes_back() {
 #[test]
 fn a_lying_busy_lets_a_running_job_be_killed() {
     let mut bench = Bench::new();
-    let lie = LyingBusy { probability: 1.0, lasts: SignedDuration::from_secs(60) };
+    let lie = LyingBusy { probability: 1.0, lasts: SignedDuration::from_secs(60), spares: false };
     bench.github.faults_mut().lying_busy = vec![lie];
     let jobs = bench.github.queue_jobs(&JobSpec::new("acme/widgets", ["linux"]), 2, bench.now).unwrap();
     let (killed, killed_path) = bench.runner(ORGANIZATION, &["linux"]);
@@ -238,6 +238,33 @@ fn a_lying_busy_lets_a_running_job_be_killed() {
     let kinds = [FaultKind::LyingBusy, FaultKind::LyingBusyRead, FaultKind::LyingBusyDelete];
     assert_eq!(kinds.map(|kind| books.fault(kind)), [2, 1, 1]);
     assert!(bench.github.heartbeat(killed, bench.now).is_err());
+}
+
+#[test]
+fn a_lying_busy_that_spares_the_job_takes_its_runner_out_of_the_lists() {
+    let mut bench = Bench::new();
+    let lie = LyingBusy { probability: 1.0, lasts: SignedDuration::from_secs(60), spares: true };
+    bench.github.faults_mut().lying_busy = vec![lie];
+    let jobs = bench.github.queue_jobs(&JobSpec::new("acme/widgets", ["linux"]), 2, bench.now).unwrap();
+    let (ends, ends_path) = bench.runner(ORGANIZATION, &["linux"]);
+    let (dies, dies_path) = bench.runner(ORGANIZATION, &["linux"]);
+    assert_eq!((bench.poll(ends), bench.poll(dies)), (Some(jobs[0]), Some(jobs[1])));
+    for path in [&ends_path, &dies_path] {
+        assert_eq!(bench.delete(path), 204);
+        assert_eq!(get(&mut bench, path).0, 404);
+        assert_eq!(bench.delete(path), 404);
+    }
+    assert_eq!((bench.github.runners().count(), bench.github.books().runners.alive), (0, 0));
+    bench.pass(120);
+    assert_eq!(bench.poll(ends), Some(jobs[0]), "it has its job still");
+    bench.github.finish(ends, Conclusion::Success, bench.now).unwrap();
+    bench.github.die(dies, bench.now).unwrap();
+    bench.pass(3_600);
+    bench.get("/rate_limit");
+    let books = bench.github.books();
+    assert_eq!((books.jobs.succeeded, books.jobs.lost, books.violations.len()), (1, 1, 0));
+    assert_eq!((books.runners.alive, books.fault(FaultKind::LyingBusyDelete)), (0, 2));
+    assert_eq!(books.runners.removed, [(Removal::Deleted, 2)].into());
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn everything_wrong() -> Faults {
         requests,
         jit_limit: Some(JitLimit { per_minute: 6, announced: true }),
         hourly_budget: Some(25),
-        lying_busy: vec![LyingBusy { probability: 0.5, lasts: seconds(600) }],
+        lying_busy: vec![LyingBusy { probability: 0.5, lasts: seconds(600), spares: false }],
     }
 }
 
