@@ -80,7 +80,8 @@ impl Manager {
         read_at: Option<Timestamp>,
     ) -> Result<Taken, StoreError> {
         for _ in 0..MOST_CONFLICTS {
-            let Some(Decided { changes, tasks, lost }) = self.decide(before.as_ref(), seen, read_at).await? else {
+            let Some(Decided { changes, tasks, lost }) = self.decide(before.as_ref(), seen, read_at).await?
+            else {
                 return Ok(Taken::NothingNew);
             };
             let write = Write { operation: operation.clone(), claim: None, on_trust: false, changes, tasks };
@@ -171,7 +172,9 @@ impl Manager {
         now: Timestamp,
     ) -> Result<(Option<WorkflowJob>, Option<LostJob>), StoreError> {
         let lost = runner.and_then(|runner| Some((&runner.value, of_record(&runner.value)?)));
-        let Some((runner, lost)) = lost else { return Ok((jobs::observe(old, seen, group, read_at, now), None)) };
+        let Some((runner, lost)) = lost else {
+            return Ok((jobs::observe(old, seen, group, read_at, now), None));
+        };
         let ends = matches!(seen.report, JobReport::Completed { .. });
         let running = if ends { old.cloned() } else { jobs::observe(old, seen, group.clone(), read_at, now) };
         let marked = match &running {

@@ -256,7 +256,8 @@ mod tests {
         for read_at in [None, Some(at(70))] {
             let runs = observed(in_progress(), read_at).unwrap();
             assert!(matches!(runs.state, JobState::InProgress { runner, .. } if runner == "r"));
-            let report = JobReport::Completed { conclusion: Conclusion::Cancelled, runner: None };
+            let report =
+                JobReport::Completed { conclusion: Conclusion::Cancelled, runner: None, ended_at: None };
             let ended = observed(report, read_at).unwrap();
             assert!(matches!(ended.state, JobState::Completed { runner: None, .. }), "it never began");
         }

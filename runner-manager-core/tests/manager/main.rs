@@ -9,6 +9,7 @@ mod doubt;
 mod drift;
 mod fleet;
 mod github_groups;
+mod lies;
 mod loss;
 mod recover;
 mod redeliver;

@@ -192,7 +192,7 @@ async fn a_cancelled_job_that_was_presumed_to_run_ends_no_runner() {
     assert!(jobs(&world).await.iter().all(presumed), "{:#?}", jobs(&world).await);
     // A word of GitHub's that one was cancelled before it had a runner.
     let job = world.github().jobs().next().unwrap().clone();
-    let report = JobReport::Completed { conclusion: Conclusion::Cancelled, runner: None };
+    let report = JobReport::Completed { conclusion: Conclusion::Cancelled, runner: None, ended_at: None };
     let told = world.manager.observe(&DeliveryId::new("late"), &said(&job, report)).await;
     assert_eq!(told.unwrap(), Taken::Recorded);
     let is_busy = |runner: &Runner| matches!(runner.state, RunnerState::Busy { .. });
