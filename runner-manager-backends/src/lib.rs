@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use runner_manager_core::backend::{BackendKind, BackendRegistry};
 
+pub mod bootstrap;
 #[cfg(feature = "docker")]
 pub mod docker;
 #[cfg(feature = "fake")]

@@ -69,6 +69,7 @@ const HOMES: [(&str, &[&str]); 5] = [
         &[
             "runner-manager-server",
             "runner-manager-core/tests",
+            "runner-manager-backends/src/bootstrap/tests",
             "runner-manager-backends/src/docker/tests",
             "runner-manager-backends/src/fake/tests",
         ],
