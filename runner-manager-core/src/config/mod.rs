@@ -58,7 +58,7 @@ pub use self::server::{ApiToken, Role, Server, WebhookSecrets, Webhooks};
 pub use self::services::{BackendSettings, StoreSettings};
 pub use self::url::{BaseUrl, BaseUrlError, Proxy, ProxyError};
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "name",
     "secret_key",
     "server",

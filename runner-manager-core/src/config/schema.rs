@@ -525,6 +525,7 @@ pub(super) fn text(description: &str) -> Value {
     json!({"description": description, "type": "string", "minLength": 1})
 }
 
+/// Something that is off unless it is turned on.
 fn flag(description: &str) -> Value {
     with_default(json!({"description": description, "type": "boolean"}), false)
 }
@@ -535,11 +536,6 @@ fn name(description: &str, longest: usize) -> Value {
 
 fn word(description: &str, words: &[&str], default: &str) -> Value {
     with_default(json!({"description": description, "type": "string", "enum": words}), default)
-}
-
-/// Something that is off unless it is turned on.
-fn flag(description: &str) -> Value {
-    with_default(json!({"description": description, "type": "boolean"}), false)
 }
 
 pub(super) fn with_default(mut schema: Value, default: impl Into<Value>) -> Value {

@@ -18,8 +18,8 @@ mod owner;
 mod runner;
 mod scope;
 mod secret;
-mod text;
 mod sweep;
+mod text;
 mod time;
 mod webhook;
 
@@ -47,7 +47,7 @@ pub use runner::{
 };
 pub use scope::{Repository, RepositoryError, Scope};
 pub use secret::Secret;
-pub use text::bounded;
 pub use sweep::{Finding, GoOn, Withheld, WithheldBecause};
+pub use text::bounded;
 pub use time::later;
 pub use webhook::{JOB_EVENT, WebhookDelivery};

@@ -13,8 +13,8 @@ mod lies;
 mod loss;
 mod recover;
 mod redeliver;
-mod sweeps;
 mod signals;
+mod sweeps;
 mod world;
 
 use std::time::Duration;
