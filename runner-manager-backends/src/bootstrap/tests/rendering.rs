@@ -340,8 +340,9 @@ fn the_windows_scripts_are_well_formed() {
     }
 }
 
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 35] = [
     "Add-LocalGroupMember",
+    "Add-Type",
     "ConvertTo-SecureString",
     "Expand-Archive",
     "Get-Content",
@@ -354,20 +355,27 @@ const KNOWN: [&str; 27] = [
     "Import-Certificate",
     "Invoke-WebRequest",
     "Join-Path",
+    "Move-Item",
     "New-Item",
     "New-LocalUser",
     "New-Object",
     "New-ScheduledTaskAction",
+    "New-ScheduledTaskSettingsSet",
+    "Out-Host",
     "Out-Null",
     "Register-ScheduledTask",
     "Remove-Item",
     "Select-String",
     "Set-LocalUser",
+    "Set-Location",
+    "Start-Process",
     "Start-ScheduledTask",
     "Start-Sleep",
     "Stop-Computer",
+    "Stop-ScheduledTask",
     "Test-Path",
     "Where-Object",
+    "Write-Output",
 ];
 
 #[test]
