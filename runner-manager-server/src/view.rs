@@ -4,15 +4,15 @@
 //! see one thing. No type in here has a place for a secret. New fields may come; none goes or changes its
 //! meaning within `v1`.
 
+mod hooks;
+mod loss;
 mod sweeps;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use runner_manager_core::domain::{
-    self, CreateStep, FoundHook, HookRecord, JobState, Redelivery, Rerun, RetireStep, RunnerState,
-};
+use runner_manager_core::domain::{self, CreateStep, JobState, RetireStep, RunnerState};
 use runner_manager_core::manager::{DeploymentStatus, GroupStatus, JobStatus, Manager, ReplicaStatus};
 use runner_manager_core::policy::doubt::Progress;
 use runner_manager_core::policy::github_groups::remarks;
@@ -22,6 +22,8 @@ use runner_manager_core::store::{Draining, GroupCounts, StoreError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::hooks::Hook;
+pub(crate) use self::loss::Loss;
 pub(crate) use self::sweeps::{GoOn, Sweeps, Withheld};
 
 /// How a moment is described in the API's schema.
@@ -207,32 +209,6 @@ pub(crate) struct Job {
     pub(crate) since: Timestamp,
 }
 
-/// That a job lost the machine under it before it had ended.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Loss {
-    /// When the machine was first seen to have ended or to be missing.
-    #[schemars(with = "Time")]
-    pub(crate) at: Timestamp,
-    /// The runner whose machine it was.
-    pub(crate) runner: String,
-    /// What became of the machine, in words.
-    pub(crate) why: String,
-    /// Whether the job is run again: `unwanted` (its group has no `rerun_on_loss`), `wanted`, `done` or `refused`.
-    pub(crate) rerun: String,
-    /// What went wrong last when it was to be run again.
-    pub(crate) rerun_error: Option<Failure>,
-}
-
-/// Something that was said when something failed.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Failure {
-    /// What was said.
-    pub(crate) detail: String,
-    /// When.
-    #[schemars(with = "Time")]
-    pub(crate) at: Timestamp,
-}
-
 /// The queue of background work.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Queue {
@@ -278,38 +254,6 @@ pub(crate) struct Deployment {
     /// Where hooks are looked for that lead here, to have failed webhooks delivered again.
     #[serde(default)]
     pub(crate) hooks: Vec<Hook>,
-}
-
-/// A place that may have a hook that leads here.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Hook {
-    /// The scope, or `app:CONNECTION/NUMBER`.
-    pub(crate) place: String,
-    /// Whether a hook leads here; null before anybody looked, and where GitHub does not say.
-    pub(crate) leads_here: Option<bool>,
-    /// When the log of its deliveries was last read.
-    #[schemars(with = "Option<Time>")]
-    pub(crate) read_at: Option<Timestamp>,
-    /// How many failed deliveries GitHub has yet to be asked for again.
-    pub(crate) failed: usize,
-    /// Why it cannot be read, in words; null where it can.
-    pub(crate) trouble: Option<String>,
-}
-
-impl From<HookRecord> for Hook {
-    fn from(record: HookRecord) -> Self {
-        let is_open = |redelivery: &Redelivery| match redelivery {
-            Redelivery::Due | Redelivery::Asking { .. } => true,
-            Redelivery::Asked { .. } | Redelivery::Over => false,
-        };
-        Self {
-            place: record.place.to_string(),
-            leads_here: record.found.map(|found| found != FoundHook::Absent),
-            read_at: record.read_at,
-            failed: record.failed.values().filter(|failed| is_open(&failed.redelivery)).count(),
-            trouble: record.trouble,
-        }
-    }
 }
 
 /// How everything is, at a glance.
@@ -609,47 +553,6 @@ impl From<&JobStatus> for Job {
             recorded_at: job.recorded_at,
             since,
         }
-    }
-}
-
-impl From<&domain::Failure> for Failure {
-    fn from(failure: &domain::Failure) -> Self {
-        Self { detail: failure.detail.clone(), at: failure.at }
-    }
-}
-
-impl From<&domain::Loss> for Loss {
-    fn from(loss: &domain::Loss) -> Self {
-        let rerun = match &loss.rerun {
-            Rerun::Unwanted => "unwanted",
-            Rerun::Wanted { .. } => "wanted",
-            Rerun::Done { .. } => "done",
-            Rerun::Refused { .. } => "refused",
-        };
-        Self {
-            at: loss.at,
-            runner: loss.runner.to_string(),
-            why: loss.why.clone(),
-            rerun: rerun.to_owned(),
-            rerun_error: loss.rerun.last().map(Failure::from),
-        }
-    }
-}
-
-impl Loss {
-    /// What people are told.
-    pub(crate) fn sentence(&self) -> String {
-        let said = self
-            .rerun_error
-            .as_ref()
-            .map_or_else(String::new, |error| format!(" ({:.0}: {})", error.at, error.detail));
-        let rerun = match &*self.rerun {
-            "unwanted" => "it is not run again: its group has no rerun_on_loss",
-            "wanted" => "it is run again once GitHub has ended it and its run",
-            "done" => "GitHub runs it again",
-            _ => "it is not run again",
-        };
-        format!("lost its machine at {:.0}: {}; {rerun}{said}", self.at, self.why)
     }
 }
 
