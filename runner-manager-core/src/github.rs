@@ -334,7 +334,8 @@ pub trait GitHub: Debug + Send + Sync + 'static {
         rules: &GroupRules,
     ) -> Result<RegisteredGroup, GitHubError>;
 
-    /// Lists the repositories or organizations that a group of [`GroupVisibility::Selected`] was given to.
+    /// Lists the repositories or organizations that a group was given to whose visibility is
+    /// [`Selected`](crate::domain::GroupVisibility::Selected).
     ///
     /// # Errors
     /// When any page could not be had; `Invalid` for a repository.

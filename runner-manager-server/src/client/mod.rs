@@ -1,6 +1,6 @@
 //! Commands that ask a running manager over its API: which one, and how it is asked.
 //!
-//! [`lists`] shows what there is, [`status`] how everything is, once or again and again, [`operate`] has something
+//! [`lists`] shows what there is, [`status`](mod@status) how everything is, once or again and again, [`operate`] has something
 //! done.
 
 mod lists;

@@ -46,7 +46,8 @@ impl Manager {
     }
 
     /// Has the sweep of something go on that stopped because it would have condemned too much: with exactly the
-    /// findings of `mark` ([`Withheld::mark`]), and as long as every sweep finds them again. `by` is who says so.
+    /// findings of `mark` (see [`Withheld::mark`](crate::domain::Withheld::mark)), and as long as every sweep finds
+    /// them again. `by` is who says so.
     ///
     /// # Errors
     /// [`GoOnError`] when the store cannot take it, or when the last sweep found something else, or nothing that
