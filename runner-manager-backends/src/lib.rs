@@ -14,10 +14,9 @@ pub mod bootstrap;
 pub mod docker;
 #[cfg(feature = "fake")]
 pub mod fake;
-#[cfg(test)]
-#[cfg(feature = "vsphere")]
-mod proxy;
 pub mod settings;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "vsphere")]
 pub mod vsphere;
 

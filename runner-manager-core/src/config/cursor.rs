@@ -114,8 +114,12 @@ impl<'a> Cursor<'a> {
     pub(super) fn known_fields(&self, known: &[&str]) -> Option<Fields<'a>> {
         let fields = self.fields()?;
         for (key, (place, cursor)) in fields.entries.iter().filter(|(key, _)| !known.contains(key)) {
-            let message = format!("unknown key `{key}`{}", hint(key, known.iter().copied()));
-            self.sink.push(*place, &*cursor.path, message);
+            if is_word(key) {
+                let message = format!("unknown key `{key}`{}", hint(key, known.iter().copied()));
+                self.sink.push(*place, &*cursor.path, message);
+            } else {
+                self.sink.push(*place, &*self.path, UNTOLD_KEY.to_owned());
+            }
         }
         Some(fields)
     }
@@ -251,6 +255,15 @@ impl<'a> Fields<'a> {
 pub(super) fn all<T>(items: impl IntoIterator<Item = Option<T>>) -> Option<Vec<T>> {
     let read: Vec<_> = items.into_iter().collect();
     read.into_iter().collect()
+}
+
+/// What is said of an unknown key that may be a value, as `token:ghp_123` is.
+const UNTOLD_KEY: &str =
+    "unknown key, which is not repeated since it may be a secret: a key ends with a colon and a space";
+
+/// Whether a key looks like one of ours, well spelt or not.
+fn is_word(key: &str) -> bool {
+    key.len() <= 32 && key.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
 }
 
 /// What a word that is not known may have been meant to be: the nearest known one, or all of them.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::vcsim::{Vcsim, deployment, good};
 use super::{connect, owner, spec};
-use crate::proxy::{Harm, Proxy, UNHARMED};
+use crate::testing::fault_proxy::{Harm, Proxy, UNHARMED};
 
 const MACHINES: usize = 300;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::faults::fault;
 use super::{connect, owner, placement, spec};
-use crate::proxy::{Harm, Proxy, Seen};
+use crate::testing::fault_proxy::{Harm, Proxy, Seen};
 
 const NAME: &str = "acme-linux-1";
 

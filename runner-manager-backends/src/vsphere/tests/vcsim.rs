@@ -21,7 +21,7 @@ use super::super::transport::{Transport, Trust};
 use super::super::{api, marks, properties};
 use super::faults::fault;
 use super::{connect, owner, placement, spec};
-use crate::proxy::{Harm, Proxy};
+use crate::testing::fault_proxy::{Harm, Proxy};
 
 /// Where vcsim is.
 #[derive(Debug, Clone)]

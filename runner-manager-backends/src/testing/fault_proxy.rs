@@ -1,4 +1,4 @@
-//! For tests: an HTTP proxy on loopback that does harm, before a service or in the place of one.
+//! An HTTP proxy on loopback that does harm, before a service or in the place of one.
 //!
 //! It knows nothing of what is spoken over it. A test gives it a function that looks at each request and says
 //! which harm is to be done, if any, under a name by which the proxy counts.
