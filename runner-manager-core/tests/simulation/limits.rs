@@ -6,16 +6,30 @@ use jiff::Timestamp;
 use runner_manager_core::budget::{BudgetKey, Permission, Quota};
 use runner_manager_core::domain::later;
 
-/// Whom a call goes to.
+/// Whom a call goes to, and as whom: those calls are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Asked {
     GitHub,
+    /// GitHub about the App itself, which GitHub counts apart from what is asked for those that it is installed on.
+    GitHubAsApp,
     Backend,
 }
 
 impl Asked {
-    fn of(key: &BudgetKey) -> Self {
-        if key.as_str().starts_with("github") { Self::GitHub } else { Self::Backend }
+    const ALL: [Self; 3] = [Self::GitHub, Self::GitHubAsApp, Self::Backend];
+
+    /// Whose calls a key bounds; none where it bounds only those of a purpose, which another key bounds too.
+    fn of(key: &BudgetKey) -> Option<Self> {
+        let key = key.as_str();
+        if [":registrations", ":recovery", ":sweep"].iter().any(|part| key.ends_with(part)) {
+            None
+        } else if !key.starts_with("github") {
+            Some(Self::Backend)
+        } else if key.ends_with(":app") {
+            Some(Self::GitHubAsApp)
+        } else {
+            Some(Self::GitHub)
+        }
     }
 }
 
@@ -68,7 +82,7 @@ impl LimitsChecker {
 
     /// A process is frozen with its calls under way.
     pub(crate) fn freezes(&mut self, replica: usize) {
-        for asked in [Asked::GitHub, Asked::Backend] {
+        for asked in Asked::ALL {
             let count = self.under_way.remove(&(replica, asked)).unwrap_or_default();
             *self.frozen.entry((replica, asked)).or_default() += count;
         }
@@ -93,7 +107,9 @@ impl LimitsChecker {
         if !matches!(permission, Permission::Granted(_)) {
             return None;
         }
-        *self.leaves.entry((replica, Asked::of(key))).or_default() += 1;
+        if let Some(asked) = Asked::of(key) {
+            *self.leaves.entry((replica, asked)).or_default() += 1;
+        }
         let account = self.accounts.entry(key.clone()).or_default();
         if let Some(until) = account.paused_until.filter(|until| *until > now) {
             return Some(format!("a call to {key} was allowed, which is to be left alone until {until}"));

@@ -332,7 +332,11 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
         struck: [].into(),
         honest: [].into(),
     };
-    let quotas = [(Asked::GitHub, plan.github_quota), (Asked::Backend, plan.cloud_quota)];
+    let quotas = [
+        (Asked::GitHub, plan.github_quota),
+        (Asked::GitHubAsApp, plan.github_quota),
+        (Asked::Backend, plan.cloud_quota),
+    ];
     let mut state = state;
     state.checker.limits.most =
         quotas.into_iter().filter_map(|(asked, quota)| Some((asked, quota.concurrent?))).collect();

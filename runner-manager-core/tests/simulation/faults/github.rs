@@ -52,7 +52,30 @@ impl FaultyGitHub {
         name: &'static str,
         made: impl Future<Output = Result<T, GitHubError>> + Send,
     ) -> Result<T, GitHubError> {
-        let made = self.process.within_limits(Asked::GitHub, made);
+        self.call_as(Asked::GitHub, name, made).await
+    }
+
+    /// Makes a call about a hook: about the App's own, as the App.
+    async fn call_of_hook<T: Send>(
+        &self,
+        hook: &Hook,
+        name: &'static str,
+        made: impl Future<Output = Result<T, GitHubError>> + Send,
+    ) -> Result<T, GitHubError> {
+        let asked = match hook {
+            Hook::App => Asked::GitHubAsApp,
+            Hook::Of(..) => Asked::GitHub,
+        };
+        self.call_as(asked, name, made).await
+    }
+
+    async fn call_as<T: Send>(
+        &self,
+        asked: Asked,
+        name: &'static str,
+        made: impl Future<Output = Result<T, GitHubError>> + Send,
+    ) -> Result<T, GitHubError> {
+        let made = self.process.within_limits(asked, made);
         self.process.call(Call { side: Side::GitHub, name }, failed(name), made).await
     }
 
@@ -289,7 +312,7 @@ impl GitHub for FaultyGitHub {
     }
 
     async fn app_hook(&self) -> Result<RegisteredHook, GitHubError> {
-        self.call("app_hook", self.inner.app_hook()).await
+        self.call_of_hook(&Hook::App, "app_hook", self.inner.app_hook()).await
     }
 
     async fn create_hook(&self, scope: &Scope, spec: &HookSpec) -> Result<RegisteredHook, GitHubError> {
@@ -297,11 +320,11 @@ impl GitHub for FaultyGitHub {
     }
 
     async fn update_hook(&self, hook: &Hook, spec: &HookSpec) -> Result<(), GitHubError> {
-        self.call("update_hook", self.inner.update_hook(hook, spec)).await
+        self.call_of_hook(hook, "update_hook", self.inner.update_hook(hook, spec)).await
     }
 
     async fn delete_hook(&self, hook: &Hook) -> Result<(), GitHubError> {
-        self.call("delete_hook", self.inner.delete_hook(hook)).await
+        self.call_of_hook(hook, "delete_hook", self.inner.delete_hook(hook)).await
     }
 
     async fn deliveries(
@@ -310,11 +333,11 @@ impl GitHub for FaultyGitHub {
         since: Timestamp,
         most: usize,
     ) -> Result<Vec<WebhookDelivery>, GitHubError> {
-        self.call("deliveries", self.inner.deliveries(hook, since, most)).await
+        self.call_of_hook(hook, "deliveries", self.inner.deliveries(hook, since, most)).await
     }
 
     async fn redeliver(&self, hook: &Hook, id: u64) -> Result<(), GitHubError> {
-        self.call("redeliver", self.deliver_again(hook, id)).await
+        self.call_of_hook(hook, "redeliver", self.deliver_again(hook, id)).await
     }
 
     async fn check(&self, scope: &Scope, intent: Intent) -> Result<Vec<String>, GitHubError> {
