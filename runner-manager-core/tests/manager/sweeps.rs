@@ -188,10 +188,15 @@ async fn a_record_whose_machine_vanished_ends_within_two_sweeps() {
     world.pass(Duration::from_secs(5)).await;
     let lost = machines(&world)[0].runner.clone();
     vanish(&world, 1);
+    world.broken_image = false;
     world.pass(2 * SWEEP + MINUTE).await;
     let ended = world.manager.ended_runners(10).await.unwrap();
     let gone = |ended: &EndedRunner| ended.name == lost && ended.why == RetireReason::InstanceGone;
     assert!(ended.iter().any(gone), "{ended:?}");
+    world.check(2);
+    world
+        .until("another runs the job in its slot", HOUR, |world| world.github().books().jobs.completed >= 1)
+        .await;
     world.check(2);
 }
 
