@@ -56,7 +56,8 @@ async fn take_in(manager: &Manager, delivery: &str, body: &[u8]) -> anyhow::Resu
         Webhook::WorkflowJob(seen) => {
             // The delivery's name makes a repeat harmless: GitHub's redeliveries bear the first one's.
             let taken = manager.observe(&DeliveryId::new(delivery), &seen).await?;
-            let status = manager.job(seen.id).await?.context("what was observed is on record")?;
+            let known = manager.job(seen.id).await?.context("what was observed is on record")?;
+            let status = known.status;
             println!("  {taken:?}: job {} of {} {}", seen.id, seen.repository, state(&status.job.state));
             if let Some(reason) = status.reason {
                 println!("  It waits: {reason}");

@@ -80,6 +80,7 @@ pub fn runner(number: u64) -> Runner {
         named_at: None,
         missing_since: None,
         presumed: None,
+        trouble: None,
         state: RunnerState::Requested,
     }
 }

@@ -6,6 +6,7 @@
 
 mod hooks;
 mod loss;
+mod reasons;
 mod sweeps;
 
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::hooks::Hook;
 pub(crate) use self::loss::Loss;
+pub(crate) use self::reasons::{FailedRunner, Failure, LastError};
 pub(crate) use self::sweeps::{GoOn, Sweeps, Withheld};
 
 /// How a moment is described in the API's schema.
@@ -147,6 +149,9 @@ pub(crate) struct Runner {
     /// When it was first known to be online at GitHub.
     #[schemars(with = "Option<Time>")]
     pub(crate) online_at: Option<Timestamp>,
+    /// What last went wrong with what is done for it; null once it came up after that.
+    #[serde(default)]
+    pub(crate) last_error: Option<Failure>,
 }
 
 /// A runner that is gone.
@@ -166,6 +171,9 @@ pub(crate) struct EndedRunner {
     pub(crate) ended_at: Timestamp,
     /// Why it was taken away, in words.
     pub(crate) why: String,
+    /// What last went wrong with what was done for it, where it did not come up after that.
+    #[serde(default)]
+    pub(crate) last_error: Option<Failure>,
 }
 
 /// A workflow job.
@@ -189,6 +197,12 @@ pub(crate) struct Job {
     pub(crate) state: String,
     /// Why it still waits, in words; null where it does not.
     pub(crate) waits: Option<String>,
+    /// What last went wrong for its group while it waits, whether or not that is what it waits for now.
+    #[serde(default)]
+    pub(crate) last_error: Option<LastError>,
+    /// The runners of its group that failed while it waited, the newest first: told of one job, not in lists.
+    #[serde(default)]
+    pub(crate) failed_runners: Vec<FailedRunner>,
     /// The group that it counts for while it is queued.
     pub(crate) group: Option<String>,
     /// The runner that has or had it, ours or not.
@@ -478,7 +492,19 @@ impl Runner {
             requested_at: runner.requested_at,
             since: runner.since,
             online_at: runner.online_at,
+            last_error: runner.trouble.as_ref().map(Failure::from),
         }
+    }
+}
+
+impl Runner {
+    /// What goes on and what last went wrong, in words; empty where its state says all.
+    pub(crate) fn note(&self) -> String {
+        let parts = [
+            (!self.detail.is_empty()).then(|| self.detail.clone()),
+            self.last_error.as_ref().map(Failure::sentence),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -518,6 +544,7 @@ impl From<&domain::EndedRunner> for EndedRunner {
             requested_at: ended.requested_at,
             ended_at: ended.ended_at,
             why: ended.why.to_string(),
+            last_error: ended.trouble.as_ref().map(Failure::from),
         }
     }
 }
@@ -542,6 +569,8 @@ impl From<&JobStatus> for Job {
             labels: job.labels.iter().map(ToString::to_string).collect(),
             state: state.to_owned(),
             waits: status.reason.as_ref().map(ToString::to_string),
+            last_error: status.last_error.as_ref().map(LastError::from),
+            failed_runners: Vec::new(),
             group: job.demand().map(ToString::to_string),
             runner,
             conclusion: match &job.state {

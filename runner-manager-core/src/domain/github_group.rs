@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{GitHubGroupId, Repository};
+use super::{Failure, GitHubGroupId, Repository};
 
 /// GitHub's runner group that a group of ours registers its runners into.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,8 +92,8 @@ pub struct FoundGroup {
 pub struct GroupFinding {
     /// What was found; none where GitHub has no such group, or did not say.
     pub found: Option<FoundGroup>,
-    /// Why it is not found, or not as it should be, in words; none where it is, or where it is only missing.
-    pub trouble: Option<String>,
+    /// Why it is not found, or not as it should be, and since when; none where it is, or where it is only missing.
+    pub trouble: Option<Failure>,
     /// What was last changed about it.
     pub mended: Option<Mended>,
 }

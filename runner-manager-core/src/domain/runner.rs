@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BackendName, GitHubRunnerId, GroupName, InstanceFailure, InstanceId, JobRef, PlacementKey, RunnerName,
-    Scope,
+    Scope, bounded,
 };
 
 /// How far the making of a runner has come.
@@ -118,6 +118,53 @@ pub enum RetireReason {
         /// Whether a running job may be killed for it.
         force: bool,
     },
+}
+
+impl RetireReason {
+    /// Whether it is that something went wrong with the runner: not that it did its work, was needed no more, or
+    /// was asked to go.
+    pub const fn is_failure(&self) -> bool {
+        match self {
+            Self::StartTimeout
+            | Self::RegistrationFailed { .. }
+            | Self::RegistrationGone
+            | Self::CreateFailed { .. }
+            | Self::NeverCreated
+            | Self::Offline
+            | Self::InstanceGone
+            | Self::InstanceStopped
+            | Self::InstanceFailed { .. } => true,
+            Self::JobCompleted { .. }
+            | Self::Surplus
+            | Self::TooOld
+            | Self::JobTimeout { .. }
+            | Self::Orphan
+            | Self::Operator { .. } => false,
+        }
+    }
+
+    /// The same, with no more of what others said than is kept.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        match &mut self {
+            Self::RegistrationFailed { detail }
+            | Self::CreateFailed { detail, .. }
+            | Self::InstanceFailed { detail, .. } => *detail = bounded(detail, Failure::LONGEST_DETAIL),
+            Self::JobCompleted { .. }
+            | Self::Surplus
+            | Self::TooOld
+            | Self::StartTimeout
+            | Self::JobTimeout { .. }
+            | Self::RegistrationGone
+            | Self::NeverCreated
+            | Self::Offline
+            | Self::Orphan
+            | Self::InstanceGone
+            | Self::InstanceStopped
+            | Self::Operator { .. } => {}
+        }
+        self
+    }
 }
 
 impl fmt::Display for RetireReason {
@@ -260,6 +307,9 @@ pub struct Runner {
     /// The job that it presumably has, by its machine's word; none once GitHub named it. Nothing is ended on it.
     #[serde(default)]
     pub presumed: Option<JobRef>,
+    /// What last went wrong with what is done for it; none once it came up after that.
+    #[serde(default)]
+    pub trouble: Option<Failure>,
     /// Where it is in its life.
     pub state: RunnerState,
 }
@@ -287,6 +337,22 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
+impl Failure {
+    /// How many bytes are kept of what was said.
+    pub const LONGEST_DETAIL: usize = 500;
+
+    /// What was said at a time, as much of it as is kept.
+    pub fn new(detail: &str, at: Timestamp) -> Self {
+        Self { detail: bounded(detail, Self::LONGEST_DETAIL), at }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:.0}: {}", self.at, self.detail)
+    }
+}
+
 /// What is kept for a while of a runner that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedRunner {
@@ -302,4 +368,7 @@ pub struct EndedRunner {
     pub ended_at: Timestamp,
     /// Why it was taken away.
     pub why: RetireReason,
+    /// What last went wrong with what was done for it, where it did not come up after that.
+    #[serde(default)]
+    pub trouble: Option<Failure>,
 }

@@ -52,6 +52,10 @@ pub(super) fn consequences(
         Next::Unchanged => None,
         Next::Changed(after) => {
             let mut tasks: Vec<NewTask> = wake_task(&after, limits, now).into_iter().collect();
+            if matches!(event, Event::Troubled { .. }) {
+                // Whoever tells it has put the next try off already.
+                tasks.clear();
+            }
             if is_free(before.phase()) != is_free(after.phase()) || becomes_idle(before, &after) {
                 tasks.push(reconcile);
             }
@@ -73,6 +77,7 @@ pub(super) fn consequences(
                 requested_at: before.requested_at,
                 ended_at: now,
                 why: why.clone(),
+                trouble: before.trouble.clone(),
             };
             let mut tasks = vec![reconcile];
             if may_leave_registration(&why) {

@@ -436,7 +436,7 @@ impl Manager {
             if pause > SHORT_WAIT || tries == 0 {
                 let pause = self.inner.waits.queue_up(key, rate, pause, self.parts().clock.now());
                 let reason = format!("{what}: {key} is not to be asked now");
-                return Err(TaskError::outside(reason, Retry::After(pause)));
+                return Err(TaskError::NotNow { reason, pause });
             }
             self.parts().clock.sleep(pause).await;
         }

@@ -12,8 +12,8 @@ use super::advance::MOST_CONFLICTS;
 use super::calls::{CallError, Purpose};
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended, RegisteredGroup,
-    Scope, later,
+    Failure, FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended,
+    RegisteredGroup, Scope, later,
 };
 use crate::github::{GitHubError, GitHubErrorKind};
 use crate::policy::github_groups::{MOST_MEMBERS, Plan, Step, plan};
@@ -25,8 +25,8 @@ use crate::store::{Change, Draining, Expected, GroupRecord, GroupView, StoreErro
 enum Looked {
     /// What is known of it now.
     Finding(GroupFinding),
-    /// GitHub refuses to tell, in words: what was known of it stays.
-    Untold(String),
+    /// GitHub refuses to tell: what was known of it stays.
+    Untold(Failure),
     /// GitHub did not say, and is asked again.
     Unknown(TaskError),
 }
@@ -88,7 +88,7 @@ impl Manager {
             self.list_github(Purpose::Sweep, scope, "runner_groups", |github| github.runner_groups(scope));
         let listed = match listed.await.map_err(Stop::from) {
             Ok(listed) => Ok(listed),
-            Err(Stop::Refused(error)) => Err(error.about_groups(scope)),
+            Err(Stop::Refused(error)) => Err(self.failure(&error.about_groups(scope)).await?),
             Err(Stop::Later(error)) => return Err(error),
         };
         let records = self.store().groups().await?;
@@ -132,7 +132,7 @@ impl Manager {
             Some(group) => match self.with_members(scope, group).await {
                 Ok(found) => Some(found),
                 Err(Stop::Refused(error)) => {
-                    return Ok(Looked::Untold(error.about_groups(scope)));
+                    return Ok(Looked::Untold(self.failure(&error.about_groups(scope)).await?));
                 }
                 Err(Stop::Later(error)) => return Ok(Looked::Unknown(error)),
             },
@@ -144,7 +144,7 @@ impl Manager {
         let plan = plan(rules, found.as_ref());
         if let Some(obstacle) = plan.obstacle {
             let trouble = format!("{}, but {obstacle}", plan.differences.join("; "));
-            return Ok(Looked::Finding(refused(found, trouble)));
+            return Ok(Looked::Finding(refused(found, self.failure(&trouble).await?)));
         }
         if plan.steps.is_empty() {
             return Ok(Looked::Finding(GroupFinding { found: kept(found), trouble: None, mended: None }));
@@ -191,7 +191,8 @@ impl Manager {
             Err(Stop::Refused(error)) => {
                 tracing::warn!(%scope, github_group = name, what, %error, "GitHub's runner group stays as it is");
                 self.count_github_group("refused");
-                Ok(Looked::Finding(refused(found, format!("{what}: {}", error.about_groups(scope)))))
+                let trouble = format!("{what}: {}", error.about_groups(scope));
+                Ok(Looked::Finding(refused(found, self.failure(&trouble).await?)))
             }
             Err(Stop::Later(error)) => Ok(Looked::Unknown(error)),
         }
@@ -281,6 +282,10 @@ impl Manager {
         Ok(())
     }
 
+    async fn failure(&self, detail: &str) -> Result<Failure, StoreError> {
+        Ok(Failure::new(detail, self.now().await?))
+    }
+
     /// Has a group that is missing at GitHub be looked for at once, where it is ours to make.
     pub(super) async fn miss_github_group(
         &self,
@@ -302,6 +307,7 @@ fn noted(before: &GroupRecord, group: &GitHubGroup, looked: &Looked) -> Option<(
         Looked::Untold(trouble) => refused(old.and_then(|old| old.found.clone()), trouble.clone()),
         Looked::Unknown(_) => return None,
     };
+    keep_its_begin(&mut finding, old);
     finding.mended = finding.mended.or_else(|| old.and_then(|old| old.mended.clone()));
     let mut record = before.clone();
     record.github = Some(Box::new(finding));
@@ -318,6 +324,16 @@ fn noted(before: &GroupRecord, group: &GitHubGroup, looked: &Looked) -> Option<(
     Some((record, tasks))
 }
 
+/// Trouble that goes on keeps the time when it was first met.
+fn keep_its_begin(finding: &mut GroupFinding, old: Option<&GroupFinding>) {
+    let before = old.and_then(|old| old.trouble.as_ref());
+    if let (Some(now), Some(before)) = (&mut finding.trouble, before)
+        && now.detail == before.detail
+    {
+        now.at = before.at;
+    }
+}
+
 /// What is kept of a group that was found: of one that was given to very many only that it was.
 fn kept(found: Option<FoundGroup>) -> Option<FoundGroup> {
     let few = |members: &GroupAccess| match members {
@@ -328,6 +344,6 @@ fn kept(found: Option<FoundGroup>) -> Option<FoundGroup> {
     found.map(|found| FoundGroup { members: found.members.filter(few), ..found })
 }
 
-fn refused(found: Option<FoundGroup>, trouble: String) -> GroupFinding {
+fn refused(found: Option<FoundGroup>, trouble: Failure) -> GroupFinding {
     GroupFinding { found: kept(found), trouble: Some(trouble), mended: None }
 }

@@ -15,16 +15,13 @@ use super::calls::CallError;
 use super::worker::{TaskError, Work};
 use crate::domain::{
     Failure, GroupName, JobId, JobReport, OperationId, Rerun, RetireReason, Runner, RunnerState, Scope,
-    WorkflowJob, bounded, later,
+    WorkflowJob, later,
 };
 use crate::flaws::{Flaw, is_on};
 use crate::github::{GitHubError, GitHubErrorKind};
 use crate::policy::loss::{ASKED_EVERY, Lost, MOST_REFUSALS, Step, is_rerun_of, mark, next, of_end};
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{Change, Expected, StoreError, Versioned, Write};
-
-/// How many bytes are kept of what GitHub said.
-const LONGEST_DETAIL: usize = 500;
 
 /// When a job is first looked at that lost its machine: it may have ended a moment before.
 const FIRST_LOOK: Duration = Duration::from_mins(1);
@@ -93,7 +90,7 @@ impl Manager {
             Step::Nothing => Ok(Work::Done),
             Step::SeeWhetherItEnded { again } => Ok(Work::AgainAt(again)),
             Step::Refuse(detail) => {
-                self.settle_rerun(claim, &job, Rerun::Refused { why: failure(&detail, now) }).await
+                self.settle_rerun(claim, &job, Rerun::Refused { why: Failure::new(&detail, now) }).await
             }
             Step::Rerun => self.rerun(claim, job, now).await,
         }
@@ -141,7 +138,7 @@ impl Manager {
         else {
             return Err(error.into());
         };
-        let last = failure(&error.to_string(), now);
+        let last = Failure::new(&error.to_string(), now);
         let is_refusal =
             matches!(error.kind, GitHubErrorKind::PermissionDenied | GitHubErrorKind::NoInstallation);
         let refusals = refusals + u32::from(is_refusal);
@@ -175,7 +172,7 @@ impl Manager {
             return Ok(Some(read));
         }
         let detail = "a job of its name in this run was run again already after it had lost its machine";
-        self.settle_rerun(claim, &read, Rerun::Refused { why: failure(detail, now) }).await?;
+        self.settle_rerun(claim, &read, Rerun::Refused { why: Failure::new(detail, now) }).await?;
         Ok(None)
     }
 
@@ -234,10 +231,6 @@ fn rerun_of(job: &WorkflowJob) -> Option<&Rerun> {
 fn name_of_rerun(job: &WorkflowJob) -> OperationId {
     let name = hex::encode(&Sha256::digest(job.name.as_bytes())[..8]);
     OperationId::new(format!("rerun:{}:{}:{name}", job.repository, job.run))
-}
-
-fn failure(detail: &str, at: Timestamp) -> Failure {
-    Failure { detail: bounded(detail, LONGEST_DETAIL), at }
 }
 
 /// Whether GitHub will say the same another time.

@@ -29,6 +29,7 @@ mod catalogue;
 mod configuration;
 mod connections;
 mod doubt;
+mod explain;
 mod github_groups;
 mod intake;
 mod keeper;
@@ -54,8 +55,9 @@ use jiff::Timestamp;
 
 pub use configuration::{ConfigureError, Configured};
 pub use connections::{Account, Connections};
+pub use explain::{FailedRunner, JobExplanation, JobStatus, MOST_FAILED};
 pub use intake::Taken;
-pub use operate::{DeploymentStatus, GroupStatus, JobStatus, ReplicaStatus, Retirement};
+pub use operate::{DeploymentStatus, GroupStatus, ReplicaStatus, Retirement};
 pub use statistics::{Statistics, StatisticsSnapshot};
 pub use sweep::GoOnError;
 

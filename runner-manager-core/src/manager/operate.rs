@@ -8,18 +8,16 @@ use serde::Serialize;
 use super::Manager;
 use super::advance::{Fed, MOST_CONFLICTS};
 use crate::domain::{
-    BackendName, Digest, EndedRunner, GoOn, GroupName, HookRecord, JobId, JobRef, Phase, Replica, ReplicaId,
-    Runner, RunnerName, RunnerState, Scope, Withheld, WorkflowJob,
+    BackendName, Digest, EndedRunner, GoOn, GroupName, HookRecord, JobRef, Phase, Replica, ReplicaId, Runner,
+    RunnerName, RunnerState, Withheld,
 };
 use crate::policy::configuration::lives;
 use crate::policy::doubt::Progress;
 use crate::policy::lifecycle::{Event, is_overdue};
 use crate::policy::placement::{Choice, choose};
-use crate::policy::waiting::{Hindrances, WaitReason, reason};
 use crate::queue::{DeadTask, NewTask, QueueStatistics, Task};
 use crate::store::{
-    Change, Draining, Expected, GroupCounts, GroupRecord, GroupView, JobFilter, Page, RunnerFilter,
-    StoreError, Versioned, Write,
+    Change, Draining, Expected, GroupCounts, GroupRecord, Page, RunnerFilter, StoreError, Versioned, Write,
 };
 
 /// A group as people want to see it.
@@ -31,15 +29,6 @@ pub struct GroupStatus {
     pub counts: GroupCounts,
     /// Until when it can make no runners, where all its placements are set back.
     pub blocked_until: Option<Timestamp>,
-}
-
-/// A job as people want to see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobStatus {
-    /// The record.
-    pub job: WorkflowJob,
-    /// Why it waits, where it does.
-    pub reason: Option<WaitReason>,
 }
 
 /// The deployment as people want to see it.
@@ -272,43 +261,6 @@ impl Manager {
     /// [`StoreError`] when the store cannot be read.
     pub async fn is_overdue(&self, runner: &Runner) -> Result<bool, StoreError> {
         Ok(is_overdue(runner, &self.limits_of(runner).await?, self.now().await?))
-    }
-
-    /// A page of jobs, each with why it waits.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub async fn jobs(&self, filter: &JobFilter, page: &Page<JobId>) -> Result<Vec<JobStatus>, StoreError> {
-        let (now, groups) = (self.now().await?, self.store().groups().await?);
-        let hindrances = self.hindrances(&groups).await?;
-        let jobs = self.store().jobs(filter, page).await?;
-        let status = |job: Versioned<WorkflowJob>| {
-            let reason = reason(&job.value, &groups, &hindrances, now);
-            JobStatus { job: job.value, reason }
-        };
-        Ok(jobs.into_iter().map(status).collect())
-    }
-
-    /// One job, with why it waits; `None` where it is not on record.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub async fn job(&self, id: JobId) -> Result<Option<JobStatus>, StoreError> {
-        let Some(job) = self.store().job(id).await? else { return Ok(None) };
-        let (now, groups) = (self.now().await?, self.store().groups().await?);
-        let hindrances = self.hindrances(&groups).await?;
-        Ok(Some(JobStatus { reason: reason(&job.value, &groups, &hindrances, now), job: job.value }))
-    }
-
-    async fn hindrances(&self, groups: &[GroupView]) -> Result<Hindrances, StoreError> {
-        let scopes: BTreeSet<&Scope> = groups.iter().map(|view| &view.record.value.spec.scope).collect();
-        let mut hindrances = Hindrances { doubt: self.doubt_progress().await?, ..Hindrances::default() };
-        for scope in scopes {
-            if let Some(until) = self.paused_until(scope).await? {
-                hindrances.pauses.insert(scope.clone(), until);
-            }
-        }
-        Ok(hindrances)
     }
 
     /// The runners that ended last, newest first.

@@ -46,11 +46,7 @@ impl Manager {
                 self.register(claim, &runner).await
             }
             RunnerState::Creating { create: CreateStep::Asked { .. } } => {
-                // Whoever asked is not here any more to tell what was answered.
-                match self.feed(Some(claim), name, &Event::CreateUnclear).await? {
-                    Fed::Alive(runner) => self.look_up(claim, &runner).await,
-                    Fed::Gone => Ok(Work::Done),
-                }
+                self.create_unclear(claim, name, "the worker that asked for it was lost").await
             }
             RunnerState::Booting => self.watch_start(claim, &runner).await,
             RunnerState::Idle { .. } | RunnerState::Busy { .. } | RunnerState::Retiring { .. } => {
@@ -213,16 +209,23 @@ impl Manager {
             Ok(Err(error)) if error.kind != BackendErrorKind::Unclear => {
                 self.create_failed(claim, runner, failure_kind(&error), &error.to_string(), error.retry).await
             }
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(
-                    runner = runner.name.as_str(),
-                    "the answer to create was lost: it is looked up"
-                );
-                match self.feed(Some(claim), &runner.name, &Event::CreateUnclear).await? {
-                    Fed::Alive(runner) => self.look_up(claim, &runner).await,
-                    Fed::Gone => Ok(Work::Done),
-                }
-            }
+            Ok(Err(error)) => self.create_unclear(claim, &runner.name, &error.to_string()).await,
+            Err(timed_out) => self.create_unclear(claim, &runner.name, &format!("create: {timed_out}")).await,
+        }
+    }
+
+    /// It is not known what came of `create`: that is found out.
+    async fn create_unclear(
+        &self,
+        claim: &ClaimToken,
+        name: &RunnerName,
+        detail: &str,
+    ) -> Result<Work, TaskError> {
+        tracing::warn!(runner = name.as_str(), detail, "the answer to create was lost: it is looked up");
+        let detail = detail.to_owned();
+        match self.feed(Some(claim), name, &Event::CreateUnclear { detail }).await? {
+            Fed::Alive(runner) => self.look_up(claim, &runner).await,
+            Fed::Gone => Ok(Work::Done),
         }
     }
 

@@ -114,6 +114,7 @@ impl Manager {
             named_at: None,
             missing_since: None,
             presumed: None,
+            trouble: None,
             state: RunnerState::Requested,
         })
     }

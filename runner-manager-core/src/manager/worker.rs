@@ -18,6 +18,7 @@ use super::Manager;
 use crate::clock::timeout;
 use crate::domain::later;
 use crate::flaws::{Flaw, is_on};
+use crate::policy::lifecycle::Event;
 use crate::queue::{Claim, Lane, NewTask, Task};
 use crate::retry::{Backoff, Retry};
 use crate::store::StoreError;
@@ -66,6 +67,14 @@ pub(super) enum TaskError {
         reason: String,
         /// When it is worth another try.
         retry: Retry,
+    },
+    /// Nothing failed, but what is to be asked is not to be asked now.
+    #[error("{reason}")]
+    NotNow {
+        /// What has to wait.
+        reason: String,
+        /// For how long.
+        pause: Duration,
     },
 }
 
@@ -240,6 +249,7 @@ impl Manager {
             tracing::warn!(task = %claim.task, %error, "task failed, and so does the store: its lease runs out");
             return self.count(claim.task.kind(), "lost");
         };
+        self.note_trouble(claim, error).await;
         let pause = match error {
             TaskError::Store(StoreError::LostClaim) => return self.count(claim.task.kind(), "lost"),
             TaskError::Store(StoreError::Corrupt(..)) => {
@@ -258,6 +268,11 @@ impl Manager {
                 let at = later(now, *pause + TASK_BACKOFF.pause(1, self.entropy()));
                 return self.report(claim, "failed", self.again(claim, at).await);
             }
+            TaskError::NotNow { pause, .. } => {
+                tracing::debug!(task = %claim.task, ?pause, %error, "task has to wait");
+                let at = later(now, *pause + TASK_BACKOFF.pause(1, self.entropy()));
+                return self.report(claim, "later", self.again(claim, at).await);
+            }
             TaskError::Outside { .. } | TaskError::Store(_) => {
                 TASK_BACKOFF.pause(claim.attempt, self.entropy())
             }
@@ -265,6 +280,16 @@ impl Manager {
         tracing::warn!(task = %claim.task, attempt = claim.attempt, ?pause, %error, "task failed");
         let answer = self.queue().retry(&claim.token, later(now, pause), &error.to_string()).await;
         self.report(claim, "failed", answer);
+    }
+
+    /// Has a runner's record tell what failed for it.
+    async fn note_trouble(&self, claim: &Claim, error: &TaskError) {
+        let TaskError::Outside { reason, .. } = error else { return };
+        let (Task::Provision { runner, .. } | Task::Retire { runner, .. }) = &claim.task else { return };
+        let event = Event::Troubled { detail: reason.clone() };
+        if let Err(error) = self.feed(Some(&claim.token), runner, &event).await {
+            tracing::debug!(runner = runner.as_str(), %error, "what failed for it is not on record");
+        }
     }
 
     /// Extends the lease again and again; returns when it is lost.

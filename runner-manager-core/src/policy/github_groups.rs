@@ -177,10 +177,10 @@ pub fn restriction(found: &FoundGroup) -> Option<String> {
 /// That GitHub has no such group, and what to do about it.
 pub fn missing(group: &GitHubGroup, scope: &Scope, finding: Option<&GroupFinding>) -> String {
     let name = &group.name;
-    let trouble = finding.and_then(|finding| finding.trouble.as_deref());
+    let trouble = finding.and_then(|finding| finding.trouble.as_ref());
     match (trouble, &group.managed) {
         (Some(trouble), _) => {
-            format!("GitHub's runner group `{name}` is not to be had in {scope}: {trouble}")
+            format!("GitHub's runner group `{name}` is not to be had in {scope}: {}", trouble.detail)
         }
         (None, Some(_)) => {
             format!("GitHub's runner group `{name}` does not exist in {scope}: it is about to be made")
@@ -199,7 +199,8 @@ pub fn remarks(group: &GitHubGroup, scope: &Scope, finding: &GroupFinding) -> Ve
     if finding.found.is_none() {
         remarks.push(missing(group, scope, Some(finding)));
     } else if let Some(trouble) = &finding.trouble {
-        remarks.push(format!("GitHub's runner group `{}` is not as configured: {trouble}", group.name));
+        let detail = &trouble.detail;
+        remarks.push(format!("GitHub's runner group `{}` is not as configured: {detail}", group.name));
     }
     if let Some(mended) = &finding.mended {
         remarks.push(format!("changed at GitHub at {:.0}: {}", mended.at, mended.what));
@@ -211,7 +212,7 @@ pub fn remarks(group: &GitHubGroup, scope: &Scope, finding: &GroupFinding) -> Ve
 mod tests {
     use super::{Plan, Step, keeps_out, missing, plan, remarks, restriction};
     use crate::domain::{
-        FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended,
+        Failure, FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, Mended,
         RegisteredGroup, Scope,
     };
     use crate::policy::samples::{at, registered_group};
@@ -370,7 +371,7 @@ mod tests {
         assert_eq!(missing(&theirs, &acme, None), format!("{start}create it, or set `manage: true`"));
         assert_eq!(missing(&ours, &acme, None), format!("{start}it is about to be made"));
         let mended = Some(Mended { at: at(0), what: "it is missing".to_owned() });
-        let trouble = Some("forbidden".to_owned());
+        let trouble = Some(Failure::new("forbidden", at(0)));
         let finding = GroupFinding { found: None, trouble, mended };
         assert_eq!(
             remarks(&ours, &acme, &finding),

@@ -158,7 +158,7 @@ pub fn after_failure(
     Health {
         failures,
         kind,
-        last: Failure { detail: detail.to_owned(), at: now },
+        last: Failure::new(detail, now),
         retry_at: later(now, PLACEMENT_BACKOFF.pause(failures, entropy)),
         probe: None,
     }
@@ -210,7 +210,7 @@ pub fn learn(
         | Event::Started
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
@@ -223,6 +223,7 @@ pub fn learn(
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => {}
     }
     if after.is_none_or(|after| after.phase() == Phase::Retiring) {
@@ -258,7 +259,7 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
         Event::Started
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
@@ -270,6 +271,7 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => {}
     }
     if before.online_at.is_some() {

@@ -81,6 +81,7 @@ pub(crate) fn runner(group: &GroupRecord, placement: PlacementKey) -> Runner {
         named_at: None,
         missing_since: None,
         presumed: None,
+        trouble: None,
         state: RunnerState::Requested,
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::doubt::Progress;
 use super::github_groups::{keeps_out, missing, restriction};
 use super::matching::{Asked, Mismatch, mismatch};
-use super::placement::{Choice, choose};
+use super::placement::{Choice, Health, choose};
 use crate::domain::{ConnectionName, Failure, GroupName, JobState, Label, Repository, Scope, WorkflowJob};
 use crate::store::{Draining, GroupRecord, GroupView};
 
@@ -167,6 +167,44 @@ pub fn reason(
     }
 }
 
+/// The newest thing that went wrong for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// What went wrong, in words.
+    pub what: String,
+    /// What was said, and when.
+    pub last: Failure,
+}
+
+/// What last went wrong for the group that a waiting job counts for, and has not gone well since: whether or not
+/// that is what the job waits for at this moment.
+pub fn last_error(job: &WorkflowJob, groups: &[GroupView]) -> Option<LastError> {
+    let name = job.demand()?;
+    let record = &groups.iter().find(|view| view.record.value.spec.name == *name)?.record.value;
+    let failing = of_registration(record).into_iter().chain(of_placements(record));
+    let errors = failing.map(|(what, health)| LastError { what, last: health.last.clone() });
+    errors.chain(of_github_group(record)).max_by_key(|error| error.last.at)
+}
+
+fn of_registration(record: &GroupRecord) -> Option<(String, &Health)> {
+    let health = record.registration.as_ref()?;
+    Some((format!("registering at {} fails", record.spec.github.of_github()), health))
+}
+
+/// The placements of a group that fail, in its order.
+fn of_placements(record: &GroupRecord) -> impl Iterator<Item = (String, &Health)> {
+    record.spec.placements.iter().filter_map(|placement| {
+        let health = record.placements.get(&placement.key)?;
+        let state = if health.is_open() { "open" } else { "set back" };
+        Some((format!("placement {} of {} {state}", placement.description, placement.backend), health))
+    })
+}
+
+fn of_github_group(record: &GroupRecord) -> Option<LastError> {
+    let last = record.github.as_deref()?.trouble.clone()?;
+    Some(LastError { what: format!("GitHub's runner group `{}`", record.spec.github_group.name), last })
+}
+
 fn unserved(job: &WorkflowJob, groups: &[GroupView]) -> WaitReason {
     let asked = Asked {
         job: job.id,
@@ -246,18 +284,7 @@ fn without_github_group(record: &GroupRecord) -> Option<WaitReason> {
 
 fn blocked(view: &GroupView, until: Timestamp) -> Option<WaitReason> {
     let record = &view.record.value;
-    let of_placement = || {
-        record.spec.placements.iter().find_map(|placement| {
-            let health = record.placements.get(&placement.key)?;
-            let state = if health.is_open() { "open" } else { "set back" };
-            Some((format!("placement {} of {} {state}", placement.description, placement.backend), health))
-        })
-    };
-    let of_registration = record
-        .registration
-        .as_ref()
-        .map(|health| (format!("registering at {} fails", record.spec.github.of_github()), health));
-    let (what, health) = of_registration.or_else(of_placement)?;
+    let (what, health) = of_registration(record).or_else(|| of_placements(record).next())?;
     Some(WaitReason::Blocked { group: record.spec.name.clone(), what, last: health.last.clone(), until })
 }
 

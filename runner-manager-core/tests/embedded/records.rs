@@ -59,6 +59,7 @@ pub(crate) fn runner(name: &str, group: &str) -> Runner {
         named_at: None,
         missing_since: None,
         presumed: None,
+        trouble: None,
         state: RunnerState::Requested,
     }
 }

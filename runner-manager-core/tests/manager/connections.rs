@@ -195,6 +195,6 @@ async fn a_job_that_another_server_numbers_alike_is_left_out() {
     let first = manager.observe(&DeliveryId::new("a"), &seen(1, "acme/app")).await.unwrap();
     let second = manager.observe(&DeliveryId::new("b"), &seen(2, "acme/other")).await.unwrap();
     assert_eq!((first, second), (Taken::Recorded, Taken::NothingNew));
-    let kept = manager.job(JobId(5)).await.unwrap().unwrap().job;
+    let kept = manager.job(JobId(5)).await.unwrap().unwrap().status.job;
     assert_eq!((kept.run, kept.repository.name()), (RunId(1), "app"));
 }

@@ -136,7 +136,7 @@ async fn a_default_group_is_never_changed() {
     world.pass(10 * MINUTE).await;
     assert_eq!(changes(&world), 0);
     let finding = world.manager.groups().await.unwrap()[0].record.github.clone().unwrap();
-    assert!(finding.trouble.unwrap().contains("default group, which is never changed"));
+    assert!(finding.trouble.unwrap().detail.contains("default group, which is never changed"));
 }
 
 #[tokio::test]

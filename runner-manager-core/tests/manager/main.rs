@@ -11,6 +11,7 @@ mod fleet;
 mod github_groups;
 mod lies;
 mod loss;
+mod reasons;
 mod recover;
 mod redeliver;
 mod signals;

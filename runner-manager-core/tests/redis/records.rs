@@ -67,6 +67,7 @@ pub(crate) fn runner(number: usize, group: &str) -> Runner {
         named_at: None,
         missing_since: None,
         presumed: None,
+        trouble: None,
         state: RunnerState::Busy { job: Some(job) },
     }
 }
@@ -79,6 +80,7 @@ pub(crate) fn ended(runner: &Runner) -> EndedRunner {
         requested_at: runner.requested_at,
         ended_at: noon(),
         why: RetireReason::Surplus,
+        trouble: None,
     }
 }
 

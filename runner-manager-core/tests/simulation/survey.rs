@@ -48,7 +48,7 @@ impl Survey {
         self.next = later(now, INTERVAL);
         let jobs = operator.jobs(&JobFilter::All, &Page::first(1_000)).await.unwrap();
         let mut requesting = BTreeMap::new();
-        for JobStatus { job, reason: why } in &jobs {
+        for JobStatus { job, reason: why, .. } in &jobs {
             if why.is_none() && matches!(job.state, JobState::Waiting | JobState::Queued { .. }) {
                 let what = format!("job {} waits, and no reason is shown: {:?}", job.id, job.state);
                 shared.state().checker.broken(Promise::EveryJob, what);

@@ -99,6 +99,7 @@ pub(crate) fn runner(runner: usize, kind: usize, phase: usize, now: Timestamp) -
         named_at: None,
         missing_since: None,
         presumed: None,
+        trouble: None,
         state: state(phase, now),
     }
 }
@@ -111,6 +112,7 @@ pub(crate) fn ended(runner: &Runner, now: Timestamp) -> EndedRunner {
         requested_at: runner.requested_at,
         ended_at: now,
         why: RetireReason::Surplus,
+        trouble: None,
     }
 }
 

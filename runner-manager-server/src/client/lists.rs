@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Remote, show};
 use crate::output;
-use crate::view::{Group, Job, Listing, Loss, Runner};
+use crate::view::{FailedRunner, Group, Job, LastError, Listing, Loss, Runner};
 
 /// Which part of a list is asked for.
 #[derive(Debug, Args)]
@@ -67,13 +67,7 @@ pub(crate) async fn runners(options: &ListOptions) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|runner| {
                 let since = format!("{:.0}", runner.since);
-                [
-                    runner.name.clone(),
-                    runner.state.to_string(),
-                    since,
-                    runner.backend.clone(),
-                    runner.detail.clone(),
-                ]
+                [runner.name.clone(), runner.state.to_string(), since, runner.backend.clone(), runner.note()]
             })
             .collect();
         output::table(["RUNNER", "STATE", "SINCE", "BACKEND", "DETAIL"], &rows)?;
@@ -111,16 +105,19 @@ pub(crate) async fn why(options: &WhyOptions) -> anyhow::Result<ExitCode> {
     let answer = options.remote.get(&["jobs", &options.job.to_string()], &[]).await?;
     show(&options.remote, answer, |job: &Job| {
         let what = match (&job.waits, &job.runner) {
-            (Some(reason), _) => format!("waits: {reason}"),
+            (Some(reason), _) => format!("waits since {:.0}: {reason}", job.since),
             (None, Some(runner)) => format!("{} on runner {runner}", job.state.replace('_', " ")),
             (None, None) => job.state.replace('_', " "),
         };
         let line = format!("job {} ({}) of {}: {what}", job.id, job.name, job.repository);
         output::line(&output::printable(&line))?;
-        match &job.lost {
-            Some(loss) => output::line(&output::printable(&loss.sentence())),
-            None => Ok(()),
+        let lost = job.lost.as_ref().map(Loss::sentence);
+        let error = job.last_error.as_ref().map(LastError::sentence);
+        let failed = job.failed_runners.iter().map(FailedRunner::sentence);
+        for sentence in lost.into_iter().chain(error).chain(failed) {
+            output::line(&output::printable(&sentence))?;
         }
+        Ok(())
     })
 }
 

@@ -131,7 +131,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::{Dashboard, span};
-    use crate::view::{Job, Loss};
+    use crate::view::{Job, LastError, Loss};
 
     #[test]
     fn spans_are_short() {
@@ -159,6 +159,12 @@ mod tests {
             labels: vec![evil.to_owned()],
             state: "queued".to_owned(),
             waits: Some(evil.to_owned()),
+            last_error: Some(LastError {
+                what: evil.to_owned(),
+                detail: evil.to_owned(),
+                at: Timestamp::UNIX_EPOCH,
+            }),
+            failed_runners: Vec::new(),
             group: None,
             runner: Some(evil.to_owned()),
             conclusion: None,

@@ -111,7 +111,7 @@ pub(super) async fn jobs(
     Ok(Json(listing(items, page.limit, |job| job.id.to_string())))
 }
 
-/// `GET /api/v1/jobs/{id}`: one job, with why it waits.
+/// `GET /api/v1/jobs/{id}`: one job, with why it waits and the runners that failed meanwhile.
 pub(super) async fn job(
     State(state): State<AppState>,
     id: Result<Path<u64>, PathRejection>,

@@ -5,7 +5,7 @@ use runner_manager_core::domain::{self, Rerun};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{Failure, Time};
 
 /// That a job lost the machine under it before it had ended.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -21,22 +21,6 @@ pub(crate) struct Loss {
     pub(crate) rerun: String,
     /// What went wrong last when it was to be run again.
     pub(crate) rerun_error: Option<Failure>,
-}
-
-/// Something that was said when something failed.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Failure {
-    /// What was said.
-    pub(crate) detail: String,
-    /// When.
-    #[schemars(with = "Time")]
-    pub(crate) at: Timestamp,
-}
-
-impl From<&domain::Failure> for Failure {
-    fn from(failure: &domain::Failure) -> Self {
-        Self { detail: failure.detail.clone(), at: failure.at }
-    }
 }
 
 impl From<&domain::Loss> for Loss {

@@ -46,6 +46,35 @@ async fn a_queued_job_gets_a_runner_and_repeats_get_none() {
 }
 
 #[tokio::test]
+async fn what_keeps_a_job_waiting_is_told_with_what_failed_behind_it() {
+    let full = "{kind: fake, behaviour: {zones: {zone-a: 0}}}";
+    let system = System::start_with(|configuration| configuration.replace("{kind: fake}", full));
+    let mut payload: Value = serde_json::from_slice(&example("queued")).unwrap();
+    payload["repository"]["private"] = true.into();
+    let payload = payload.to_string().into_bytes();
+    assert_eq!(system.post("workflow_job", "delivery-1", payload.clone()).await.0, 202);
+    let path = format!("/api/v1/jobs/{}", job_of(&payload));
+    let waits = |job: &Value, what| job["waits"].as_str().is_some_and(|waits| waits.contains(what));
+    let has_failed = |job: &Value| !job["failed_runners"].as_array().unwrap().is_empty();
+    let job = system.wait_for(&path, |job| waits(job, "group plain is blocked") && has_failed(job)).await;
+    let full = "NoCapacity: zone zone-a is full";
+    assert!(job["last_error"]["detail"].as_str().unwrap().contains(full), "{job:#}");
+    let failed = &job["failed_runners"][0];
+    assert!(failed["what"].as_str().unwrap().contains(full) && !failed["ended_at"].is_null(), "{job:#}");
+    let command =
+        ["why", &job_of(&payload).to_string(), "--url", &system.manager.url, "--token", support::TOKEN];
+    let said = String::from_utf8(output(&command).stdout).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains("waits since 20") && lines[0].contains("group plain"), "{said}");
+    assert!(lines[1].starts_with("last error at 20") && lines[1].contains(full), "{said}");
+    assert!(lines[2].starts_with("runner tests-plain-") && lines[2].contains(": ended at 20"), "{said}");
+    let page = client().get(&system.manager.url).bearer_auth(support::TOKEN).send().await.unwrap();
+    assert!(page.text().await.unwrap().contains("last error at 20"));
+    let ended = system.get("/api/v1/ended-runners").await;
+    assert!(items(&ended)[0]["why"].as_str().unwrap().contains(full), "{ended:#}");
+}
+
+#[tokio::test]
 async fn a_job_that_waits_for_a_rule_gets_no_runner_until_it_is_queued() {
     let system = System::start();
     let (waiting, queued) = (example("waiting"), example("queued.with-deployment"));
@@ -239,7 +268,10 @@ async fn lists_come_in_pages() {
     let why = output(&["why", "3", &url, &token]);
     assert!(why.status.success());
     let said = String::from_utf8(why.stdout).unwrap();
-    assert!(said.ends_with("waits: no group offers label nobody-has-this\n"), "{said}");
+    assert!(
+        said.contains("waits since 20") && said.ends_with(": no group offers label nobody-has-this\n"),
+        "{said}"
+    );
     assert_eq!(output(&["why", "99", &url, &token]).status.code(), Some(1));
     let listed = output(&["jobs", "--json", &url, &token]);
     assert_eq!(items(&serde_json::from_slice(&listed.stdout).unwrap()).len(), 5);

@@ -107,7 +107,7 @@ impl Manager {
         for one in condemned.into_iter().filter(|one| allowed.contains(&one.finding())) {
             // One that cannot be dealt with must not keep the others from it; the next sweep finds it again.
             match self.condemn(claim, name, &*backend, one).await {
-                Err(TaskError::Outside { reason, .. }) => {
+                Err(TaskError::Outside { reason, .. } | TaskError::NotNow { reason, .. }) => {
                     tracing::warn!(backend = name.as_str(), reason, "the sweep left something undone");
                 }
                 outcome => outcome?,
@@ -196,6 +196,7 @@ impl Manager {
             named_at: Some(now),
             missing_since: None,
             presumed: None,
+            trouble: None,
             state,
         };
         if suspect {

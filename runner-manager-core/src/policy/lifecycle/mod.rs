@@ -15,6 +15,7 @@ mod serving;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod trust;
 
 use std::time::Duration;
@@ -96,7 +97,10 @@ pub enum Event {
         retry_after: Option<Duration>,
     },
     /// The backend's answer was lost, or the worker that asked was.
-    CreateUnclear,
+    CreateUnclear {
+        /// What is known of why.
+        detail: String,
+    },
     /// A look at the backend, begun at a time.
     Instance {
         /// What it said.
@@ -143,6 +147,11 @@ pub enum Event {
     DeregisterRefused,
     /// The backend accepted to delete the instance.
     DeleteAccepted,
+    /// What is done for it failed, and is tried again.
+    Troubled {
+        /// What was said.
+        detail: String,
+    },
     /// The store lost what it last acknowledged: what was gathered before to take a runner away counts no
     /// more.
     EvidenceLost,
@@ -192,13 +201,14 @@ pub fn step(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> 
 enum Change {
     Nothing,
     State(RunnerState),
+    Retire(RetireReason, RetireStep),
     Missing(Timestamp),
     End(RetireReason),
 }
 
 impl Change {
     const fn retire(why: RetireReason, retire: RetireStep) -> Self {
-        Self::State(RunnerState::Retiring { why, retire })
+        Self::Retire(why, retire)
     }
 }
 
@@ -208,11 +218,15 @@ fn apply(before: &Runner, change: Change, event: &Event, now: Timestamp) -> Next
     match change {
         Change::Nothing => {}
         Change::State(state) => runner.state = state,
+        Change::Retire(why, retire) => runner.state = RunnerState::Retiring { why: why.bounded(), retire },
         Change::Missing(since) => runner.missing_since = Some(since),
-        Change::End(why) => return Next::Ended { why },
+        Change::End(why) => return Next::Ended { why: why.bounded() },
     }
     if runner.phase() != before.phase() {
         runner.since = now;
+        if matches!(runner.phase(), Phase::Idle | Phase::Busy) {
+            runner.trouble = None;
+        }
     }
     if runner == *before { Next::Unchanged } else { Next::Changed(Box::new(runner)) }
 }
@@ -239,10 +253,10 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         }
         Event::JobCompleted { .. } => runner.presumed = None,
         Event::EvidenceLost => runner.missing_since = None,
+        Event::Troubled { detail } | Event::CreateUnclear { detail } => trouble::note(runner, detail, now),
         Event::Started
         | Event::RegistrationFailed { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
         | Event::Instance { .. }
         | Event::Registration { .. }
         | Event::Unneeded

@@ -48,7 +48,7 @@ pub fn is_too_early_to_count(runner: &Runner, event: &Event) -> bool {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
         | Event::JobSignalled { .. }
@@ -60,6 +60,7 @@ pub fn is_too_early_to_count(runner: &Runner, event: &Event) -> bool {
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => false,
     }
 }
@@ -99,12 +100,13 @@ fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::Tick
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -140,13 +142,14 @@ fn grace(why: &RetireReason, until: Timestamp, event: &Event, limits: &Limits, n
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::Troubled { .. } => Change::Nothing,
     }
 }
 
@@ -170,7 +173,7 @@ fn sign_of_a_job(event: &Event) -> Change {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Unneeded
         | Event::Needed
@@ -178,6 +181,7 @@ fn sign_of_a_job(event: &Event) -> Change {
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -198,7 +202,7 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
         | Event::JobSignalled { .. }
@@ -208,6 +212,7 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -229,7 +234,7 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
         | Event::JobSignalled { .. }
@@ -239,6 +244,7 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -272,13 +278,14 @@ fn suspect(why: &RetireReason, since: Timestamp, event: &Event, now: Timestamp) 
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::Troubled { .. } => Change::Nothing,
     }
 }
 

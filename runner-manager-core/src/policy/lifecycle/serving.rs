@@ -40,12 +40,13 @@ pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Time
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -92,10 +93,11 @@ pub(super) fn idle(
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Deregistered
         | Event::DeregisterRefused
-        | Event::DeleteAccepted => Change::Nothing,
+        | Event::DeleteAccepted
+        | Event::Troubled { .. } => Change::Nothing,
     }
 }
 
@@ -199,13 +201,14 @@ pub(super) fn busy(
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Registration { .. }
         | Event::Unneeded
         | Event::Needed
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }

@@ -26,13 +26,14 @@ pub(super) fn requested(event: &Event) -> Change {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Needed
         | Event::Tick
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -62,8 +63,10 @@ pub(super) fn creating(
         Event::CreateFailed { kind, detail, .. } => {
             Change::End(RetireReason::CreateFailed { kind: *kind, detail: detail.clone() })
         }
-        Event::CreateUnclear if is_on(Flaw::FreeTheSlotOnTimeOut) => Change::End(RetireReason::NeverCreated),
-        Event::CreateUnclear => match create {
+        Event::CreateUnclear { .. } if is_on(Flaw::FreeTheSlotOnTimeOut) => {
+            Change::End(RetireReason::NeverCreated)
+        }
+        Event::CreateUnclear { .. } => match create {
             CreateStep::Asked { at, unclear_since: None } => Change::State(RunnerState::Creating {
                 create: CreateStep::Asked { at, unclear_since: Some(now) },
             }),
@@ -91,6 +94,7 @@ pub(super) fn creating(
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -132,7 +136,7 @@ fn sign_of_life(event: &Event) -> Change {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Instance { .. }
         | Event::Unneeded
         | Event::Needed
@@ -141,6 +145,7 @@ fn sign_of_life(event: &Event) -> Change {
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => Change::Nothing,
     }
 }

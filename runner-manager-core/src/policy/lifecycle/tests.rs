@@ -38,6 +38,7 @@ fn runner(state: RunnerState) -> Runner {
         named_at: Some(at(0)),
         missing_since: Some(at(0)),
         presumed: None,
+        trouble: None,
         state,
     }
 }
@@ -92,7 +93,7 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
             "create failed",
             Event::CreateFailed { kind: InstanceFailure::NoCapacity, detail: detail(), retry_after: None },
         ),
-        ("create unclear", Event::CreateUnclear),
+        ("create unclear", Event::CreateUnclear { detail: detail() }),
         ("instance absent", instance(InstanceReading::Absent { settle: SETTLE, lag: LAG })),
         ("instance running", present(InstanceState::Running)),
         ("instance stopped", present(InstanceState::Stopped)),
@@ -115,6 +116,7 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
         ("deregistered", Event::Deregistered),
         ("deregister refused", Event::DeregisterRefused),
         ("delete accepted", Event::DeleteAccepted),
+        ("troubled", Event::Troubled { detail: detail() }),
         ("evidence lost", Event::EvidenceLost),
     ]
 }
@@ -207,7 +209,7 @@ fn may_end_a_busy_runner(event: &Event) -> bool {
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
-        | Event::CreateUnclear
+        | Event::CreateUnclear { .. }
         | Event::Registration { .. }
         | Event::JobStarted { .. }
         | Event::JobSignalled { .. }
@@ -217,6 +219,7 @@ fn may_end_a_busy_runner(event: &Event) -> bool {
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::DeleteAccepted
+        | Event::Troubled { .. }
         | Event::EvidenceLost => false,
     }
 }
@@ -372,7 +375,9 @@ fn drive_to_the_end(mut runner: Runner, mut now: Timestamp) -> Result<(), String
         let quiet = Event::Registration { reading: RegistrationReading::Absent, begun: now };
         let answers = match &runner.state {
             RunnerState::Requested => vec![Event::Started],
-            RunnerState::Creating { .. } => vec![Event::CreateUnclear, absent, Event::Tick],
+            RunnerState::Creating { .. } => {
+                vec![Event::CreateUnclear { detail: "lost".to_owned() }, absent, Event::Tick]
+            }
             RunnerState::Booting | RunnerState::Busy { .. } => vec![Event::Tick],
             RunnerState::Idle { .. } => vec![Event::Tick, quiet],
             RunnerState::Retiring { retire, .. } => match retire {

@@ -239,6 +239,7 @@ pub(super) fn runner(name: &str, group: &str) -> Runner {
         named_at: None,
         missing_since: None,
         presumed: None,
+        trouble: None,
         state: RunnerState::Requested,
     }
 }
@@ -251,6 +252,7 @@ pub(super) fn ended(runner: &Runner, at: Timestamp) -> EndedRunner {
         requested_at: runner.requested_at,
         ended_at: at,
         why: RetireReason::Surplus,
+        trouble: None,
     }
 }
 
