@@ -2,6 +2,9 @@
 // ages grow in between. The page says the same without this script, once.
 "use strict";
 
+// Addresses are whole ones: where the page's own holds a name and a password, relative ones would, and are refused.
+const here = (path) => new URL(path, window.location.origin);
+
 const live = document.getElementById("live");
 
 function say(text, on) {
@@ -38,7 +41,7 @@ async function reload() {
   }
   loading = true;
   try {
-    const answer = await fetch("/", { headers: { Accept: "text/html" } });
+    const answer = await fetch(here("/"), { headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(`${answer.status}`);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const id of ["content", "now"]) {
@@ -56,7 +59,7 @@ async function reload() {
   }
 }
 
-const events = new EventSource("/api/v1/events");
+const events = new EventSource(here("/api/v1/events"));
 events.addEventListener("open", () => say("live", true));
 events.addEventListener("error", () => say("not connected: this is out of date", false));
 events.addEventListener("snapshot", reload);

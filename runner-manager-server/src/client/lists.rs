@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Remote, show};
 use crate::output;
-use crate::view::{FailedRunner, Group, Job, LastError, Listing, Loss, Runner};
+use crate::view::{FailedRunner, Group, Job, Listing, Loss, Runner};
 
 /// Which part of a list is asked for.
 #[derive(Debug, Args)]
@@ -112,7 +112,7 @@ pub(crate) async fn why(options: &WhyOptions) -> anyhow::Result<ExitCode> {
         let line = format!("job {} ({}) of {}: {what}", job.id, job.name, job.repository);
         output::line(&output::printable(&line))?;
         let lost = job.lost.as_ref().map(Loss::sentence);
-        let error = job.last_error.as_ref().map(LastError::sentence);
+        let error = job.error_sentence();
         let failed = job.failed_runners.iter().map(FailedRunner::sentence);
         for sentence in lost.into_iter().chain(error).chain(failed) {
             output::line(&output::printable(&sentence))?;

@@ -50,10 +50,16 @@ impl From<&waiting::LastError> for LastError {
     }
 }
 
-impl LastError {
-    /// What people are told.
-    pub(crate) fn sentence(&self) -> String {
-        format!("last error at {:.0}: {}: {}", self.at, self.what, self.detail)
+impl Job {
+    /// The last error behind its waiting, in words: only when that was, where the reason says the rest.
+    pub(crate) fn error_sentence(&self) -> Option<String> {
+        let LastError { what, detail, at } = self.last_error.as_ref()?;
+        let is_told = self.waits.as_ref().is_some_and(|waits| waits.contains(detail.as_str()));
+        Some(if is_told {
+            format!("last error at {at:.0}")
+        } else {
+            format!("last error at {at:.0}: {what}: {detail}")
+        })
     }
 }
 
