@@ -386,6 +386,7 @@ pub enum StoreError {
 /// # Behaviour
 /// The conformance suite (`testing::conformance::store`) tests these, by these names:
 /// - `a_write_is_read`: what was written is read, by every reader, once `apply` returned.
+/// - `records_come_back_whole`: a record is read as it was written, whatever stands in its parts.
 /// - `a_write_is_whole`: where one change of a write is refused, none is made and no task is queued.
 /// - `tasks_come_with_their_write`: the tasks of a write are in the queue once it returned.
 /// - `versions_are_compared`: a change that expects another version, or a record where there is none, is a

@@ -5,6 +5,7 @@
 mod hooks;
 mod lists;
 mod trust;
+mod whole;
 mod writes;
 
 use super::Case;
@@ -14,6 +15,7 @@ use super::storage::StorageSubject;
 pub fn cases() -> Vec<Case<StorageSubject>> {
     vec![
         Case::new("a_write_is_read", writes::a_write_is_read),
+        Case::new("records_come_back_whole", whole::records_come_back_whole),
         Case::new("a_write_is_whole", writes::a_write_is_whole),
         Case::new("tasks_come_with_their_write", writes::tasks_come_with_their_write),
         Case::new("versions_are_compared", writes::versions_are_compared),
