@@ -53,7 +53,7 @@ pub(super) fn consequences(
         Next::Changed(after) => {
             let mut tasks: Vec<NewTask> = wake_task(&after, limits, now).into_iter().collect();
             if matches!(event, Event::Troubled { .. }) {
-                // Whoever tells it has put the next try off already.
+                // Whoever tells it says when the next try is.
                 tasks.clear();
             }
             if is_free(before.phase()) != is_free(after.phase()) || becomes_idle(before, &after) {
@@ -220,5 +220,25 @@ impl Manager {
             }
             (None, None) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::consequences;
+    use crate::domain::{Limits, PlacementKey, RetireReason, RetireStep, Runner, RunnerState};
+    use crate::policy::lifecycle::Event;
+    use crate::policy::samples::{at, group_with_placements, runner};
+    use crate::store::{Version, Versioned};
+
+    #[test]
+    fn noting_trouble_writes_the_runner_and_queues_nothing() {
+        let state = RunnerState::Retiring { why: RetireReason::Surplus, retire: RetireStep::Delete };
+        let value = Runner { state, ..runner(&group_with_placements(1), PlacementKey::unknown()) };
+        let runner = Versioned { value, version: Version(1) };
+        let event = Event::Troubled { detail: "status 502".to_owned() };
+        let write = consequences(&runner, &event, &Limits::default(), at(60)).unwrap();
+        assert_eq!((write.changes.len(), write.tasks.len()), (1, 0), "{write:?}");
+        assert!(!write.on_trust);
     }
 }
