@@ -71,6 +71,11 @@ pub struct Rate {
 impl Rate {
     /// The most calls that a rate may name: each is remembered for the period.
     pub const MOST_CALLS: u32 = 20_000;
+
+    /// How many runners may be registered with one credential: GitHub allows 900 points a minute to one endpoint, a
+    /// write costs five, and no header tells of it. Source:
+    /// <https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>.
+    pub const GITHUB_REGISTRATIONS: Self = Self { calls: 180, per: Duration::from_mins(1) };
 }
 
 /// Whether a call may be begun.

@@ -52,10 +52,9 @@ impl GitHubSettings {
     /// may work with the same credentials.
     pub const DEFAULT_CONCURRENCY: u16 = 60;
 
-    /// How many runners may be registered in a period, unless the user says otherwise: GitHub allows 900 points a
-    /// minute to one endpoint, a write costs five, and no header tells of it. Source:
-    /// <https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>.
-    pub const DEFAULT_JIT_RATE: Rate = Rate { calls: 180, per: Duration::from_mins(1) };
+    /// How many runners may be registered in a period, unless the user says otherwise:
+    /// [`Rate::GITHUB_REGISTRATIONS`].
+    pub const DEFAULT_JIT_RATE: Rate = Rate::GITHUB_REGISTRATIONS;
 
     /// The secrets, for whoever compares two of these.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {

@@ -30,7 +30,7 @@ pub struct Account {
     /// with the same credentials.
     pub quota: Quota,
     /// How many runners it may register in a period, over all replicas. Default
-    /// [`Account::REGISTRATIONS`]; none for no bound.
+    /// [`Rate::GITHUB_REGISTRATIONS`]; none for no bound.
     pub registrations: Option<Rate>,
     /// How long one of its calls may take. Default none: as long as
     /// [`Settings::call_timeout`](super::Settings::call_timeout) says.
@@ -38,15 +38,10 @@ pub struct Account {
 }
 
 impl Account {
-    /// How many runners may be registered in a minute: GitHub allows 900 points a minute to one endpoint, and a
-    /// write costs five. Source:
-    /// <https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits>.
-    pub const REGISTRATIONS: Rate = Rate { calls: 180, per: Duration::from_mins(1) };
-
     /// An account within the usual bounds.
     pub fn new(github: Arc<dyn GitHub>) -> Self {
         let quota = Quota { concurrent: Some(60), rate: None };
-        Self { github, quota, registrations: Some(Self::REGISTRATIONS), call_timeout: None }
+        Self { github, quota, registrations: Some(Rate::GITHUB_REGISTRATIONS), call_timeout: None }
     }
 }
 

@@ -83,6 +83,11 @@ impl Looked {
         }
     }
 
+    /// Notes that a listing found a job of a repository that no webhook had told of.
+    pub(super) fn note_unheard(&self, repository: &Repository, begun: Timestamp) {
+        self.lock().entry(repository.clone()).or_default().unheard = Some(begun);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Repository, Listed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Asks GitHub which jobs of a scope are open, and takes in what no webhook told.
 //!
 //! It only records jobs, by the one path that webhooks take too; how many runners that comes to is the groups'
-//! affair. What was looked into lately, and is as was to be expected, is passed over for a while: this process
+//! affair. Where GitHub's log shows that all webhooks got through it looks less often. What was looked into lately, and is as was to be expected, is passed over for a while: this process
 //! remembers it, and one that does not know looks. A record that a listing lacks is not closed by that: the job is asked for by itself, and what it
 //! says counts.
 
@@ -16,13 +16,14 @@ use super::intake::Taken;
 use super::looked::Heard;
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    Conclusion, JobId, JobObservation, JobReport, OpenRuns, OperationId, Repository, RunId, Scope,
-    WorkflowJob, later,
+    Conclusion, HookRecord, JobId, JobObservation, JobReport, OpenRuns, OperationId, Repository, RunId,
+    Scope, WorkflowJob, later,
 };
 use crate::github::{GitHubError, GitHubErrorKind};
 use crate::policy::recovery::{
-    Found, Known, Listing, found, has_surely_ended, is_in_doubt, is_looked_into, listing_due,
+    Found, Known, Listed, Listing, found, has_surely_ended, is_in_doubt, is_looked_into, listing_due,
 };
+use crate::policy::redelivery::vouches;
 use crate::retry::Retry;
 use crate::store::{JobFilter, Page, StoreError};
 
@@ -60,6 +61,8 @@ struct Recovery {
     hidden: usize,
     /// Repositories that have not answered.
     unknown: BTreeSet<Repository>,
+    /// Repositories that need not be listed yet, since a log vouches for them.
+    put_off: BTreeSet<Repository>,
     /// Jobs that were added, of which nobody serves `unserved`.
     added: usize,
     unserved: usize,
@@ -78,6 +81,7 @@ impl Recovery {
             listed: BTreeSet::new(),
             hidden: 0,
             unknown: BTreeSet::new(),
+            put_off: BTreeSet::new(),
             added: 0,
             unserved: 0,
             advanced: 0,
@@ -95,7 +99,7 @@ impl Recovery {
             Listing::With
         } else if self.listed.contains(&job.repository) {
             Listing::Without
-        } else if self.unknown.contains(&job.repository) {
+        } else if self.unknown.contains(&job.repository) || self.put_off.contains(&job.repository) {
             Listing::Unknown
         } else {
             Listing::None
@@ -188,22 +192,35 @@ impl Manager {
         heard: &Heard,
         run: &mut Recovery,
     ) -> Result<(), TaskError> {
-        let mut left = Vec::new();
+        let hooks = self.hooks_of(scope).await?;
+        let mut due = Vec::new();
         for repository in repositories {
             let listed = self.inner.looked.listed(&repository);
-            if let Some(which) = listing_due(&listed, heard.last(&repository), run.begun) {
-                run.unknown.insert(repository.clone());
-                left.push((repository, which));
+            let vouched = is_vouched_for(&hooks, &listed, run.begun);
+            match listing_due(&listed, heard.last(&repository), vouched, run.begun) {
+                Some(which) => {
+                    run.unknown.insert(repository.clone());
+                    due.push((repository, which, vouched));
+                }
+                None if vouched => {
+                    run.put_off.insert(repository);
+                }
+                None => {}
             }
         }
         for _ in 0..TRIES {
-            for (repository, which) in std::mem::take(&mut left) {
-                match self.open_jobs(scope, &repository, which, heard, run).await? {
+            for (repository, which, vouched) in std::mem::take(&mut due) {
+                match self.open_jobs(scope, &repository, (which, vouched), heard, run).await? {
                     Answer::Jobs { jobs, any_open } => {
+                        let (is_first, added) =
+                            (self.inner.looked.listed(&repository).at.is_none(), run.added);
                         for seen in jobs {
                             self.take_in_listed(seen, run).await?;
                         }
                         self.inner.looked.note(&repository, which, any_open, run.begun);
+                        if run.added > added && !is_first {
+                            self.inner.looked.note_unheard(&repository, run.begun);
+                        }
                         run.unknown.remove(&repository);
                         run.listed.insert(repository);
                     }
@@ -211,7 +228,7 @@ impl Manager {
                         run.unknown.remove(&repository);
                         run.hidden += 1;
                     }
-                    Answer::Unknown => left.push((repository, which)),
+                    Answer::Unknown => due.push((repository, which, vouched)),
                 }
             }
         }
@@ -223,7 +240,7 @@ impl Manager {
         &self,
         scope: &Scope,
         repository: &Repository,
-        which: OpenRuns,
+        (which, vouched): (OpenRuns, bool),
         heard: &Heard,
         run: &mut Recovery,
     ) -> Result<Answer, TaskError> {
@@ -240,7 +257,7 @@ impl Manager {
         let mut into = BTreeSet::new();
         for open in &runs {
             let explained = !is_first && heard.explains(open.id);
-            let is_looked_into = is_looked_into(open, explained, run.begun);
+            let is_looked_into = is_looked_into(open, explained, vouched, run.begun);
             if is_looked_into { &mut into } else { &mut run.passed }.insert(open.id);
         }
         let mut jobs = Vec::new();
@@ -368,6 +385,12 @@ impl Manager {
         tracing::warn!(job = %job.reference(), has_ended, "GitHub shows no such job");
         Ok(has_ended.then(|| end_of(job)))
     }
+}
+
+/// Whether the log of a hook vouches for a repository's webhooks since it was last listed. After a start nobody knows what
+/// was missed.
+fn is_vouched_for(hooks: &[HookRecord], listed: &Listed, now: Timestamp) -> bool {
+    listed.at.is_some_and(|since| hooks.iter().any(|hook| vouches(hook, since, now)))
 }
 
 /// What GitHub listed, or what it means that it did not.

@@ -181,15 +181,19 @@ impl Manager {
 
     /// Whether an App's hook tells of a scope's jobs: then it needs none of its own.
     async fn has_app_with_hook(&self, scope: &Scope) -> Result<bool, StoreError> {
+        Ok(self.hooks_of(scope).await?.iter().any(|hook| hook.found == Some(FoundHook::OfTheApp)))
+    }
+
+    /// What is known of the hooks that may tell of a scope's jobs.
+    pub(super) async fn hooks_of(&self, scope: &Scope) -> Result<Vec<HookRecord>, StoreError> {
         let connection = self.connection_of(scope).await?;
-        for account in 0..self.parts().github.accounts(&connection).len() {
-            let place = HookPlace::App { connection: connection.clone(), account };
-            let app = self.store().hook(&place).await?;
-            if app.is_some_and(|app| app.value.found == Some(FoundHook::OfTheApp)) {
-                return Ok(true);
-            }
+        let accounts = self.parts().github.accounts(&connection).len();
+        let apps = (0..accounts).map(|account| HookPlace::App { connection: connection.clone(), account });
+        let mut hooks = Vec::new();
+        for place in apps.chain(place_of(scope)) {
+            hooks.extend(self.store().hook(&place).await?.map(|hook| hook.value));
         }
-        Ok(false)
+        Ok(hooks)
     }
 
     /// Reads the log of the place's hook, and has delivered again what failed.

@@ -31,6 +31,13 @@ pub const FULL_PERIOD: Duration = Duration::from_mins(30);
 /// on their way.
 pub const WEBHOOKS_ARRIVE_WITHIN: Duration = Duration::from_mins(5);
 
+/// How often a repository is listed, and its open runs are looked into, where the log of a hook vouches for its
+/// webhooks: GitHub may have sent none at all.
+pub const VOUCHED_PERIOD: Duration = Duration::from_mins(15);
+
+/// For how long no log vouches for a repository of whose jobs one was found that no webhook had told of.
+pub const DISTRUSTED_FOR: Duration = Duration::from_hours(1);
+
 /// When a repository was listed last, and what was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Listed {
@@ -40,15 +47,25 @@ pub struct Listed {
     pub in_full: Option<Timestamp>,
     /// When there last were some.
     pub open: Option<Timestamp>,
+    /// When a job was last found that no webhook had told of.
+    pub unheard: Option<Timestamp>,
 }
 
-/// How a repository's open runs are to be listed now. `heard` is when a job of it was last recorded.
-pub fn listing_due(listed: &Listed, heard: Option<Timestamp>, begun: Timestamp) -> Option<OpenRuns> {
+/// How a repository's open runs are to be listed now. `heard` is when a job of it was last recorded; `vouched` whether a
+/// log vouches for its webhooks since the last listing.
+pub fn listing_due(
+    listed: &Listed,
+    heard: Option<Timestamp>,
+    vouched: bool,
+    begun: Timestamp,
+) -> Option<OpenRuns> {
     let since = |time: Option<Timestamp>, period| time.is_none_or(|time| later(time, period) <= begun);
     let is_idle = since(heard, BUSY_FOR) && since(listed.open, BUSY_FOR);
+    let is_vouched_for = vouched && since(listed.unheard, DISTRUSTED_FOR);
     if since(listed.in_full, FULL_PERIOD) {
         Some(OpenRuns::All)
-    } else if is_idle && !since(listed.at, FULL_PERIOD) {
+    } else if is_idle && !since(listed.at, FULL_PERIOD) || is_vouched_for && !since(listed.at, VOUCHED_PERIOD)
+    {
         None
     } else {
         Some(OpenRuns::Moving)
@@ -57,8 +74,12 @@ pub fn listing_due(listed: &Listed, heard: Option<Timestamp>, begun: Timestamp) 
 
 /// Whether the jobs of an open run are to be listed. A young one with a job on record that is open, too, is as
 /// was to be expected.
-pub fn is_looked_into(run: &OpenRun, explained: bool, begun: Timestamp) -> bool {
-    !explained || later(run.created_at, WEBHOOKS_ARRIVE_WITHIN) <= begun
+///
+/// One that nothing explains is looked into also where the webhook that tells of it will come by again: a runner may
+/// have its job already, and once the job counts as waiting another one would be made for it.
+pub fn is_looked_into(run: &OpenRun, explained: bool, vouched: bool, begun: Timestamp) -> bool {
+    let left_for = if vouched { VOUCHED_PERIOD } else { WEBHOOKS_ARRIVE_WITHIN };
+    !explained || later(run.created_at, left_for) <= begun
 }
 
 /// Whether a job that GitHub lists is taken in.
@@ -110,7 +131,7 @@ pub enum Listing {
     Without,
     /// Completely, and the job was there.
     With,
-    /// It could not be.
+    /// It could not be, or was put off since a log vouches for it.
     Unknown,
     /// It was not asked for: the credentials see no such repository.
     None,
@@ -135,6 +156,7 @@ pub fn has_surely_ended(job: &WorkflowJob, now: Timestamp) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use super::{DISTRUSTED_FOR, VOUCHED_PERIOD};
     use super::{Found, Known, LONGEST_QUEUED, Listing, UNLISTED_AGE, UNSERVED_AGE};
     use super::{Listed, WEBHOOKS_ARRIVE_WITHIN, is_looked_into, listing_due};
     use super::{found, has_surely_ended, is_in_doubt};
@@ -154,8 +176,8 @@ mod tests {
     #[test]
     fn idle_repositories_and_rare_kinds_of_runs_are_listed_less_often() {
         let (minute, hour) = (60, 3_600);
-        let listed = Listed { at: Some(at(hour)), in_full: Some(at(hour)), open: None };
-        let due = |listed, heard, begun| listing_due(&listed, heard, at(begun));
+        let listed = Listed { at: Some(at(hour)), in_full: Some(at(hour)), ..Listed::default() };
+        let due = |listed, heard, begun| listing_due(&listed, heard, false, at(begun));
         assert_eq!(due(Listed::default(), None, 0), Some(OpenRuns::All), "what nobody looked at");
         assert_eq!(due(listed, None, hour + 5 * minute), None, "nothing is going on");
         assert_eq!(due(listed, Some(at(hour)), hour + 5 * minute), Some(OpenRuns::Moving));
@@ -167,11 +189,32 @@ mod tests {
     }
 
     #[test]
+    fn a_listing_is_put_off_where_a_log_vouches_and_for_no_longer_than_its_period() {
+        let listed = Listed { at: Some(at(0)), in_full: Some(at(0)), ..Listed::default() };
+        let due = |listed: &Listed, vouched, begun| listing_due(listed, Some(at(0)), vouched, begun);
+        assert_eq!(due(&listed, false, at(300)), Some(OpenRuns::Moving));
+        assert_eq!(due(&listed, true, at(300)), None);
+        assert_eq!(due(&listed, true, later(at(0), VOUCHED_PERIOD)), Some(OpenRuns::Moving));
+        assert_eq!(due(&Listed::default(), true, at(0)), Some(OpenRuns::All), "nobody looked at it");
+        let surprised = Listed { unheard: Some(at(0)), ..listed };
+        assert_eq!(due(&surprised, true, at(300)), Some(OpenRuns::Moving), "GitHub kept silent");
+        let trusted = later(at(0), DISTRUSTED_FOR);
+        let listed = Listed { at: Some(trusted), in_full: Some(trusted), ..surprised };
+        assert_eq!(listing_due(&listed, Some(trusted), true, trusted), None);
+    }
+
+    #[test]
     fn a_young_run_that_a_job_on_record_explains_is_passed_over() {
         let run = OpenRun { id: RunId(1), created_at: at(0) };
-        assert!(is_looked_into(&run, false, at(1)), "its job may be missing");
-        assert!(!is_looked_into(&run, true, at(1)));
-        assert!(is_looked_into(&run, true, later(at(0), WEBHOOKS_ARRIVE_WITHIN)), "another one may be");
+        let into = |explained, vouched, begun| is_looked_into(&run, explained, vouched, begun);
+        for vouched in [false, true] {
+            assert!(into(false, vouched, at(1)), "its job may be missing");
+            assert!(!into(true, vouched, at(1)));
+        }
+        let old = later(at(0), WEBHOOKS_ARRIVE_WITHIN);
+        assert!(into(true, false, old), "another one may be");
+        assert!(!into(true, true, old));
+        assert!(into(true, true, later(at(0), VOUCHED_PERIOD)), "GitHub may have kept silent");
     }
 
     #[test]

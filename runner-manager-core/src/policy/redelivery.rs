@@ -59,6 +59,9 @@ pub const QUIET_AFTER: Duration = Duration::from_hours(24);
 /// How much less often a quiet log is read.
 pub const QUIET_FACTOR: u32 = 5;
 
+/// How long after it failed a webhook is asked for again at the latest where a log is read as often as by default.
+pub const ASKED_FOR_WITHIN: Duration = Duration::from_mins(4);
+
 /// What a look found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct News {
@@ -94,6 +97,20 @@ pub fn is_sought(record: &HookRecord, url: &str, now: Timestamp) -> bool {
         || record.sought_at.is_none_or(|at| later(at, SOUGHT_EVERY) <= now)
 }
 
+/// Whether the log of a hook vouches for what GitHub sent since a point in time: all of it got through, or was asked for
+/// again, and nothing was given up.
+pub fn vouches(record: &HookRecord, since: Timestamp, now: Timestamp) -> bool {
+    let is_recent = |at| later(at, ASKED_FOR_WITHIN) > now;
+    let leads_here = match record.found {
+        Some(FoundHook::Numbered(_) | FoundHook::OfTheApp) => record.trouble.is_none(),
+        Some(FoundHook::Absent) | None => false,
+    };
+    leads_here
+        && record.read_at.is_some_and(is_recent)
+        && record.failed.values().all(|failed| !is_open(failed) || is_recent(failed.failed_at))
+        && record.given_up_at.is_none_or(|at| at < since)
+}
+
 /// From which point of time on the log is read.
 pub fn since(record: &HookRecord, now: Timestamp) -> Timestamp {
     match record.read_to {
@@ -117,7 +134,11 @@ pub fn read(mut record: HookRecord, log: &[WebhookDelivery], now: Timestamp) -> 
         }
     });
     take_up(&mut record, log, &attempts, &mut news, now);
-    forget(&mut record, now);
+    let is_cut = news.more || log.len() >= MOST_READ;
+    let failed_again = log.iter().any(|entry| is_of_a_job(entry) && entry.is_redelivery && !entry.is_taken());
+    if forget(&mut record, now) || is_cut || failed_again {
+        record.given_up_at = Some(now);
+    }
     record.read_at = Some(now);
     (record, news)
 }
@@ -150,9 +171,10 @@ fn take_up(
     }
 }
 
-/// Forgets what is over: what is still needed is that which the next look would take up anew.
-fn forget(record: &mut HookRecord, now: Timestamp) {
-    let next = since(record, now);
+/// Forgets what is over: what is still needed is that which the next look would take up anew. Tells whether any is over
+/// that nobody is known to have taken.
+fn forget(record: &mut HookRecord, now: Timestamp) -> bool {
+    let (next, mut gives_up) = (since(record, now), false);
     record.failed.retain(|_, failed| {
         if let Redelivery::Asking { since, again: true } = failed.redelivery
             && later(since, SHOWN_WITHIN) <= now
@@ -165,15 +187,19 @@ fn forget(record: &mut HookRecord, now: Timestamp) {
             Redelivery::Asked { at } => later(at, OUTCOME_WITHIN) > now,
             Redelivery::Over => false,
         };
+        gives_up |= !is_open;
         is_open || (failed.failed_at >= next && is_redeliverable(failed.failed_at, now))
     });
+    gives_up
 }
 
-/// The deliveries that GitHub is to be asked for now, those that failed first first.
+/// The deliveries that GitHub is to be asked for now: those that failed first, of these the latest first. So of a job
+/// whose webhooks all failed nobody hears that it waits before he hears that it began.
 pub fn due(record: &HookRecord, allowed: usize, now: Timestamp) -> Vec<DeliveryId> {
     let mut due: Vec<_> = record.failed.iter().filter(|(_, failed)| is_due(failed, now)).collect();
     due.sort_by_key(|(_, failed)| (failed.failed_at, failed.attempt));
-    due.into_iter().take(allowed).map(|(delivery, _)| delivery.clone()).collect()
+    due.truncate(allowed);
+    due.into_iter().rev().map(|(delivery, _)| delivery.clone()).collect()
 }
 
 fn is_due(failed: &FailedDelivery, now: Timestamp) -> bool {
@@ -217,10 +243,6 @@ pub fn pause(record: &HookRecord, interval: Duration, more: bool, is_news: bool,
         None => soon,
         Some(FoundHook::Absent) => seldom,
         Some(FoundHook::Numbered(_) | FoundHook::OfTheApp) => {
-            let is_open = |failed: &FailedDelivery| match failed.redelivery {
-                Redelivery::Due | Redelivery::Asking { .. } => true,
-                Redelivery::Asked { .. } | Redelivery::Over => false,
-            };
             let is_quiet = record.read_to.is_some_and(|to| later(to, QUIET_AFTER) <= now);
             if more || record.failed.values().any(is_open) {
                 soon
@@ -230,6 +252,14 @@ pub fn pause(record: &HookRecord, interval: Duration, more: bool, is_news: bool,
                 interval
             }
         }
+    }
+}
+
+/// Whether GitHub is yet to be asked for it.
+const fn is_open(failed: &FailedDelivery) -> bool {
+    match failed.redelivery {
+        Redelivery::Due | Redelivery::Asking { .. } => true,
+        Redelivery::Asked { .. } | Redelivery::Over => false,
     }
 }
 

@@ -203,7 +203,7 @@ fn was_a_bad_day(day: &Day) {
 #[tokio::test]
 async fn five_thousand_jobs_outlive_a_github_that_lies_where_machines_say_that_they_are_busy() {
     let day = day(Some(WORD), true).await;
-    println!("with the machines' word: {day:#?}");
+    eprintln!("5,000 jobs, with the machines' word: {day:?}");
     was_a_bad_day(&day);
     assert_eq!(day.killed, BTreeSet::new());
 }
@@ -213,7 +213,7 @@ async fn five_thousand_jobs_outlive_a_github_that_lies_where_machines_say_that_t
 #[tokio::test]
 async fn where_machines_say_nothing_only_jobs_that_nobody_told_of_are_lost_to_a_lie() {
     let day = day(None, true).await;
-    println!("without the machines' word: {day:#?}");
+    eprintln!("5,000 jobs, without the machines' word: {day:?}");
     was_a_bad_day(&day);
     assert_eq!(day.killed_although_told, BTreeSet::new(), "what GitHub told of is kept");
     let killed = day.killed.len() as u64;

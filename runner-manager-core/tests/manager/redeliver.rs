@@ -279,3 +279,22 @@ async fn a_scope_that_is_configured_no_more_is_forgotten() {
     let places: Vec<String> = hooks.iter().map(|hook| hook.place.to_string()).collect();
     assert_eq!(places, ["organization:umbrella"]);
 }
+
+/// While the log shows that all got through, jobs are listed less often; and as often as ever once one was found that
+/// GitHub sent no webhook of.
+#[tokio::test]
+async fn what_github_kept_silent_about_is_found_by_the_listing_that_is_put_off() {
+    let mut world = World::new(vec![linux(0, 10)], Behaviour::default()).await;
+    world.restart_with(|settings| settings.webhook_url = Some(WEBHOOK_URL.to_owned())).await;
+    world.queue(&spec(&["large"]), 1);
+    all_run(&mut world, 1, 5 * MINUTE).await;
+    world.pass(10 * MINUTE).await;
+    let runs = "GET /repos/{owner}/{repo}/actions/runs";
+    let before = requests(&world, runs);
+    world.github().faults_mut().webhooks.lost = 1.0;
+    world.queue(&spec(&["large"]), 1);
+    all_run(&mut world, 2, 20 * MINUTE).await;
+    assert!(requests(&world, runs) <= before + 7, "one listing of all kinds of runs at most, and one of two");
+    world.queue(&spec(&["large"]), 1);
+    all_run(&mut world, 3, 6 * MINUTE).await;
+}

@@ -163,6 +163,7 @@ pub(crate) fn hook(hook: usize, read: u64, now: Timestamp) -> HookRecord {
         Redelivery::Over,
     ][hook];
     HookRecord {
+        given_up_at: read.is_multiple_of(2).then_some(now),
         found: Some(FoundHook::Numbered(read)),
         sought_at: Some(now),
         read_at: Some(now),

@@ -9,7 +9,7 @@ use super::super::worker::{TaskError, Work};
 use super::unchanged;
 use crate::domain::{Finding, Label, Limits, Runner, RunnerName, RunnerState, Scope, Source, later};
 use crate::github::RegisteredRunner;
-use crate::policy::lifecycle::{Event, RegistrationReading};
+use crate::policy::lifecycle::Event;
 use crate::policy::orphans::{RegistrationVerdict, recordless_registration};
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{RunnerFilter, Versioned};
@@ -85,34 +85,31 @@ impl Manager {
             .then(|| RunnerName::new(&*listed.name).ok())?
     }
 
-    /// A record that the listing lacks: asked for by itself. An idle one that GitHub knows no more is to go;
-    /// a busy one may have ended its job without our hearing of it.
+    /// A record that the listing lacks. An idle one is asked for by itself: if GitHub knows it no more it is to go. A
+    /// busy one may have ended its job without our hearing of it, which the job tells.
     async fn missing_registration(
         &self,
         claim: &ClaimToken,
         record: &Versioned<Runner>,
     ) -> Result<Option<Finding>, TaskError> {
         let runner = &record.value;
-        let job = match &runner.state {
-            RunnerState::Idle { .. } => None,
-            RunnerState::Busy { job: Some(job) } => Some(job),
+        match &runner.state {
+            RunnerState::Idle { .. } => {}
+            RunnerState::Busy { job: Some(job) } => {
+                return self.ask_for_job(job).await.map(|_| None);
+            }
             RunnerState::Busy { job: None }
             | RunnerState::Requested
             | RunnerState::Creating { .. }
             | RunnerState::Booting
             | RunnerState::Retiring { .. } => return Ok(None),
-        };
-        let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
-        let absent = matches!(&reading, Event::Registration { reading: RegistrationReading::Absent, .. });
-        match (job, failed) {
-            (_, Some(failed)) => {
-                tracing::warn!(runner = runner.name.as_str(), %failed, "GitHub did not say whether it is registered");
-                Ok(None)
-            }
-            (None, None) => self.feed_if_new(claim, record, &reading).await,
-            (Some(job), None) if absent => self.ask_for_job(job).await.map(|_| None),
-            (Some(_), None) => Ok(None),
         }
+        let (reading, failed) = self.registration_reading(&runner.scope, runner).await?;
+        if let Some(failed) = failed {
+            tracing::warn!(runner = runner.name.as_str(), %failed, "GitHub did not say whether it is registered");
+            return Ok(None);
+        }
+        self.feed_if_new(claim, record, &reading).await
     }
 
     async fn suspect_registrations(

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 
 use super::{
-    Answer, FIRST_LOOK, MOST_ASKED, MOST_FAILED, OUTCOME_WITHIN, OVERLAP, QUIET_AFTER, QUIET_FACTOR,
-    REDELIVERABLE_FOR, SHOWN_WITHIN, SOON, SOUGHT_EVERY, answered, asking, due, earlier, is_sought, pause,
-    read, since,
+    ASKED_FOR_WITHIN, Answer, FIRST_LOOK, MOST_ASKED, MOST_FAILED, OUTCOME_WITHIN, OVERLAP, QUIET_AFTER,
+    QUIET_FACTOR, REDELIVERABLE_FOR, SHOWN_WITHIN, SOON, SOUGHT_EVERY, answered, asking, due, earlier,
+    is_sought, pause, read, since, vouches,
 };
 use crate::domain::{
     DeliveryId, FailedDelivery, FoundHook, HookPlace, HookRecord, JOB_EVENT, Redelivery, Scope,
@@ -55,6 +55,37 @@ fn with(redelivery: Redelivery) -> HookRecord {
     HookRecord { failed: [(guid("a"), failed)].into(), read_to: Some(at(0)), ..found() }
 }
 
+#[test]
+fn a_log_vouches_for_what_got_through_or_was_asked_for_again() {
+    let (log, _) = read(found(), &[entry("a", 10, 200)], at(60));
+    assert!(vouches(&log, at(0), at(60)));
+    assert!(!vouches(&log, at(0), later(at(60), ASKED_FOR_WITHIN)), "it is read no more");
+    assert!(!vouches(&HookRecord { trouble: Some("NotFound".to_owned()), ..log.clone() }, at(0), at(60)));
+    assert!(!vouches(&HookRecord { found: Some(FoundHook::Absent), ..log.clone() }, at(0), at(60)));
+    assert!(!vouches(&found(), at(0), at(60)), "it was never read");
+    let (failed, _) = read(log.clone(), &[entry("b", 70, 500)], at(120));
+    assert!(vouches(&failed, at(0), at(120)), "it is about to be asked for");
+    let (neglected, _) = read(failed, &[], later(at(70), ASKED_FOR_WITHIN));
+    assert!(!vouches(&neglected, at(0), later(at(70), ASKED_FOR_WITHIN)), "nobody asks for it");
+    let (given_up, _) = read(log, &[again("b", 110, 500), entry("b", 70, 500)], at(120));
+    assert!(!vouches(&given_up, at(120), at(120)), "it failed again");
+    assert!(vouches(&given_up, at(121), at(121)), "a look at the jobs came after that");
+}
+
+#[test]
+fn what_is_over_without_being_taken_is_given_up() {
+    let minutes = |count: i64| at(count * 60);
+    for redelivery in [Redelivery::Over, Redelivery::Asked { at: at(0) }] {
+        let (record, _) = read(with(redelivery), &[], minutes(10));
+        assert_eq!(record.given_up_at, Some(minutes(10)), "{redelivery:?}");
+    }
+    for redelivery in [Redelivery::Due, Redelivery::Asked { at: minutes(9) }] {
+        assert_eq!(read(with(redelivery), &[], minutes(10)).0.given_up_at, None, "{redelivery:?}");
+    }
+    let many: Vec<_> = (0..=MOST_FAILED).map(|at| entry(&at.to_string(), 0, 500)).collect();
+    assert_eq!(read(found(), &many, at(60)).0.given_up_at, Some(at(60)), "more than are kept");
+}
+
 /// The deliveries that a log, newest first, has asked for.
 fn asked_of(log: &[WebhookDelivery], now: i64) -> Vec<String> {
     let (record, _) = read(found(), log, at(now));
@@ -71,7 +102,7 @@ fn what_failed_and_nobody_asked_for_is_asked_for() {
         (&[entry("a", 0, 302)], &["a"]),
         (&[entry("a", 0, 202)], &[]),
         (&[of_another_event], &[]),
-        (&[entry("b", 1, 502), entry("a", 0, 502)], &["a", "b"]),
+        (&[entry("b", 1, 502), entry("a", 0, 502)], &["b", "a"]),
         (&[again("a", 1, 202), entry("a", 0, 500)], &[]),
         (&[again("a", 1, 500), entry("a", 0, 500)], &[]),
         // A delivery that came twice, and was taken once.

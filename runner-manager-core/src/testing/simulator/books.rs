@@ -22,6 +22,8 @@ pub struct Books {
     pub redeliveries: BTreeMap<String, u64>,
     /// Requests by route, as in `GET /orgs/{org}/actions/runners`; refused ones are counted, too.
     pub requests: BTreeMap<String, u64>,
+    /// Of these, those that were answered with 304: they cost nothing of the budget.
+    pub unchanged: BTreeMap<String, u64>,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
     /// Every fault that struck.

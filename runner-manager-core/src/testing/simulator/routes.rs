@@ -46,7 +46,8 @@ impl Simulator {
             other => other,
         };
         let method = request.method().as_str();
-        *self.books.requests.entry(template(method, segments)).or_default() += 1;
+        let route = template(method, segments);
+        *self.books.requests.entry(route.clone()).or_default() += 1;
         let strike = self.strike(method, segments, now);
         let call = Call {
             method,
@@ -59,6 +60,9 @@ impl Simulator {
         };
         let response = self.pass_gates(&call, request.headers(), &strike);
         *self.books.statuses.entry(response.status().as_u16()).or_default() += 1;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            *self.books.unchanged.entry(route).or_default() += 1;
+        }
         let latency = Duration::try_from(strike.latency).unwrap_or_default();
         Answer { response, latency, reply_lost: strike.reply_lost }
     }

@@ -27,6 +27,7 @@ async fn record(on: &StorageSubject, place: HookPlace) -> HookRecord {
     ];
     let named = redeliveries.into_iter().enumerate();
     HookRecord {
+        given_up_at: Some(now),
         place,
         found: Some(FoundHook::Numbered(7)),
         url: Some("https://rm.example.com/webhook".to_owned()),
