@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use runner_manager_core::testing::simulator::DEFAULT_TOKEN;
 use serde_json::{Value, json};
 
 use crate::support::{self, PATIENCE, System, client, output, raw};
@@ -349,9 +348,6 @@ async fn a_stop_is_orderly_and_what_was_taken_in_is_kept() {
     assert!(began.elapsed() < Duration::from_secs(25), "the stop took {:?}", began.elapsed());
     idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ok();
     assert_eq!(idle.read(&mut [0; 16]).unwrap_or(0), 0, "it is closed");
-    for secret in [support::WEBHOOK_SECRET, support::TOKEN, DEFAULT_TOKEN, "a-secret-key"] {
-        assert!(!system.manager.log().contains(secret), "{secret} is in the log");
-    }
     let config = system.folder.path().join("config.yaml");
     let config = config.to_str().unwrap();
     system.manager = support::Listening::start(&system.folder, "again", &["serve", "--config", config]);
