@@ -14,10 +14,11 @@ use super::Manager;
 use super::calls::{CallError, Purpose};
 use super::intake::Taken;
 use super::looked::Heard;
+use super::redeliver::HooksOfScope;
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    Conclusion, HookRecord, JobId, JobObservation, JobReport, OpenRuns, OperationId, Repository, RunId,
-    Scope, WorkflowJob, later,
+    Conclusion, JobId, JobObservation, JobReport, OpenRuns, OperationId, Repository, RunId, Scope,
+    WorkflowJob, later,
 };
 use crate::github::{GitHubError, GitHubErrorKind};
 use crate::policy::recovery::{
@@ -387,10 +388,10 @@ impl Manager {
     }
 }
 
-/// Whether the log of a hook vouches for a repository's webhooks since it was last listed. After a start nobody knows what
+/// Whether the logs of hooks vouch for a repository's webhooks since it was last listed. After a start nobody knows what
 /// was missed.
-fn is_vouched_for(hooks: &[HookRecord], listed: &Listed, now: Timestamp) -> bool {
-    listed.at.is_some_and(|since| hooks.iter().any(|hook| vouches(hook, since, now)))
+fn is_vouched_for(hooks: &HooksOfScope, listed: &Listed, now: Timestamp) -> bool {
+    listed.at.is_some_and(|since| hooks.of_one_way(|hook| vouches(hook, since, now)))
 }
 
 /// What GitHub listed, or what it means that it did not.

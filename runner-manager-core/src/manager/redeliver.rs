@@ -31,6 +31,27 @@ struct Held<'c> {
     version: Option<Version>,
 }
 
+/// What is known of the hooks that may tell of a scope's jobs.
+#[derive(Debug, Default)]
+pub(super) struct HooksOfScope {
+    /// Those of the Apps of its connection; none for a token's account, and before the first look.
+    of_apps: Vec<Option<HookRecord>>,
+    own: Option<HookRecord>,
+}
+
+impl HooksOfScope {
+    /// Whether something holds for the scope's own hook, or for the hooks of Apps.
+    pub(super) fn of_one_way(&self, holds: impl Fn(&HookRecord) -> bool) -> bool {
+        self.own.as_ref().is_some_and(&holds) || self.of_all_apps(holds)
+    }
+
+    /// Whether something holds for the hook of every App: it tells of what its App is installed on alone, and nobody
+    /// knows here which of several Apps that is.
+    fn of_all_apps(&self, holds: impl Fn(&HookRecord) -> bool) -> bool {
+        !self.of_apps.is_empty() && self.of_apps.iter().all(|hook| hook.as_ref().is_some_and(&holds))
+    }
+}
+
 impl Manager {
     /// Looks at the hook of a place, and has delivered again what failed.
     pub(super) async fn redeliver_webhooks(
@@ -83,10 +104,7 @@ impl Manager {
         let mut places = Vec::new();
         for scope in self.scopes().await? {
             let connection = self.connection_of(&scope).await?;
-            let accounts = self.parts().github.accounts(&connection).len();
-            let apps =
-                (0..accounts).map(|account| HookPlace::App { connection: connection.clone(), account });
-            places.extend(apps.chain(place_of(&scope)));
+            places.extend(self.places_of_apps(&connection).chain(place_of(&scope)));
         }
         places.sort();
         places.dedup();
@@ -129,7 +147,9 @@ impl Manager {
         let now = self.now().await?;
         let place = held.record.place.clone();
         let needs_none = match &place {
-            HookPlace::Scope(scope) => self.has_app_with_hook(scope).await?,
+            HookPlace::Scope(scope) => {
+                self.hooks_of(scope).await?.of_all_apps(|hook| hook.found == Some(FoundHook::OfTheApp))
+            }
             HookPlace::App { .. } => false,
         };
         if !needs_none && !is_sought(&held.record, url, now) {
@@ -179,21 +199,23 @@ impl Manager {
         Ok(if is_ours { FoundHook::OfTheApp } else { FoundHook::Absent })
     }
 
-    /// Whether an App's hook tells of a scope's jobs: then it needs none of its own.
-    async fn has_app_with_hook(&self, scope: &Scope) -> Result<bool, StoreError> {
-        Ok(self.hooks_of(scope).await?.iter().any(|hook| hook.found == Some(FoundHook::OfTheApp)))
-    }
-
     /// What is known of the hooks that may tell of a scope's jobs.
-    pub(super) async fn hooks_of(&self, scope: &Scope) -> Result<Vec<HookRecord>, StoreError> {
+    pub(super) async fn hooks_of(&self, scope: &Scope) -> Result<HooksOfScope, StoreError> {
         let connection = self.connection_of(scope).await?;
-        let accounts = self.parts().github.accounts(&connection).len();
-        let apps = (0..accounts).map(|account| HookPlace::App { connection: connection.clone(), account });
-        let mut hooks = Vec::new();
-        for place in apps.chain(place_of(scope)) {
-            hooks.extend(self.store().hook(&place).await?.map(|hook| hook.value));
+        let mut hooks = HooksOfScope::default();
+        for place in self.places_of_apps(&connection) {
+            hooks.of_apps.push(self.store().hook(&place).await?.map(|hook| hook.value));
+        }
+        if let Some(place) = place_of(scope) {
+            hooks.own = self.store().hook(&place).await?.map(|hook| hook.value);
         }
         Ok(hooks)
+    }
+
+    /// Where the Apps of a connection may have hooks.
+    fn places_of_apps(&self, connection: &ConnectionName) -> impl Iterator<Item = HookPlace> + use<> {
+        let (accounts, connection) = (self.parts().github.accounts(connection).len(), connection.clone());
+        (0..accounts).map(move |account| HookPlace::App { connection: connection.clone(), account })
     }
 
     /// Reads the log of the place's hook, and has delivered again what failed.

@@ -11,7 +11,8 @@ use jiff::SignedDuration;
 use runner_manager_backends::fake::Behaviour;
 use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::{
-    ConnectionName, DeliveryId, JobId, JobObservation, JobReport, Labels, RunId, RunnerGroup, Scope,
+    ConnectionName, DeliveryId, FoundHook, JobId, JobObservation, JobReport, Labels, RunId, RunnerGroup,
+    Scope,
 };
 use runner_manager_core::manager::{Account, Connections, Taken};
 use runner_manager_core::policy::waiting::WaitReason;
@@ -20,7 +21,7 @@ use runner_manager_core::store::{JobFilter, Page};
 use runner_manager_core::testing::simulated::SimulatorTransport;
 use runner_manager_core::testing::simulator::{self, AppSettings, JitLimit, JobSpec, Simulator};
 
-use crate::world::{World, group, name, spec};
+use crate::world::{SECRET, WEBHOOK_URL, World, group, name, spec};
 use crate::{HOUR, MINUTE, all_run, linux};
 
 /// A way to GitHub whose registrations are counted.
@@ -88,7 +89,7 @@ async fn world(
     for owner in ["acme", "umbrella"] {
         let scope = simulator::Scope::Organization(owner.into());
         let now = world.clock.now();
-        world.github().add_hook(&scope, "http://manager/webhook", crate::world::SECRET, now);
+        world.github().add_hook(&scope, WEBHOOK_URL, SECRET, now);
     }
     let registered = Registered([Arc::default(), Arc::default()]);
     let (github, clock, counters) = (world.github.clone(), world.clock.clone(), registered.clone());
@@ -130,6 +131,36 @@ async fn each_group_works_by_its_own_connection() {
     let budgets = world.manager.github_budgets().await.unwrap();
     let names: Vec<_> = budgets.keys().map(|(name, account)| (name.as_str(), account.as_str())).collect();
     assert_eq!(names, [("main", "app:1/acme"), ("other", "app:2/umbrella")]);
+    world.check(20);
+}
+
+/// An App's hook tells of the organizations that it is installed on, and of no other.
+#[tokio::test]
+async fn the_hook_of_one_app_does_not_stand_for_the_scopes_of_another() {
+    let mut other = linux(0, 20);
+    other.name = name("other");
+    other.scope = Scope::organization("umbrella").unwrap();
+    let groups = vec![linux(0, 20), other];
+    let (mut world, _) = world(groups, [&["acme"], &["umbrella"]], ["default"; 2]).await;
+    let now = world.clock.now();
+    world.github().set_app_hook(WEBHOOK_URL, SECRET, now);
+    world.crash().await;
+    let apps = std::mem::replace(&mut world.adjust, Box::new(|_| ()));
+    world.adjust = Box::new(move |parts| {
+        apps(parts);
+        parts.settings.webhook_url = Some(WEBHOOK_URL.to_owned());
+        parts.settings.recover_interval = HOUR;
+    });
+    world.start();
+    world.pass(5 * MINUTE).await;
+    world.deliver = |_| false;
+    world.queue(&JobSpec::new("umbrella/app", ["large"]).seconds(30), 4);
+    world.pass(Duration::from_secs(10)).await;
+    world.deliver = |_| true;
+    all_run(&mut world, 4, 10 * MINUTE).await;
+    let hooks = world.manager.hooks().await.unwrap();
+    let found = |place: &str| hooks.iter().find(|hook| hook.place.to_string() == place).unwrap().found;
+    assert!(matches!(found("organization:umbrella"), Some(FoundHook::Numbered(_))), "{hooks:?}");
     world.check(20);
 }
 

@@ -372,6 +372,11 @@ impl World {
         let due = self.github().deliveries_due(self.clock.now());
         let any = !due.is_empty();
         for delivery in due {
+            let now = self.clock.now();
+            if delivery.url != WEBHOOK_URL {
+                self.github().delivered(delivery.id, None, now);
+                continue;
+            }
             let signature = delivery.headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
             verify(&[Secret::new(SECRET)], &delivery.body, signature).unwrap();
             let status = match parse(delivery.event, &delivery.body).unwrap() {

@@ -50,20 +50,17 @@ impl Simulator {
         self.apps().find(|app| app.id == id)
     }
 
-    /// The number of the first App's installation on an account.
-    pub(super) fn installation_of(owner: u64) -> u64 {
-        INSTALLATIONS_FROM + owner
-    }
-
     /// The number of an App's installation on an account.
-    fn installation(&self, app: u64, owner: u64) -> u64 {
+    pub(super) fn installation(&self, app: u64, owner: u64) -> u64 {
         let before = self.apps().take_while(|other| other.id != app).count() as u64;
-        INSTALLATIONS_FROM * before + Self::installation_of(owner)
+        INSTALLATIONS_FROM * (before + 1) + owner
     }
 
-    pub(super) fn installed_on_account(&self, account: u64) -> bool {
-        let app = self.settings.app.as_ref();
-        app.is_some_and(|app| installed_on(app, &self.world.account(account).login))
+    /// The Apps whose hooks tell of an event of an account: they are installed there, and subscribed to it.
+    pub(super) fn apps_told_of(&self, owner: u64, event: &str) -> impl Iterator<Item = u64> {
+        let login = &self.world.account(owner).login;
+        let subscribed = move |app: &&AppSettings| app.events.iter().any(|subscribed| subscribed == event);
+        self.apps().filter(|app| installed_on(app, login)).filter(subscribed).map(|app| app.id)
     }
 
     /// Whether an App's installation on an account is suspended.
@@ -78,11 +75,6 @@ impl Simulator {
         let enterprise = self.world.enterprises().find(|enterprise| enterprise.id == owner);
         let account = || self.world.has_account(owner).then(|| &self.world.account(owner).login);
         enterprise.map(|enterprise| &enterprise.slug).or_else(account)
-    }
-
-    /// Whether the App is subscribed to an event: its hook tells of no other.
-    pub(super) fn app_listens(&self, event: &str) -> bool {
-        self.settings.app.as_ref().is_some_and(|app| app.events.iter().any(|subscribed| subscribed == event))
     }
 
     /// Whether a token's installation may see the scope at all.
@@ -112,8 +104,8 @@ impl Simulator {
                 Some(owner) => self.mint_token(&app, owner, call),
                 None => Reply::not_found(),
             },
-            (_, ["hook", "config"]) => self.app_hook_config(call),
-            (_, ["hook", "deliveries", rest @ ..]) => match self.hooks.of_app() {
+            (_, ["hook", "config"]) => self.app_hook_config(app.id, call),
+            (_, ["hook", "deliveries", rest @ ..]) => match self.hooks.of_app(app.id) {
                 Some(hook) => self.delivery_route(hook, rest, call),
                 None => Reply::not_found(),
             },
@@ -158,10 +150,10 @@ impl Simulator {
         page.map(|id| shapes::minimal_repository(base, self.world.repository(*id), owner)).plain()
     }
 
-    fn app_hook_config(&mut self, call: &Call<'_>) -> Reply {
-        let hook = match self.hooks.of_app() {
+    fn app_hook_config(&mut self, app: u64, call: &Call<'_>) -> Reply {
+        let hook = match self.hooks.of_app(app) {
             Some(hook) => hook,
-            None => self.hooks.add(HookTarget::App, "https://example.com/webhook", None, call.now),
+            None => self.hooks.add(HookTarget::App(app), "https://example.com/webhook", None, call.now),
         };
         self.hook_config_route(hook, call)
     }

@@ -97,10 +97,12 @@ impl Simulator {
             Event::Job(job) => Some(job.repository_id),
             Event::Ping => None,
         };
-        let for_app = self.hooks.get(record.hook).is_some_and(|hook| hook.target == HookTarget::App);
-        let installation = repository
-            .filter(|_| for_app)
-            .map(|repository| Self::installation_of(self.world.repository(repository).owner));
+        let app = self.hooks.get(record.hook).and_then(|hook| match hook.target {
+            HookTarget::App(app) => Some(app),
+            HookTarget::Repository(_) | HookTarget::Organization(_) => None,
+        });
+        let owner = repository.map(|repository| self.world.repository(repository).owner);
+        let installation = app.zip(owner).map(|(app, owner)| self.installation(app, owner));
         (repository, installation)
     }
 }

@@ -17,7 +17,8 @@ use super::{
 pub(super) enum HookTarget {
     Organization(u64),
     Repository(u64),
-    App,
+    /// That of an App, by its id.
+    App(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -70,8 +71,8 @@ impl Hooks {
         ids.filter(|id| self.by_id[*id].listens(event)).copied().collect()
     }
 
-    pub(super) fn of_app(&self) -> Option<HookId> {
-        self.by_target.get(&HookTarget::App)?.first().copied()
+    pub(super) fn of_app(&self, app: u64) -> Option<HookId> {
+        self.by_target.get(&HookTarget::App(app))?.first().copied()
     }
 
     fn of_target(&self, target: HookTarget) -> BTreeSet<HookId> {
@@ -295,9 +296,9 @@ impl Simulator {
                 json["last_response"] = last_response(hook.last_outcome);
                 ScopeId::Repository(id)
             }
-            HookTarget::App => {
+            HookTarget::App(app) => {
                 json["type"] = json!("App");
-                json["app_id"] = json!(self.settings.app.as_ref().map(|app| app.id));
+                json["app_id"] = json!(app);
                 json["deliveries_url"] = json!(format!("{base}/app/hook/deliveries"));
                 return json;
             }

@@ -150,12 +150,14 @@ pub struct Answer {
 }
 
 impl Simulator {
-    /// A GitHub without any content, but for the App's hook if there is to be one.
+    /// A GitHub without any content, but for the hooks of Apps that are to have one.
     pub fn new(settings: Settings) -> Self {
         let mut seeds = Random::new(settings.seed);
         let mut hooks = Hooks::default();
-        if let Some(hook) = settings.app.as_ref().and_then(|app| app.hook.as_ref()) {
-            hooks.add(HookTarget::App, &hook.url, Some(&hook.secret), Timestamp::UNIX_EPOCH);
+        for app in settings.app.iter().chain(&settings.more_apps) {
+            if let Some(hook) = &app.hook {
+                hooks.add(HookTarget::App(app.id), &hook.url, Some(&hook.secret), Timestamp::UNIX_EPOCH);
+            }
         }
         Self {
             names: Random::new(seeds.next()),
@@ -220,17 +222,16 @@ impl Simulator {
     /// Has an App from now on, and its hook if it is to have one.
     pub fn install_app(&mut self, app: AppSettings) {
         if let Some(hook) = &app.hook {
-            self.hooks.add(HookTarget::App, &hook.url, Some(&hook.secret), self.now);
+            self.hooks.add(HookTarget::App(app.id), &hook.url, Some(&hook.secret), self.now);
         }
         self.settings.app = Some(app);
     }
 
-    /// Where the App's own hook goes from now on. Nothing happens without an App.
+    /// Where the first App's own hook goes from now on. Nothing happens without an App.
     pub fn set_app_hook(&mut self, url: &str, secret: &str, now: Timestamp) {
-        if self.settings.app.is_none() {
-            return;
-        }
-        let hook = self.hooks.of_app().unwrap_or_else(|| self.hooks.add(HookTarget::App, url, None, now));
+        let Some(app) = self.settings.app.as_ref().map(|app| app.id) else { return };
+        let hook = self.hooks.of_app(app);
+        let hook = hook.unwrap_or_else(|| self.hooks.add(HookTarget::App(app), url, None, now));
         let hook = self.hooks.get_mut(hook).expect("just looked up or added");
         url.clone_into(&mut hook.url);
         hook.secret = Some(secret.to_owned());

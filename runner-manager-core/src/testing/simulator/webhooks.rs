@@ -203,9 +203,7 @@ impl Simulator {
         let Event::Job(job) = event else { return };
         let (repository, owner) = (job.repository_id, self.world.repository(job.repository_id).owner);
         let mut targets = vec![HookTarget::Repository(repository), HookTarget::Organization(owner)];
-        if self.installed_on_account(owner) && self.app_listens(event.name()) {
-            targets.push(HookTarget::App);
-        }
+        targets.extend(self.apps_told_of(owner, event.name()).map(HookTarget::App));
         let hooks: Vec<HookId> =
             targets.into_iter().flat_map(|target| self.hooks.listening(target, event.name())).collect();
         if hooks.is_empty() {
@@ -285,7 +283,7 @@ impl Simulator {
         let body = self.payload(&record)?;
         let hook = self.hooks.get(record.hook)?;
         let body = Bytes::from(if hook.is_form() { format!("payload={}", encode(&body)) } else { body });
-        let headers = self.delivery_headers(hook, &record, &body);
+        let headers = Self::delivery_headers(hook, &record, &body);
         self.books.webhooks.sent += 1;
         Some(Delivery {
             id,
@@ -299,7 +297,7 @@ impl Simulator {
         })
     }
 
-    fn delivery_headers(&self, hook: &Hook, record: &Record, body: &[u8]) -> HeaderMap {
+    fn delivery_headers(hook: &Hook, record: &Record, body: &[u8]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, value: &str| {
             headers.insert(name, HeaderValue::from_str(value).expect("ids and hex digits only"));
@@ -311,7 +309,7 @@ impl Simulator {
         add("x-github-event", record.event.name());
         add("x-github-delivery", &record.guid);
         add("x-github-hook-id", &record.hook.to_string());
-        let (kind, id) = self.target_header(hook.target);
+        let (kind, id) = Self::target_header(hook.target);
         add("x-github-hook-installation-target-type", kind);
         add("x-github-hook-installation-target-id", &id.to_string());
         if let Some(secret) = &hook.secret {
@@ -321,11 +319,11 @@ impl Simulator {
         headers
     }
 
-    fn target_header(&self, target: HookTarget) -> (&'static str, u64) {
+    const fn target_header(target: HookTarget) -> (&'static str, u64) {
         match target {
             HookTarget::Repository(id) => ("repository", id),
             HookTarget::Organization(id) => ("organization", id),
-            HookTarget::App => ("integration", self.settings.app.as_ref().map_or(0, |app| app.id)),
+            HookTarget::App(app) => ("integration", app),
         }
     }
 
@@ -337,7 +335,7 @@ impl Simulator {
                 let target = self.hooks.get(record.hook)?.target;
                 let fragment = self.fragment(job.repository_id);
                 let installation = match target {
-                    HookTarget::App => self.installation_fragment(job.repository_id),
+                    HookTarget::App(app) => self.installation_fragment(app, job.repository_id),
                     HookTarget::Repository(_) | HookTarget::Organization(_) => String::new(),
                 };
                 let (action, job) = (job.status.word(), self.job_json(job));
@@ -366,8 +364,8 @@ impl Simulator {
         fragment
     }
 
-    fn installation_fragment(&self, repository: u64) -> String {
-        let id = Self::installation_of(self.world.repository(repository).owner);
+    fn installation_fragment(&self, app: u64, repository: u64) -> String {
+        let id = self.installation(app, self.world.repository(repository).owner);
         format!(",\"installation\":{}", json!({"id": id, "node_id": format!("I_{id}")}))
     }
 
@@ -389,7 +387,7 @@ impl Simulator {
             HookTarget::Organization(id) => {
                 payload["organization"] = shapes::organization(api, self.world.account(id));
             }
-            HookTarget::App => {}
+            HookTarget::App(_) => {}
         }
         Some(payload)
     }
