@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use runner_manager_core::clock::{Clock, SystemClock, timeout};
+use futures_util::future::{join_all, join3};
+use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::config::{self, Configuration, Fault, LoadError, StoreSettings};
-use runner_manager_core::domain::{ConnectionName, RunnerGroup, Scope};
+use runner_manager_core::domain::{BackendName, ConnectionName, RunnerGroup, Scope};
 use runner_manager_core::github::Intent;
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::redis::examine;
@@ -20,10 +20,8 @@ use serde::Serialize;
 
 use crate::cli::ConfigFile;
 use crate::connect::Connected;
+use crate::patience::Patience;
 use crate::{WRONG_INPUT, connect, output};
-
-/// How long one question may take.
-const QUESTION_WITHIN: Duration = Duration::from_mins(1);
 
 /// What is to be checked.
 #[derive(Debug, Args)]
@@ -118,26 +116,26 @@ fn print(findings: &[Finding]) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Asks all of them at the same time, so that who does not answer keeps nobody else from it.
 async fn ask(configuration: &Configuration) -> Vec<Finding> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut findings = vec![store(configuration, clock.clone()).await];
-    for name in configuration.github.keys() {
-        github(configuration, name, &clock, &mut findings).await;
-    }
-    backends(configuration, clock, &mut findings).await;
-    findings
+    let connections = configuration.github.keys().map(|name| github(configuration, name, &clock));
+    let backends = configuration.backends.keys().map(|name| backend(configuration, name, &clock));
+    let (store, connections, backends) =
+        join3(store(configuration, &clock), join_all(connections), join_all(backends)).await;
+    let others = connections.into_iter().chain(backends).flatten();
+    [store].into_iter().chain(others).collect()
 }
 
-async fn store(configuration: &Configuration, clock: Arc<dyn Clock>) -> Finding {
-    let opened = timeout(&*clock, QUESTION_WITHIN, connect::storage(&configuration.store, clock.clone()));
-    let answer = match opened.await {
-        Ok(Ok(storage)) => in_time(&*clock, async { storage.store.ready().await.map(|()| Vec::new()) }).await,
-        Ok(Err(error)) => Err(error),
-        Err(late) => Err(late.into()),
+async fn store(configuration: &Configuration, clock: &Arc<dyn Clock>) -> Finding {
+    let patience = Patience::new(clock.clone(), configuration.call_timeout);
+    let answer = match patience.ask(connect::storage(&configuration.store, clock.clone())).await {
+        Ok(storage) => patience.ask(storage.store.ready()).await.map(|()| Vec::new()),
+        Err(error) => Err(error),
     };
     let mut finding = Finding::new("store", answer);
     if let StoreSettings::Redis(settings) = &configuration.store {
-        match in_time(&*clock, examine(settings, clock.clone(), Arc::new(SystemRandom))).await {
+        match patience.ask(examine(settings, clock.clone(), Arc::new(SystemRandom))).await {
             Ok(found) => {
                 finding.missing.extend(found.faults());
                 finding.remarks = found.remarks();
@@ -156,18 +154,20 @@ async fn github(
     configuration: &Configuration,
     name: &ConnectionName,
     clock: &Arc<dyn Clock>,
-    findings: &mut Vec<Finding>,
-) {
-    let accounts = match connect::connected(name, &configuration.github[name], clock) {
+) -> Vec<Finding> {
+    let settings = &configuration.github[name];
+    let accounts = match connect::connected(name, settings, clock) {
         Ok(accounts) => accounts,
-        Err(error) => return findings.push(Finding::new(name.of_github(), Err(error))),
+        Err(error) => return vec![Finding::new(name.of_github(), Err(error))],
     };
+    let patience = Patience::new(clock.clone(), settings.call_timeout);
     let groups: Vec<&RunnerGroup> =
         configuration.groups.iter().filter(|group| group.github == *name).collect();
     let intents = intents(&groups);
+    let mut findings = Vec::new();
     for Connected { called, github, .. } in &accounts {
         for (scope, intent) in &intents {
-            let answer = in_time(&**clock, github.check(scope, *intent)).await;
+            let answer = patience.ask(github.check(scope, *intent)).await;
             findings.push(Finding::new(format!("{called}, {scope}"), answer));
         }
     }
@@ -175,12 +175,13 @@ async fn github(
     if scopes.is_empty() {
         let mut finding = Finding::new(name.of_github(), Ok::<_, anyhow::Error>(Vec::new()));
         finding.remarks.push("no runner group is worked on by it, so that nothing was asked".to_owned());
-        return findings.push(finding);
+        return vec![finding];
     }
-    findings.extend(webhooks::look(configuration, &scopes, &accounts, clock).await);
+    findings.extend(webhooks::look(configuration, &scopes, &accounts, &patience).await);
     for group in groups {
-        findings.push(github_groups::look(&*accounts[0].github, group, &**clock).await);
+        findings.push(github_groups::look(&*accounts[0].github, group, &patience).await);
     }
+    findings
 }
 
 /// What is to be done on each scope of these groups.
@@ -195,33 +196,24 @@ fn intents<'a>(groups: &[&'a RunnerGroup]) -> BTreeMap<&'a Scope, Intent> {
     intents
 }
 
-async fn backends(configuration: &Configuration, clock: Arc<dyn Clock>, findings: &mut Vec<Finding>) {
+/// What one backend says: whether it lists its instances, and of the placements on it.
+async fn backend(configuration: &Configuration, name: &BackendName, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let registry = runner_manager_backends::registry();
-    for (name, settings) in &configuration.backends {
-        let subject = format!("backend {name}");
-        let backend = match connect::backend(name, settings, &registry, clock.clone()).await {
-            Ok(backend) => backend,
-            Err(error) => {
-                findings.push(Finding::new(subject, Err(error)));
-                continue;
-            }
-        };
-        let listed = in_time(&*clock, backend.list(&configuration.owner)).await;
-        findings.push(Finding::new(subject, listed.map(|_| Vec::new())));
-        let placements = configuration.groups.iter().flat_map(|group| {
-            group.placements.iter().filter(|placement| placement.backend == *name).map(move |of| (group, of))
-        });
-        for (group, placement) in placements {
-            let subject = format!("placement {} of {} on {name}", placement.description, group.name);
-            findings.push(Finding::new(subject, in_time(&*clock, backend.validate(placement)).await));
-        }
+    let patience = Patience::new(clock.clone(), configuration.call_timeout);
+    let subject = format!("backend {name}");
+    let connecting = connect::backend(name, &configuration.backends[name], &registry, clock.clone());
+    let backend = match patience.ask(connecting).await {
+        Ok(backend) => backend,
+        Err(error) => return vec![Finding::new(subject, Err(error))],
+    };
+    let listed = patience.ask(backend.list(&configuration.owner)).await;
+    let mut findings = vec![Finding::new(subject, listed.map(|_| Vec::new()))];
+    let placements = configuration.groups.iter().flat_map(|group| {
+        group.placements.iter().filter(|placement| placement.backend == *name).map(move |of| (group, of))
+    });
+    for (group, placement) in placements {
+        let subject = format!("placement {} of {} on {name}", placement.description, group.name);
+        findings.push(Finding::new(subject, patience.ask(backend.validate(placement)).await));
     }
-}
-
-/// The answer to one question, or why there is none.
-async fn in_time<T, E>(clock: &dyn Clock, question: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    Ok(timeout(clock, QUESTION_WITHIN, question).await??)
+    findings
 }

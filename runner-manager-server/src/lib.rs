@@ -26,6 +26,7 @@ mod http_face;
 mod logging;
 mod metrics;
 mod output;
+mod patience;
 mod reload;
 mod serve;
 mod signals;

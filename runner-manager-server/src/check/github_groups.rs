@@ -2,23 +2,23 @@
 //!
 //! Nothing is changed: what is managed and differs is told as what `serve` would change.
 
-use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::{
     FoundGroup, GitHubGroup, GroupAccess, GroupVisibility, RegisteredGroup, RunnerGroup, Scope,
 };
 use runner_manager_core::github::{GitHub, GitHubError};
 use runner_manager_core::policy::github_groups::{missing, plan, restriction};
 
-use super::{Finding, in_time};
+use super::Finding;
+use crate::patience::Patience;
 
 /// Looks for the group at GitHub that a group of ours registers into.
-pub(super) async fn look(github: &dyn GitHub, group: &RunnerGroup, clock: &dyn Clock) -> Finding {
+pub(super) async fn look(github: &dyn GitHub, group: &RunnerGroup, patience: &Patience) -> Finding {
     let mut finding = Finding {
         subject: format!("GitHub's runner group of {}", group.name),
         missing: Vec::new(),
         remarks: Vec::new(),
     };
-    match find(github, group, clock).await {
+    match find(github, group, patience).await {
         Ok(Some(found)) => compare(&group.github_group, &group.scope, &found, &mut finding),
         Ok(None) if group.github_group.managed.is_some() => finding.remarks.push(format!(
             "`{}` does not exist in {}: it is made as soon as the manager runs",
@@ -36,15 +36,15 @@ pub(super) async fn look(github: &dyn GitHub, group: &RunnerGroup, clock: &dyn C
 async fn find(
     github: &dyn GitHub,
     group: &RunnerGroup,
-    clock: &dyn Clock,
+    patience: &Patience,
 ) -> anyhow::Result<Option<FoundGroup>> {
     let (scope, wanted) = (&group.scope, &group.github_group);
     let is_it =
         |listed: &RegisteredGroup| wanted.is_called(&listed.name) || (listed.default && wanted.is_default());
-    let listed = in_time(clock, github.runner_groups(scope)).await?;
+    let listed = patience.ask(github.runner_groups(scope)).await?;
     let Some(group) = listed.into_iter().find(is_it) else { return Ok(None) };
     let members = if group.visibility == GroupVisibility::Selected {
-        Some(in_time(clock, github.group_members(scope, group.id)).await?)
+        Some(patience.ask(github.group_members(scope, group.id)).await?)
     } else {
         None
     };

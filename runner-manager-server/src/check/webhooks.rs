@@ -1,14 +1,13 @@
 //! `check --online`, of webhooks: whether GitHub's hooks lead here, and how they fare. Nothing is changed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use runner_manager_core::clock::Clock;
 use runner_manager_core::config::Configuration;
 use runner_manager_core::domain::Scope;
 
 use super::Finding;
 use crate::connect::Connected;
+use crate::patience::Patience;
 use crate::webhooks::{Place, Site, Told, webhook_url};
 
 /// Whether webhooks come from all scopes of a connection. What GitHub does not show is no fault: without webhooks jobs are
@@ -17,7 +16,7 @@ pub(super) async fn look(
     configuration: &Configuration,
     scopes: &BTreeSet<&Scope>,
     accounts: &[Connected],
-    clock: &Arc<dyn Clock>,
+    patience: &Patience,
 ) -> Vec<Finding> {
     let subject = |place: &Place| format!("webhooks, {place}");
     let Some(url) = webhook_url(configuration) else {
@@ -28,7 +27,7 @@ pub(super) async fn look(
         );
         return vec![finding];
     };
-    let site = |account: &Connected| Site::new(configuration, account, clock.clone(), url.clone());
+    let site = |account: &Connected| Site::new(configuration, account, patience, url.clone());
     for account in accounts.iter().filter(|account| account.app.is_some()) {
         let app = site(account).show(&Place::App).await;
         if app.is_found() {
@@ -54,7 +53,7 @@ pub(super) async fn look(
 }
 
 /// The hook of a scope; for a repository without one that of its organization.
-async fn show_for(site: &Site, scope: &Scope) -> Told {
+async fn show_for(site: &Site<'_>, scope: &Scope) -> Told {
     let own = site.show(&Place::Scope(scope.clone())).await;
     let owner = match scope {
         Scope::Repository(repository) if !own.is_found() => Scope::organization(repository.owner()),

@@ -20,6 +20,7 @@ use self::site::Outcome;
 pub(crate) use self::site::{Place, Site, Told, webhook_url};
 use crate::cli::ConfigFile;
 use crate::connect::Connected;
+use crate::patience::Patience;
 use crate::{WRONG_INPUT, connect, output};
 
 /// What is to be done with hooks.
@@ -91,8 +92,9 @@ pub(crate) async fn run(command: &WebhooksCommand) -> anyhow::Result<ExitCode> {
     let mut hooks = Vec::new();
     for (name, settings) in &configuration.github {
         let accounts = connect::connected(name, settings, &clock)?;
+        let patience = Patience::new(clock.clone(), settings.call_timeout);
         for (account, place) in places(command, &configuration, name, &accounts) {
-            let site = Site::new(&configuration, account, clock.clone(), url.clone());
+            let site = Site::new(&configuration, account, &patience, url.clone());
             let told = match command {
                 WebhooksCommand::Install(_) => site.install(&place).await,
                 WebhooksCommand::Show(_) => site.show(&place).await,

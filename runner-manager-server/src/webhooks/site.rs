@@ -2,19 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use runner_manager_core::clock::{Clock, timeout};
 use runner_manager_core::config::{Configuration, Webhooks};
 use runner_manager_core::domain::{Scope, Secret, WebhookDelivery};
 use runner_manager_core::github::{GitHub, GitHubError, GitHubErrorKind, Hook, HookSpec, RegisteredHook};
 use serde::Serialize;
 
 use crate::connect::Connected;
-
-/// How long one question may take.
-const QUESTION_WITHIN: Duration = Duration::from_mins(1);
+use crate::patience::Patience;
 
 /// For how long GitHub keeps a hook's log.
 const LOG: SignedDuration = SignedDuration::from_hours(72);
@@ -129,26 +125,26 @@ pub(crate) fn webhook_url(configuration: &Configuration) -> Option<String> {
 
 /// The hooks that lead to one URL.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct Site<'a> {
     github: Arc<dyn GitHub>,
-    clock: Arc<dyn Clock>,
+    patience: &'a Patience,
     url: String,
     /// None where webhooks need no signature.
     secret: Option<Secret>,
 }
 
-impl Site {
+impl<'a> Site<'a> {
     pub(crate) fn new(
         configuration: &Configuration,
         account: &Connected,
-        clock: Arc<dyn Clock>,
+        patience: &'a Patience,
         url: String,
     ) -> Self {
         let secret = match &configuration.server.webhooks {
             Webhooks::Signed(secrets) => Some(secrets.present.clone()),
             Webhooks::Unsigned => None,
         };
-        Self { github: account.github.clone(), clock, url, secret }
+        Self { github: account.github.clone(), patience, url, secret }
     }
 
     /// Has the hook of a place lead here.
@@ -196,7 +192,7 @@ impl Site {
             });
         };
         let mut told = self.told(place, Outcome::Found, &hook);
-        let since = self.clock.now().checked_sub(LOG)?;
+        let since = self.patience.clock().now().checked_sub(LOG)?;
         let log = self.ask(place, self.github.deliveries(&hook.hook, since, 1)).await?;
         if let Some(last) = log.first() {
             told.last = Some(Last { at: last.at, status: last.status });
@@ -254,11 +250,9 @@ impl Site {
         place: &Place,
         question: impl Future<Output = Result<T, GitHubError>>,
     ) -> anyhow::Result<T> {
-        let answer = timeout(&*self.clock, QUESTION_WITHIN, question).await?;
-        answer.map_err(|error| {
-            let hint = self.hint(place, error.kind);
-            let error = anyhow::Error::new(error);
-            match hint {
+        self.patience.ask(question).await.map_err(|error| {
+            let refusal = error.downcast_ref::<GitHubError>();
+            match refusal.and_then(|refusal| self.hint(place, refusal.kind)) {
                 Some(hint) => error.context(hint),
                 None => error,
             }

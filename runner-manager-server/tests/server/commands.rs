@@ -1,6 +1,9 @@
 //! Commands that need no running manager: `check`, `config`, and how `serve` refuses to start.
 
+use std::io::Read;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -147,6 +150,48 @@ async fn online_tells_what_is_wrong_with_runner_groups_at_github() {
         let refused = told(&configuration);
         assert!(refused.contains(part), "{status}: {refused}");
     }
+}
+
+/// Somebody who takes every request, and never answers: where, and how often he was asked.
+fn silent() -> (String, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut begin = [0];
+            if stream.read(&mut begin).is_ok_and(|read| read > 0) {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            open.push(stream);
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn whoever_does_not_answer_is_asked_no_more() {
+    let folder = TempDir::new().unwrap();
+    let ((github, of_github), (cloud, of_cloud)) = (silent(), silent());
+    let configuration = configuration(&github)
+        .replace("server:\n", &format!("call_timeout: 1s\nserver:\n  public_url: {github}\n"))
+        .replace("{kind: fake}", &format!("{{kind: fake, url: '{cloud}'}}"));
+    let checked = check(&folder, &configuration, &["--online", "--json"]);
+    let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let findings = report["online"].as_array().unwrap();
+    let told = |part: &str| findings.iter().filter(|finding| finding.to_string().contains(part)).count();
+    // One of the three questions about the cloud is asked, and one of the six about GitHub; of the others that is told.
+    assert_eq!(told("not asked, since an earlier question was not answered within 1s"), 7, "{report:#}");
+    assert_eq!((of_github.load(Ordering::SeqCst), of_cloud.load(Ordering::SeqCst)), (1, 1), "{report:#}");
+    assert_eq!(checked.status.code(), Some(1));
+
+    let file = write(&folder, &configuration);
+    let shown = output(&["webhooks", "show", "--config", &file]);
+    assert_eq!((of_github.load(Ordering::SeqCst), shown.status.code()), (2, Some(1)));
+    assert!(text(&shown.stdout).contains("not asked"), "{}", text(&shown.stdout));
 }
 
 #[test]
