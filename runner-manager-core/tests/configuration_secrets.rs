@@ -19,7 +19,7 @@ github:
     a: {token: ghp_Bz3yM7kD1fG5hJ8l, proxy: 'http://ann:Lp0oI9uY8tR7eW6q@h:1'}
     b: {app: {id: 1, private_key: '-----BEGIN RSA PRIVATE KEY-----Gm5tN7rE2yB9'}, proxy: {url: 'http://h:1', user: ann, password: Ju1hT3fR5dE7sW9a}}
 backends:
-  here: {kind: fake}
+  here: {kind: fake, url: 'http://h:1', timeout: 10s}
 runner_groups:
   - {name: linux, organization: my-org, github: a, placements: [{backend: here}]}
 ";
@@ -87,4 +87,43 @@ fn a_file_with_a_slip_does_not_print_them() {
         }
     }
     assert!(refused > FILE.len(), "{refused}");
+}
+
+/// Where words of the file begin and end: keys and values.
+fn words() -> Vec<(usize, usize)> {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+    let (mut words, mut begin) = (Vec::new(), None);
+    for (at, c) in FILE.char_indices() {
+        if is_part(c) {
+            begin.get_or_insert(at);
+        } else if let Some(begin) = begin.take() {
+            words.push((begin, at));
+        }
+    }
+    words
+}
+
+/// A secret in the place of each word: as a value, as a key, as the name of a variable or a file.
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    const WRONG: [&str; 5] = [
+        "Wq4Xe7Rc2Tv9Yb5Nu8",
+        "CorrectHorseBatteryStaple",
+        "correct horse battery staple",
+        "'http://ann:Wq4Xe7@h:1'",
+        "{env: Wq4Xe7Rc2Tv9Yb5Nu8}",
+    ];
+    let forms =
+        ["Wq4Xe7Rc2Tv9Yb5Nu8", "CorrectHorseBatteryStaple", "correct horse battery staple", "ann:Wq4Xe7"];
+    let wrong = forms.iter().fold(secrets(), |secrets, form| secrets.and(form, form));
+    let mut refused = 0;
+    for ((begin, end), word) in words().into_iter().flat_map(|place| WRONG.map(|word| (place, word))) {
+        let spoilt = format!("{}{word}{}", &FILE[..begin], &FILE[end..]);
+        if let Err(faults) = try_read(&spoilt) {
+            refused += 1;
+            let printed = format!("{faults} {faults:?}");
+            assert_eq!(wrong.find(printed.as_bytes()), [], "{word} for {}: {printed}", &FILE[begin..end]);
+        }
+    }
+    assert!(refused > words().len(), "{refused}");
 }

@@ -261,7 +261,7 @@ pub(super) fn all<T>(items: impl IntoIterator<Item = Option<T>>) -> Option<Vec<T
 const UNTOLD_KEY: &str =
     "unknown key, which is not repeated since it may be a secret: a key ends with a colon and a space";
 
-/// Whether a key looks like one of ours, well spelt or not.
+/// Whether a key looks like one of ours, well spelt or not. What is too long for one is withheld from all faults.
 fn is_word(key: &str) -> bool {
     key.len() <= 32 && key.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
 }

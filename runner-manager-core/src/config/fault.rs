@@ -59,6 +59,15 @@ impl Faults {
         self
     }
 
+    /// The same faults with what they say of the file changed.
+    pub(super) fn map(mut self, change: impl Fn(String) -> String) -> Self {
+        for Fault { path, message, .. } in &mut self.faults {
+            *path = change(std::mem::take(path));
+            *message = change(std::mem::take(message));
+        }
+        self
+    }
+
     /// The faults in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter()

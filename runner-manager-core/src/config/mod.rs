@@ -36,6 +36,7 @@ mod schema;
 mod server;
 mod services;
 mod url;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ use std::time::Duration;
 
 use self::cursor::Cursor;
 use self::fault::Sink;
+use self::withheld::Withheld;
 use crate::backend::BackendRegistry;
 use crate::domain::{BackendName, Balance, ConnectionName, DeploymentName, Owner, RunnerGroup, Secret};
 
@@ -158,8 +160,9 @@ pub fn read(
 ) -> Result<Configuration, Faults> {
     let sink = Sink::default();
     let root = node::parse(text, &sink);
+    let withheld = root.as_ref().map(Withheld::of).unwrap_or_default();
     let read = root.and_then(|root| document(&Cursor::root(&root, &sink), registry, environment));
-    sink.finish(read)
+    sink.finish(read).map_err(|faults| withheld.from(faults))
 }
 
 /// A commented example, which [`read`] accepts where the variables and files that it names exist.

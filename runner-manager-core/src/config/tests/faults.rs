@@ -109,7 +109,7 @@ fn names() {
         (
             "name: acme\n",
             "name: a-name-that-is-much-too-long\n",
-            "1:7: name: deployment name `a-name-that-is-much-too-long` has 28 characters, at most 24 are allowed",
+            "1:7: name: deployment name `…` has 28 characters, at most 24 are allowed",
         ),
         (
             "name: linux\n",
@@ -124,7 +124,7 @@ fn names() {
         (
             "name: linux\n",
             "name: a-group-name-of-33-characters-abc\n    os: linux\n",
-            "13:11: runner_groups[0].name: group name `a-group-name-of-33-characters-abc` has 33 characters, at most 32 are allowed",
+            "13:11: runner_groups[0].name: group name `…` has 33 characters, at most 32 are allowed",
         ),
         (
             "  here: {kind: boxes, region: r1}\n",
@@ -137,7 +137,7 @@ fn names() {
         .replace("name: linux\n", "name: a-group-of-25-characters1\n");
     assert_eq!(
         told(&long),
-        "13:11: runner_groups[0].name: the deployment's name `a-deployment-of-24-chars` and this one have 49 characters together, at most 48 are allowed: runner names are made of them"
+        "13:11: runner_groups[0].name: the deployment's name `…` and this one have 49 characters together, at most 48 are allowed: runner names are made of them"
     );
     try_read(&long.replace("name: a-group-of-25-characters1\n", "name: a-group-of-24-characters\n")).unwrap();
 }
