@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a test that fails shows the logs of its processes")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod clouds;
 #[path = "../../../runner-manager-core/tests/http_server/mod.rs"]
 mod http_server;
 mod operators;

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Outputs;
+use super::clouds::{self, ENGINE_IS_FULL, VCENTER_PASSWORD, VCENTER_REFUSES};
+use super::http_server::Server;
 use super::http_server::keys::private_key;
 use super::http_server::proxy::Proxy;
 use super::support::{Listening, PATIENCE, client, write};
@@ -37,6 +39,7 @@ pub(crate) struct World {
     github: Listening,
     cloud: Listening,
     proxy: Proxy,
+    _clouds: [Server; 2],
     key: String,
     pub(crate) config: String,
     pub(crate) folder: TempDir,
@@ -54,15 +57,20 @@ impl World {
         let github = start("github", &["github-simulator", "--settings", &settings]);
         let cloud =
             start("cloud", &["fake-cloud", "--github", &github.url, "--behaviour", r#"{"settle": "1s"}"#]);
+        let [engine, vcenter] = [clouds::engine().await, clouds::vcenter().await];
         let key = private_key();
         std::fs::write(folder.path().join("app.pem"), &key).unwrap();
-        let text = configuration(store, &github.url, &cloud.url, &proxy.url);
-        // A Redis that is new is not relied on before all outside was listed, which these two never are.
+        let mut text = configuration(store, &github.url, &cloud.url, &proxy.url);
+        text =
+            text.replace("ENGINE", &engine.url.replace("http://", "tcp://")).replace("VCENTER", &vcenter.url);
+        // A Redis that is new is not relied on before all outside was listed, which these never are.
         let is_new_redis = store.contains("redis");
-        let text = if is_new_redis { without_troubles(&text) } else { text };
+        if is_new_redis {
+            text = without_troubles(&text);
+        }
         let config = write(&folder, &text);
         let manager = start("manager", &["serve", "--config", &config]);
-        Self { manager, github, cloud, proxy, key, config, folder }
+        Self { manager, github, cloud, proxy, _clouds: [engine, vcenter], key, config, folder }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -100,20 +108,26 @@ impl World {
         }
     }
 
-    /// GitHub refuses one connection and is not reached by another, and a backend has no room.
+    /// GitHub refuses one connection and is not reached by another, two backends have no room, and one refuses.
     pub(crate) async fn until_all_went_wrong(&self) {
         let deadline = Instant::now() + PATIENCE;
         let text = self.text();
-        let groups =
-            ["refused", "away", "full"].into_iter().filter(|group| text.contains(&format!("name: {group},")));
-        for group in groups {
+        let groups = [
+            ("refused", ""),
+            ("away", ""),
+            ("full", ""),
+            ("engine", ENGINE_IS_FULL),
+            ("vcenter", VCENTER_REFUSES),
+        ];
+        for (group, why) in groups.into_iter().filter(|(group, _)| text.contains(&format!("name: {group},")))
+        {
             let went_wrong = |log: &str| {
                 log.lines().any(|line| {
                     line.contains("WARN") && line.contains(&format!("rm-{group}-"))
                         || line.contains(&format!("organization:{group}"))
                 })
             };
-            while !went_wrong(&self.manager.log()) {
+            while !(went_wrong(&self.manager.log()) && self.manager.log().contains(why)) {
                 assert!(Instant::now() < deadline, "{group} went well");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
@@ -207,6 +221,7 @@ impl World {
             .and("the refused token", REFUSED_TOKEN)
             .and("the token for nobody", AWAY_TOKEN)
             .and("the Redis password", REDIS_PASSWORD)
+            .and("the vCenter's password", VCENTER_PASSWORD)
             .and("the proxy's password", PROXY_PASSWORD[0])
             .and("the App's key", &key)
             .and("the App's key, as bytes", BASE64_STANDARD.decode(&key).unwrap());
@@ -256,7 +271,7 @@ fn key_of(jit_config: &str) -> String {
 
 fn configuration(store: &str, github: &str, cloud: &str, proxy: &str) -> String {
     let proxy = proxy.replace("://", &format!("://ann:{}@", PROXY_PASSWORD[1]));
-    format!(
+    let text = format!(
         "
 name: rm
 secret_key: {SECRET_KEY}
@@ -277,24 +292,34 @@ github:
 backends:
   fake: {{kind: fake, url: '{cloud}', behaviour: {{settle: 1s}}}}
   full: {{kind: fake, behaviour: {{settle: 1s, zones: {{zone-a: 0}}}}}}
+  engine: {{kind: docker, host: 'ENGINE', settle: 1s}}
+  vcenter: {{kind: vsphere, url: 'VCENTER', username: rm, password: {VCENTER_PASSWORD}}}
 runner_groups:
   - {{name: app, organization: acme, github: app, labels: [build], max: 3, placements: [{{backend: fake}}]}}
   - {{name: token, organization: tools, github: token, labels: [build], max: 3, placements: [{{backend: fake}}]}}
   - {{name: refused, organization: refused, github: refused, min_idle: 1, placements: [{{backend: fake}}]}}
   - {{name: away, organization: away, github: away, min_idle: 1, placements: [{{backend: fake}}]}}
   - {{name: full, organization: full, github: token, min_idle: 1, placements: [{{backend: full}}]}}
+  - {{name: engine, organization: engine, github: token, min_idle: 1, placements: [{{backend: engine, image: x}}]}}
+  - {{name: vcenter, organization: vcenter, github: token, min_idle: 1, placements: [{{backend: vcenter, template: t, cluster: c}}]}}
 "
-    )
+    );
+    if cfg!(feature = "vsphere") { text } else { without(&["vcenter"], &text) }
 }
 
-/// A configuration without the connections that fail, and their groups.
+/// A configuration without what cannot be listed, and its groups.
 pub(crate) fn without_troubles(text: &str) -> String {
-    let fails = |line: &&str| {
-        ["refused", "away"]
+    without(&["refused", "away", "vcenter"], text)
+}
+
+/// A configuration without the connections and backends of these names, and their groups.
+fn without(names: &[&str], text: &str) -> String {
+    let is_theirs = |line: &&str| {
+        names
             .iter()
             .any(|name| line.contains(&format!(" {name}:")) || line.contains(&format!("name: {name},")))
     };
-    text.split_inclusive('\n').filter(|line| !fails(line)).collect()
+    text.split_inclusive('\n').filter(|line| !is_theirs(line)).collect()
 }
 
 /// Where a file of a folder is.
