@@ -26,6 +26,11 @@ pub use self::client::DockerBackend;
 use self::config::Host;
 pub use self::config::{Bytes, PlacementConfig, Pull, Settings};
 
+const _: () = assert!(
+    log::STATIC_MAX_LEVEL as usize <= log::LevelFilter::Info as usize,
+    "bollard logs whole requests below level info, and they bear JIT configs: `log` is built without those levels"
+);
+
 /// The kind `docker`.
 ///
 /// ```
