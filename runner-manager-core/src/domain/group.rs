@@ -271,10 +271,20 @@ impl RunnerGroup {
     /// processor's. GitHub takes the labels sent with a JIT config as the whole set, so all must be sent.
     pub fn offered_labels(&self) -> Labels {
         let mut offered = self.labels.clone();
-        for implied in ["self-hosted", self.os.label(), self.arch.label()] {
+        for implied in self.implied_labels() {
             offered.insert(Label::new(implied).expect("the implied labels are labels"));
         }
         offered
+    }
+
+    /// Whether its runners offer all of these labels. Every webhook asks that of every group, so that nothing is made for it.
+    pub fn offers(&self, asked: &Labels) -> bool {
+        let implied = self.implied_labels();
+        asked.iter().all(|label| implied.contains(&label.as_str()) || self.labels.contains(label))
+    }
+
+    const fn implied_labels(&self) -> [&'static str; 3] {
+        ["self-hosted", self.os.label(), self.arch.label()]
     }
 
     /// The placement of a key, where the group still has it.

@@ -99,6 +99,11 @@ impl Labels {
         texts.into_iter().map(Label::new).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether a label is in this set.
+    pub fn contains(&self, label: &Label) -> bool {
+        self.0.contains(label)
+    }
+
     /// Whether every label of `asked` is in this set.
     pub fn contains_all(&self, asked: &Self) -> bool {
         asked.0.is_subset(&self.0)

@@ -23,9 +23,7 @@ pub struct Asked<'a> {
 
 /// Whether a group's runners can take a job.
 pub fn serves(group: &RunnerGroup, asked: Asked<'_>) -> bool {
-    !asked.labels.is_empty()
-        && group.covers(asked.repository, asked.enterprise)
-        && group.offered_labels().contains_all(asked.labels)
+    !asked.labels.is_empty() && group.covers(asked.repository, asked.enterprise) && group.offers(asked.labels)
 }
 
 /// All groups that serve a job, the one that should take it first.
@@ -132,6 +130,15 @@ mod tests {
         let groups = groups();
         assert_eq!(names(&groups, &["large"], Balance::Spread, 2), ["large", "large-two", "gpu"]);
         assert_eq!(names(&groups, &["large"], Balance::Spread, 3), ["large-two", "large", "gpu"]);
+    }
+
+    #[test]
+    fn a_group_offers_what_it_says() {
+        let group = group("large", &["large", "x64"], 0, 1);
+        for asked in [&["self-hosted"][..], &["Linux", "X64", "large"], &["large", "gpu"], &["arm64"], &[]] {
+            let asked = Labels::parse(asked).unwrap();
+            assert_eq!(group.offers(&asked), group.offered_labels().contains_all(&asked), "{asked}");
+        }
     }
 
     #[test]
