@@ -6,8 +6,11 @@
 //! cargo bench -p runner-manager-benches -- matching # those with this in their names
 //! ```
 //!
-//! - `policy` has what is decided for every webhook and every task: it costs processor time alone.
+//! - `policy` has what is decided for every webhook and every task: it costs processor time alone. The cases stand in
+//!   [`pure`], and the program `instructions` counts what each takes.
 //! - `storage` has what the embedded storage does for them, in memory: what a disk adds is its own affair.
+
+pub mod pure;
 
 use std::collections::BTreeMap;
 
