@@ -51,7 +51,7 @@ pub(crate) struct FakeCloudArgs {
     pub(crate) behaviour: Option<Box<Behaviour>>,
 }
 
-fn read_behaviour(text: &str) -> Result<Box<Behaviour>, String> {
+pub(crate) fn read_behaviour(text: &str) -> Result<Box<Behaviour>, String> {
     let behaviour: Behaviour = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let faults = behaviour.faults();
     let told: Vec<String> =
@@ -106,7 +106,8 @@ impl ServedCloud {
         let mut machines = BTreeMap::<InstanceId, CancellationToken>::new();
         let mut agents = JoinSet::new();
         loop {
-            let (started, next) = self.with(|cloud, now| (cloud.take_started(now), cloud.next_due()));
+            let (started, stopped, next) =
+                self.with(|cloud, now| (cloud.take_started(now), cloud.take_stopped(now), cloud.next_due()));
             for StartedInstance { id, bootstrap, .. } in started {
                 let Bootstrap::Direct { jit_config } = bootstrap else { continue };
                 let outside = Outside::default();
@@ -118,10 +119,9 @@ impl ServedCloud {
                     id
                 });
             }
-            self.with(|cloud, now| {
-                let gone = machines.iter().filter(|(id, _)| !cloud.is_running(id, now));
-                gone.for_each(|(_, gone)| gone.cancel());
-            });
+            for gone in stopped.iter().filter_map(|id| machines.remove(id)) {
+                gone.cancel();
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.changed.notified() => {}

@@ -95,11 +95,14 @@ pub struct FakeCloud {
     asked: BTreeMap<RunnerName, (u32, u32)>,
     room: BTreeMap<String, u32>,
     due: BTreeMap<(Timestamp, u64), (InstanceId, Due)>,
+    /// What is gone, by the time at which it is forgotten.
+    remembered: BTreeMap<(Timestamp, u64), InstanceId>,
     sequence: u64,
     script: BTreeMap<Operation, VecDeque<Option<Fault>>>,
     started: BTreeMap<u64, StartedInstance>,
     starts: u64,
     taken: u64,
+    stopped: Vec<InstanceId>,
     books: Books,
 }
 
@@ -115,11 +118,13 @@ impl FakeCloud {
             asked: BTreeMap::new(),
             room: BTreeMap::new(),
             due: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             sequence: 0,
             script: BTreeMap::new(),
             started: BTreeMap::new(),
             starts: 0,
             taken: 0,
+            stopped: Vec::new(),
             books: Books::default(),
         }
     }
@@ -177,6 +182,12 @@ impl FakeCloud {
             .collect()
     }
 
+    /// The instances that ran and, since this was last called, ceased to. One may be told twice.
+    pub fn take_stopped(&mut self, now: Timestamp) -> Vec<InstanceId> {
+        self.advance(now);
+        std::mem::take(&mut self.stopped)
+    }
+
     /// Whether an instance runs now. An agent whose instance does not is dead.
     pub fn is_running(&mut self, id: &InstanceId, now: Timestamp) -> bool {
         self.advance(now);
@@ -204,8 +215,7 @@ impl FakeCloud {
 
     /// When the next thing happens by itself that anybody could see; none where nothing is due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let mut seen = self.due.iter().filter(|(_, (_, due))| *due != Due::IsForgotten);
-        seen.next().map(|((at, _), _)| *at)
+        self.due.keys().next().map(|(at, _)| *at)
     }
 
     /// What becomes of a call: its script first, then the chances.

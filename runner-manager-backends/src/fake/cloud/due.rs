@@ -15,7 +15,6 @@ pub(super) enum Due {
     Runs,
     Ends,
     IsGone,
-    IsForgotten,
 }
 
 impl FakeCloud {
@@ -25,6 +24,10 @@ impl FakeCloud {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= self.now) {
             let ((at, _), (id, due)) = first.remove_entry();
             self.happen(&id, due, at);
+        }
+        while let Some(first) = self.remembered.first_entry().filter(|first| first.key().0 <= self.now) {
+            let id = first.remove();
+            self.forget(&id);
         }
     }
 
@@ -43,7 +46,6 @@ impl FakeCloud {
             Due::Runs => self.run(id, at),
             Due::Ends => self.end_now(id, at),
             Due::IsGone => self.be_gone(id, at),
-            Due::IsForgotten => self.forget(id),
         }
     }
 
@@ -79,6 +81,9 @@ impl FakeCloud {
             return;
         }
         life.ended = Some((at, how));
+        if record.start > 0 {
+            self.stopped.push(id.clone());
+        }
         if how == Ending::Vanished {
             record.gone_at = Some(at);
             self.be_gone(id, at);
@@ -93,7 +98,8 @@ impl FakeCloud {
             *room = room.saturating_sub(1);
         }
         let forgotten_at = later(at, MEMORY.saturating_add(self.behaviour.tell_gone));
-        self.plan(id.clone(), forgotten_at, Due::IsForgotten);
+        self.sequence += 1;
+        self.remembered.insert((forgotten_at, self.sequence), id.clone());
         self.started.remove(&started);
     }
 

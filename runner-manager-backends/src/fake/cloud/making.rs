@@ -138,6 +138,9 @@ impl FakeCloud {
         let gone_at = later(now, self.behaviour.delete_time);
         record.gone_at = Some(gone_at);
         self.books.lives[record.life].deleted_at = Some(now);
+        if record.start > 0 {
+            self.stopped.push(id.clone());
+        }
         self.plan(id.clone(), gone_at, Due::IsGone);
         self.advance(now);
     }

@@ -182,9 +182,20 @@ async fn an_agent_hears_of_its_start_once_and_of_its_death() {
     assert_eq!((heard.len(), &heard[0].id), (1, &made.id));
     assert!(!format!("{heard:?}").contains("a-jit-config"));
     assert!(started(&lab).is_empty());
+    let stopped = |lab: &Lab| lab.cloud.lock().unwrap().take_stopped(lab.clock.now());
     assert!(lab.cloud.lock().unwrap().is_running(&made.id, lab.clock.now()));
+    assert!(stopped(&lab).is_empty());
     lab.backend.delete(&made.id).await.unwrap();
     assert!(!lab.cloud.lock().unwrap().is_running(&made.id, lab.clock.now()));
+    assert_eq!(stopped(&lab), [made.id]);
+    assert!(stopped(&lab).is_empty());
+    let powered_off = lab.backend.create(&spec("acme-linux-2")).await.unwrap();
+    lab.pass(10);
+    lab.backend.instance_ended(&powered_off.id).await.unwrap();
+    assert_eq!(stopped(&lab), [powered_off.id]);
+    let never_ran = lab.backend.create(&spec("acme-linux-3")).await.unwrap();
+    lab.backend.delete(&never_ran.id).await.unwrap();
+    assert!(stopped(&lab).is_empty());
 }
 
 #[tokio::test]
