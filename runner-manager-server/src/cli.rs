@@ -8,7 +8,7 @@ use runner_manager_core::config;
 
 use crate::logging::LogOptions;
 use crate::signals::until_stopped;
-use crate::{agent, check, client, demo, fake_cloud, github_face, output, serve, webhooks};
+use crate::{agent, check, client, demo, fake_cloud, github_face, output, outside, serve, webhooks};
 
 /// Keeps queued GitHub Actions jobs supplied with self-hosted runners.
 #[derive(Debug, Parser)]
@@ -59,6 +59,9 @@ enum Command {
     GithubSimulator(github_face::GitHubSimulatorArgs),
     /// Serves the instances of the fake backend, for tests over several processes.
     FakeCloud(fake_cloud::FakeCloudArgs),
+    /// Serves a simulated GitHub and a fake cloud from one process, for loads.
+    #[command(hide = true)]
+    Outside(outside::OutsideArgs),
     /// Plays the runner of an instance of the demo.
     #[command(hide = true)]
     SimulatedAgent(agent::SimulatedAgentArgs),
@@ -99,6 +102,7 @@ impl Cli {
             Command::Demo(args) => until_stopped(|stop| demo::run(args, stop)).await,
             Command::GithubSimulator(args) => until_stopped(|stop| github_face::run(args, stop)).await,
             Command::FakeCloud(args) => until_stopped(|stop| fake_cloud::run(args, stop)).await,
+            Command::Outside(args) => until_stopped(|stop| outside::run(args, stop)).await,
             Command::SimulatedAgent(args) => until_stopped(|stop| agent::run(args, stop)).await,
             Command::Check(options) => check::run(&options).await,
             Command::Webhooks(command) => webhooks::run(&command).await,

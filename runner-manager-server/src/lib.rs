@@ -1,4 +1,4 @@
-//! The `runner-manager` program, as a library with the one entry [`main`].
+//! The `runner-manager` program, as a library: its entry [`main`], and what came of a run ([`summary`]).
 //!
 //! Whoever wants a manager in a program of their own takes `runner-manager-core`. This is for our own programs alone: the
 //! binary `runner-manager`, and the load driver, which is `runner-manager` to the processes that it starts.
@@ -6,7 +6,7 @@
 //! The program wires the core and the backends to the outside: the command line ([`cli`]), the configuration
 //! ([`connect`]), the process ([`serve`]), HTTP ([`http`]), the page ([`dashboard`]) and the hooks at GitHub
 //! ([`webhooks`]). What is for trying it out stands apart:
-//! [`demo`], [`github_face`], [`fake_cloud`] and [`agent`]. It decides nothing about
+//! [`demo`], [`outside`], [`github_face`], [`fake_cloud`] and [`agent`]. It decides nothing about
 //! runners.
 //!
 //! Exit codes: 0 when all went well, 1 when something failed, 2 when the configuration or the command line is
@@ -26,10 +26,12 @@ mod http_face;
 mod logging;
 mod metrics;
 mod output;
+mod outside;
 mod patience;
 mod reload;
 mod serve;
 mod signals;
+pub mod summary;
 mod view;
 mod webhooks;
 

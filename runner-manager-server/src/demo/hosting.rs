@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::docker::{self, Census, Image};
 use super::progress::Progress;
-use super::summary::Life;
 use super::{BackendChoice, hex_secret};
 use crate::fake_cloud::ServedCloud;
 use crate::github_face::SimulatedGitHub;
 use crate::http_face::{Face, listen, serve};
+use crate::summary::Life;
 
 /// Where the instances are.
 #[derive(Debug)]

@@ -2,14 +2,13 @@
 //!
 //! A simulated GitHub sends real webhooks over HTTP to the real routes, the real manager asks for runners by the
 //! real adapters, and the fake cloud, or containers on the local Docker engine, run simulated agents. What came
-//! of it is counted from GitHub's and the backend's own books ([`summary`]), never from the manager's.
+//! of it is counted from GitHub's and the backend's own books ([`summary`](crate::summary)), never from the manager's.
 
 mod docker;
 mod hosting;
 mod plan;
 mod progress;
 mod site;
-mod summary;
 mod system;
 
 use std::process::ExitCode;
@@ -24,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::hosting::Hosting;
 use self::progress::{Progress, describe_summary};
-use self::summary::Summary;
 use self::system::System;
 use crate::output;
+use crate::summary::Summary;
 
 /// How often it is looked whether all is done.
 const LOOK: Duration = Duration::from_millis(100);

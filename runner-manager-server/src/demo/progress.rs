@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use runner_manager_core::testing::simulator::JobCounts;
 
-use super::summary::Summary;
 use crate::output;
+use crate::summary::Summary;
 
 /// The least time between two lines.
 const SPACING: Duration = Duration::from_millis(500);

@@ -14,7 +14,7 @@ use runner_manager_core::manager::{Account, ConnectedBackend, Manager, Parts, Se
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::random::{Random, SystemRandom};
 use runner_manager_core::rest::RestGitHub;
-use runner_manager_core::testing::simulator::{JobId, Scope, Settings as GitHubSettings};
+use runner_manager_core::testing::simulator::{Job, Scope, Settings as GitHubSettings};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use super::hosting::{Connected, Hosting};
 use super::progress::Standing;
 use super::site::{Site, serve_site};
-use super::summary::{Evidence, Summary};
 use super::{DemoArgs, hex_secret, plan};
-use crate::github_face::SimulatedGitHub;
+use crate::github_face::{AT_ONCE, SimulatedGitHub};
 use crate::http_face::{Face, listen, serve};
+use crate::summary::{Evidence, Summary, first_sent};
 
 /// How long an agent may say nothing before its job counts as lost.
 const SILENCE: SignedDuration = SignedDuration::from_secs(60);
@@ -133,23 +133,19 @@ impl System {
 
     /// What came of it until now.
     pub(super) fn summary(&self) -> Summary {
-        let announced = self.github.announced();
-        let of_group = |id: JobId, labels: &[String]| {
-            let (group, at) = (plan::group_of(labels)?, announced.get(&id)?);
-            Some((id, (group, *at)))
-        };
+        let sent = first_sent(&self.github.sent());
+        let of_group = |job: &Job| Some((plan::group_of(&job.labels)?.to_owned(), *sent.get(&job.id)?));
         let (books, announced) = self.github.with(|github, _| {
-            let announced: BTreeMap<_, _> =
-                github.jobs().filter_map(|job| of_group(job.id, &job.labels)).collect();
+            let announced: Vec<_> = github.jobs().filter_map(of_group).collect();
             (github.books().clone(), announced)
         });
-        let max = self.groups.iter().map(|group| (group.name.to_string(), group.bounds.max())).collect();
+        let groups = self.groups.iter().map(|group| (group.name.to_string(), group.bounds)).collect();
         let took = SystemClock.now().duration_since(self.began);
         Summary::of(&Evidence {
             github: &books,
             announced: &announced,
             lives: &self.hosting.lives(),
-            max: &max,
+            groups: &groups,
             took: took.try_into().unwrap_or(Duration::ZERO),
         })
     }
@@ -187,7 +183,7 @@ async fn start_github(
     });
     let (sender, stopped) = (Arc::clone(&github), stop.clone());
     parts.spawn(async move {
-        sender.deliver(stopped).await;
+        sender.deliver(AT_ONCE, stopped).await;
         Ok("the sender of webhooks")
     });
     Ok((github, url))

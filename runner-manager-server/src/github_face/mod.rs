@@ -1,9 +1,9 @@
 //! The GitHub simulator as a process of its own: its HTTP face, and the command `github-simulator`.
 //!
 //! What GitHub does is the [`Simulator`]'s affair, which is pure. This gives it a clock, a socket and a sender
-//! of webhooks. One thing is added to its control face: `POST /_simulator/agents/{session}/poll?wait=SECONDS`
+//! of webhooks. Two things are added to its control face: `POST /_simulator/agents/{session}/poll?wait=SECONDS`
 //! is answered once there is a job, or after that time (60 s at most), so that thousands of agents can
-//! wait without asking again and again.
+//! wait without asking again and again; and `GET /_simulator/deliveries` tells of each webhook how long it took.
 
 mod deliveries;
 #[cfg(test)]
@@ -18,13 +18,14 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Args;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use jiff::Timestamp;
 use runner_manager_core::clock::{Clock, SystemClock};
+use runner_manager_core::testing::simulator::control::SentWebhook;
 use runner_manager_core::testing::simulator::{
-    AgentJob, JobId, Removal, SessionEnded, SessionId, Settings, Simulator,
+    AgentJob, Removal, SessionEnded, SessionId, Settings, Simulator,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::http_face::{Face, listen, serve};
@@ -32,6 +33,8 @@ use crate::output;
 
 /// The longest that a poll waits for a job.
 const LONGEST_POLL: Duration = Duration::from_mins(1);
+/// How many webhooks are on their way at once unless somebody says otherwise.
+pub(crate) const AT_ONCE: usize = 64;
 /// What the simulator answers to a poll when there is no job.
 const NO_JOB: &[u8] = br#"{"job":null}"#;
 
@@ -64,7 +67,7 @@ pub(crate) struct GitHubSimulatorArgs {
     pub(crate) settings: Option<Box<Settings>>,
 }
 
-fn read_settings(text: &str) -> Result<Box<Settings>, serde_json::Error> {
+pub(crate) fn read_settings(text: &str) -> Result<Box<Settings>, serde_json::Error> {
     serde_json::from_str(text).map(Box::new)
 }
 
@@ -89,7 +92,10 @@ pub(crate) async fn run(args: GitHubSimulatorArgs, stop: CancellationToken) -> a
         }
     });
     output::line(&format!("listening on {url}")).context("the address could not be printed")?;
-    tokio::join!(serve(listener, Arc::clone(&github) as Arc<dyn Face>, stop.clone()), github.deliver(stop));
+    tokio::join!(
+        serve(listener, Arc::clone(&github) as Arc<dyn Face>, stop.clone()),
+        github.deliver(AT_ONCE, stop)
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,9 +107,10 @@ pub(crate) struct SimulatedGitHub {
     clock: Arc<dyn Clock>,
     /// Something is due sooner than it was.
     sooner: Notify,
-    /// Counts up when an agent that waits should ask again.
-    news: watch::Sender<u64>,
-    announced: Mutex<BTreeMap<JobId, Timestamp>>,
+    /// Agents that wait for a job, by what they [may take](Simulator::may_take). One of each kind is woken for each job
+    /// that is queued: were it all of them, ten thousand idle runners would ask for every job.
+    waiting: Mutex<BTreeMap<String, Arc<Notify>>>,
+    sent: Mutex<Vec<SentWebhook>>,
 }
 
 /// What agents that wait for a job wait for.
@@ -120,10 +127,6 @@ impl Waited {
         let removed = books.runners.removed.iter().filter(|(why, _)| **why != Removal::Finished);
         Self { queued: books.jobs.queued, taken: removed.map(|(_, count)| count).sum() }
     }
-
-    const fn is_news_after(self, before: Self) -> bool {
-        self.queued > before.queued || self.taken > before.taken
-    }
 }
 
 impl SimulatedGitHub {
@@ -133,30 +136,49 @@ impl SimulatedGitHub {
             simulator: Mutex::new(Simulator::new(settings)),
             clock,
             sooner: Notify::new(),
-            news: watch::Sender::new(0),
-            announced: Mutex::default(),
+            waiting: Mutex::default(),
+            sent: Mutex::default(),
         })
     }
 
     /// Does something with the simulator, at the present time, and wakes whoever that concerns.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Simulator, Timestamp) -> T) -> T {
-        let (outcome, is_news, is_sooner) = {
+        let (outcome, before, after, is_sooner) = {
             let mut simulator = self.simulator.lock().unwrap_or_else(PoisonError::into_inner);
-            let (waited, due) = (Waited::of(&simulator), simulator.next_due());
+            let (before, due) = (Waited::of(&simulator), simulator.next_due());
             let outcome = act(&mut simulator, self.clock.now());
             let is_sooner = match (simulator.next_due(), due) {
                 (Some(now), Some(before)) => now < before,
                 (now, _) => now.is_some(),
             };
-            (outcome, Waited::of(&simulator).is_news_after(waited), is_sooner)
+            (outcome, before, Waited::of(&simulator), is_sooner)
         };
-        if is_news {
-            self.news.send_modify(|count| *count += 1);
-        }
+        self.wake(before, after);
         if is_sooner {
             self.sooner.notify_one();
         }
         outcome
+    }
+
+    /// Wakes as many agents of each kind as there are new jobs, and all when a registration was taken.
+    fn wake(&self, before: Waited, after: Waited) {
+        let queued = after.queued.saturating_sub(before.queued);
+        if queued == 0 && after.taken == before.taken {
+            return;
+        }
+        for kind in self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            if after.taken > before.taken {
+                kind.notify_waiters();
+            }
+            (0..queued).for_each(|_| kind.notify_one());
+        }
+    }
+
+    /// Where agents wait that may take what this one may.
+    fn waiting_as(&self, session: SessionId) -> Arc<Notify> {
+        let kind = self.with(|simulator, _| simulator.may_take(session)).unwrap_or_default();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(waiting.entry(kind).or_default())
     }
 
     /// Lets an agent wait for a job for so long.
@@ -169,31 +191,34 @@ impl SimulatedGitHub {
         wait: Duration,
     ) -> Result<Option<AgentJob>, SessionEnded> {
         let poll = |simulator: &mut Simulator, now| simulator.poll(session, now);
-        self.until(wait, poll, |polled| *polled != Ok(None)).await
+        self.until(session, wait, poll, |polled| *polled != Ok(None)).await
     }
 
-    /// When the delivery of each job's `queued` was first begun, by this GitHub's own time.
-    pub(crate) fn announced(&self) -> BTreeMap<JobId, Timestamp> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The webhooks that were sent, in the order of their answers.
+    pub(crate) fn sent(&self) -> Vec<SentWebhook> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Does something again whenever there is news, until it is `done` or the time is over.
+    /// Does something again whenever there may be a job for an agent, until it is `done` or the time is over.
     async fn until<T>(
         &self,
+        session: SessionId,
         wait: Duration,
         mut act: impl FnMut(&mut Simulator, Timestamp) -> T,
         done: impl Fn(&T) -> bool,
     ) -> T {
-        // From before the first try, so that nothing between it and the waiting is missed.
-        let mut news = self.news.subscribe();
+        let waiting = self.waiting_as(session);
         let mut over = self.clock.sleep(wait);
         loop {
+            let mut woken = std::pin::pin!(waiting.notified());
+            // From before the try, so that nothing between it and the waiting is missed.
+            woken.as_mut().enable();
             let outcome = self.with(&mut act);
-            if wait.is_zero() || done(&outcome) {
+            if done(&outcome) {
                 return outcome;
             }
             tokio::select! {
-                _ = news.changed() => {}
+                () = woken => {}
                 () = &mut over => return outcome,
             }
         }
@@ -203,8 +228,16 @@ impl SimulatedGitHub {
 #[async_trait]
 impl Face for SimulatedGitHub {
     async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        if (request.method(), request.uri().path()) == (&Method::GET, "/_simulator/deliveries") {
+            return Some(as_json(&self.sent()));
+        }
         let handle = |simulator: &mut Simulator, now| simulator.handle(&request, now);
-        let answer = self.until(poll_wait(&request), handle, |answer| answer.response.body() != NO_JOB).await;
+        let answer = match waiting_poll(&request) {
+            Some((session, wait)) => {
+                self.until(session, wait, handle, |answer| answer.response.body() != NO_JOB).await
+            }
+            None => self.with(handle),
+        };
         if !answer.latency.is_zero() {
             self.clock.sleep(answer.latency).await;
         }
@@ -212,15 +245,18 @@ impl Face for SimulatedGitHub {
     }
 }
 
-/// How long a request may wait for a job; nothing where it is no poll that waits.
-fn poll_wait(request: &Request<Bytes>) -> Duration {
-    let path = request.uri().path();
-    let polls = path.starts_with("/_simulator/agents/") && path.ends_with("/poll");
-    let wait = request.uri().query().and_then(|query| query.strip_prefix("wait=")?.parse().ok());
-    match wait {
-        Some(seconds) if polls && request.method() == Method::POST => {
-            Duration::from_secs(seconds).min(LONGEST_POLL)
-        }
-        _ => Duration::ZERO,
-    }
+fn as_json(sent: &[SentWebhook]) -> Response<Bytes> {
+    let body = serde_json::to_vec(sent).expect("texts, numbers and times are JSON");
+    let mut response = Response::new(Bytes::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Which agent's poll a request is, and how long it may wait for a job; nothing where it is no poll that waits.
+fn waiting_poll(request: &Request<Bytes>) -> Option<(SessionId, Duration)> {
+    let path = request.uri().path().strip_prefix("/_simulator/agents/")?;
+    let session = SessionId(path.strip_suffix("/poll")?.parse().ok()?);
+    let seconds = request.uri().query()?.strip_prefix("wait=")?.parse().ok()?;
+    let wait = Duration::from_secs(seconds).min(LONGEST_POLL);
+    (request.method() == Method::POST && !wait.is_zero()).then_some((session, wait))
 }

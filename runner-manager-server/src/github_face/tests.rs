@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::SimulatedGitHub;
+use super::{AT_ONCE, SimulatedGitHub};
 use crate::http_face::{Face, listen, local_client, serve};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl Served {
         let (stop, mut parts) = (CancellationToken::new(), JoinSet::new());
         parts.spawn(serve(listener, Arc::clone(&github) as Arc<dyn Face>, stop.clone()));
         let (sender, stopped) = (Arc::clone(&github), stop.clone());
-        parts.spawn(async move { sender.deliver(stopped).await });
+        parts.spawn(async move { sender.deliver(AT_ONCE, stopped).await });
         Self { github, url, stop, parts }
     }
 
@@ -74,6 +74,10 @@ impl Served {
         let ended = async { while self.parts.join_next().await.is_some() {} };
         timeout(&SystemClock, SOON, ended).await.expect("the face stops in time");
     }
+}
+
+fn agents_that_wait(github: &SimulatedGitHub) -> usize {
+    github.waiting.lock().unwrap().values().map(|kind| Arc::strong_count(kind) - 1).sum()
 }
 
 /// Takes webhooks in, and answers with one status.
@@ -124,17 +128,18 @@ async fn a_queued_job_is_announced_signed_and_the_answer_is_noted() {
     runner_manager_core::webhook::verify(&[secret], &body, Some(signature)).unwrap();
     let payload: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(payload["action"], "queued");
-    let announced = served.github.announced();
-    assert_eq!(
-        announced.keys().map(|id| id.0).collect::<Vec<_>>(),
-        [payload["workflow_job"]["id"].as_u64().unwrap()]
-    );
     served
         .wait_for("the answer is noted", |github| {
             let webhooks = github.with(|github, _| github.books().webhooks);
             webhooks.accepted == webhooks.sent && webhooks.refused == 0
         })
         .await;
+    let url = format!("{}/_simulator/deliveries", served.url);
+    let sent: Value = local_client().unwrap().get(url).send().await.unwrap().json().await.unwrap();
+    let of_job = sent.as_array().unwrap().iter().find(|sent| sent["action"] == "queued").unwrap();
+    assert_eq!(of_job["job"], payload["workflow_job"]["id"]);
+    assert_eq!(of_job["status"], 202);
+    assert!(of_job["seconds"].as_f64().unwrap() > 0.0, "{of_job}");
     served.end().await;
 }
 
@@ -161,7 +166,7 @@ async fn a_poll_waits_for_a_job() {
     let session = connected["session"].as_u64().unwrap();
     let (path, empty) = (format!("/_simulator/agents/{session}/poll?wait=30"), json!(null));
     let queue = async {
-        served.wait_for("the agent waits", |github| github.news.receiver_count() == 1).await;
+        served.wait_for("the agent waits", |github| agents_that_wait(github) == 1).await;
         served.post("/_simulator/jobs", json!({"repository": "acme/app", "labels": ["linux"]})).await
     };
     let both = async { tokio::join!(served.post(&path, empty), queue) };
@@ -229,7 +234,7 @@ async fn an_open_poll_does_not_hold_up_the_end() {
     let url = format!("{}/_simulator/agents/{}/poll?wait=60", served.url, connected["session"]);
     let mut polls = JoinSet::new();
     polls.spawn(async move { local_client().unwrap().post(url).send().await.is_ok() });
-    served.wait_for("the agent waits", |github| github.news.receiver_count() == 1).await;
+    served.wait_for("the agent waits", |github| agents_that_wait(github) == 1).await;
     served.end().await;
     assert!(!polls.join_next().await.unwrap().unwrap(), "the poll was cut");
 }

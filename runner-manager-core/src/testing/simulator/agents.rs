@@ -107,6 +107,14 @@ impl Simulator {
         Ok(job.map(|job| agent_job(&self.jobs.by_id[&job])))
     }
 
+    /// What decides which jobs the runner of a session may take, as one text: agents with the same text may take
+    /// the same jobs. None if the session has ended.
+    pub fn may_take(&self, session: SessionId) -> Option<String> {
+        let registration = self.runners.get(self.session_runner(session)?)?;
+        let (scope, group) = (registration.scope, registration.runner.group_id);
+        Some(format!("{scope:?} {group} {:?}", registration.label_set))
+    }
+
     /// The agent shows that it is there, and learns whether its job is to be cancelled.
     ///
     /// # Errors

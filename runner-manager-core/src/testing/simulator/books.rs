@@ -102,7 +102,7 @@ pub enum Removal {
 pub struct WebhookCounts {
     /// Events for a hook: each was to be delivered at least once.
     pub events: u64,
-    /// Handed out by [`deliveries_due`](super::Simulator::deliveries_due).
+    /// Handed out by [`deliveries_due`](super::Simulator::deliveries_due), or one by one.
     pub sent: u64,
     /// Answered with 2xx.
     pub accepted: u64,

@@ -8,6 +8,7 @@
 //! | `POST jobs/{id}/release`, `POST jobs/{id}/skip`, `POST jobs/{id}/rerun`, `POST runs/{id}/cancel` | | `{}` |
 //! | `GET runners` | | array of [`Runner`](super::Runner) |
 //! | `GET books` | | [`Books`](super::Books) |
+//! | `GET deliveries` | | array of [`SentWebhook`], from whoever sends the webhooks: not from [`Simulator::handle`] |
 //! | `GET faults`, `POST faults` (all of them anew) | [`Faults`] | [`Faults`] |
 //! | `POST hooks` | [`AddHook`] | [`AddedHook`] |
 //! | `POST agents/connect` | [`Connect`] | [`Connected`] |
@@ -78,6 +79,21 @@ pub struct AddHook {
     pub url: String,
     /// What deliveries are signed with.
     pub secret: String,
+}
+
+/// A webhook that was sent, as its sender saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SentWebhook {
+    /// The job that it was about; none for a ping.
+    pub job: Option<JobId>,
+    /// `queued`, `waiting`, `in_progress` or `completed`; none for a ping.
+    pub action: Option<String>,
+    /// When the request was begun.
+    pub sent_at: Timestamp,
+    /// How long it took until the answer was there, or none would come.
+    pub seconds: f64,
+    /// The answer's status; none where there was no answer.
+    pub status: Option<u16>,
 }
 
 /// The hook that was added.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::{
-    DeliveryId, FaultKind, HookId, Job, Simulator,
+    DeliveryId, FaultKind, HookId, Job, JobId, Simulator,
     hooks::{Hook, HookTarget},
     reply::encode,
     shapes,
@@ -38,6 +38,8 @@ pub struct Delivery {
     pub event: &'static str,
     /// `queued`, `waiting`, `in_progress` or `completed`; none for a ping.
     pub action: Option<&'static str>,
+    /// The job that it is about; none for a ping.
+    pub job: Option<JobId>,
     /// Where to.
     pub url: String,
     /// All headers, `X-Hub-Signature-256` among them if the hook has a secret.
@@ -64,6 +66,13 @@ impl Event {
     pub(super) fn action(&self) -> Option<&'static str> {
         match self {
             Self::Job(job) => Some(job.status.word()),
+            Self::Ping => None,
+        }
+    }
+
+    fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Job(job) => Some(job.id),
             Self::Ping => None,
         }
     }
@@ -144,14 +153,18 @@ impl Deliveries {
 impl Simulator {
     /// Webhook deliveries due at or before `now`, in order. Each is given once.
     pub fn deliveries_due(&mut self, now: Timestamp) -> Vec<Delivery> {
+        std::iter::from_fn(|| self.next_delivery(now)).collect()
+    }
+
+    /// The first of the [deliveries that are due](Self::deliveries_due), for a sender that takes them one by one.
+    pub fn next_delivery(&mut self, now: Timestamp) -> Option<Delivery> {
         let now = self.advance(now);
-        let mut due = Vec::new();
         while let Some(id) = self.deliveries.pop(now) {
             if let Some(delivery) = self.send(id, now) {
-                due.push(delivery);
+                return Some(delivery);
             }
         }
-        due
+        None
     }
 
     /// What the receiver answered (its status, or none if it could not be reached or was too slow), for the
@@ -291,6 +304,7 @@ impl Simulator {
             guid: record.guid,
             event: record.event.name(),
             action: record.event.action(),
+            job: record.event.job(),
             url: hook.url.clone(),
             headers,
             body,

@@ -13,7 +13,7 @@ use runner_manager_core::domain::Owner;
 use tokio_util::sync::CancellationToken;
 
 use super::marked;
-use crate::demo::summary::Life;
+use crate::summary::Life;
 
 /// The lives of the containers that bear one owner's mark, by their ids.
 #[derive(Debug, Default)]

@@ -1,97 +1,125 @@
-//! What came of a demo, by the simulator's and the backend's own books. The manager is not asked: it is what
-//! is judged.
+//! What came of a demo, or of a load, by the simulator's and the backend's own books. The manager is not asked:
+//! it is what is judged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runner_manager_core::domain::Bounds;
+use runner_manager_core::testing::simulator::control::SentWebhook;
 use runner_manager_core::testing::simulator::{Books, JobId};
 use serde::Serialize;
 
 /// The life of one instance, as its backend saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Life {
+pub struct Life {
     /// The runner group that is written on it.
-    pub(super) group: String,
+    pub group: String,
     /// When it was asked for.
-    pub(super) created_at: Timestamp,
+    pub created_at: Timestamp,
     /// When it was gone.
-    pub(super) gone_at: Option<Timestamp>,
+    pub gone_at: Option<Timestamp>,
 }
 
 /// Everything that is counted.
 #[derive(Debug)]
-pub(super) struct Evidence<'a> {
+pub struct Evidence<'a> {
     /// GitHub's books.
-    pub(super) github: &'a Books,
-    /// For each job its group, and when its `queued` was sent.
-    pub(super) announced: &'a BTreeMap<JobId, (&'static str, Timestamp)>,
+    pub github: &'a Books,
+    /// For each job its group, and when its `queued` was first sent.
+    pub announced: &'a [(String, Timestamp)],
     /// The backend's books.
-    pub(super) lives: &'a [Life],
-    /// The groups' `max`.
-    pub(super) max: &'a BTreeMap<String, u32>,
+    pub lives: &'a [Life],
+    /// How many runners the groups keep: `min_idle` were there before the first job, and stay behind the last.
+    pub groups: &'a BTreeMap<String, Bounds>,
     /// How long it all took.
-    pub(super) took: Duration,
+    pub took: Duration,
 }
 
-/// What came of a demo.
+/// What came of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Summary {
-    pub(super) jobs: JobSummary,
-    pub(super) runners: RunnerSummary,
-    /// How long after the webhook of a job its runner's instance was asked for. Webhooks and instances of a
-    /// group are matched in their order. Where the group was at `max` when the webhook came, the time counts
+pub struct Summary {
+    /// The jobs.
+    pub jobs: JobSummary,
+    /// The runners.
+    pub runners: RunnerSummary,
+    /// How long after the webhook of a job its runner's instance was asked for. Jobs and runners are not tied to each
+    /// other, so webhooks and instances of a group are matched in their order: the first instance beyond `min_idle`
+    /// with the first webhook. Where the group was at `max` when the webhook came, the time counts
     /// from when an instance was gone: before that, none may be made.
-    pub(super) webhook_to_create_ms: Quantiles,
-    pub(super) seconds: f64,
+    pub webhook_to_create_ms: Quantiles,
+    /// How long it all took.
+    pub seconds: f64,
 }
 
 /// Jobs, by GitHub's books.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct JobSummary {
-    pub(super) queued: u64,
+pub struct JobSummary {
+    /// All that ever were.
+    pub queued: u64,
     /// Ended by the runner that began them.
-    pub(super) completed: u64,
+    pub completed: u64,
     /// Begun, and not ended by their runner.
-    pub(super) lost: u64,
+    pub lost: u64,
 }
 
 /// Instances, by the backend's books.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct RunnerSummary {
-    pub(super) created: usize,
-    pub(super) deleted: usize,
-    /// Still there at the end, as an instance or as a registration.
-    pub(super) leaked: usize,
+pub struct RunnerSummary {
+    /// Asked for.
+    pub created: usize,
+    /// Gone.
+    pub deleted: usize,
+    /// Still there at the end, as an instance or as a registration, beyond the idle ones that groups keep.
+    pub leaked: usize,
     /// The most at one moment.
-    pub(super) max_alive: usize,
-    pub(super) groups: BTreeMap<String, GroupSummary>,
+    pub max_alive: usize,
+    /// By group.
+    pub groups: BTreeMap<String, GroupSummary>,
 }
 
 /// The instances of one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct GroupSummary {
-    pub(super) created: usize,
-    pub(super) max_alive: usize,
+pub struct GroupSummary {
+    /// Asked for.
+    pub created: usize,
+    /// The most at one moment.
+    pub max_alive: usize,
     /// What was allowed.
-    pub(super) max: u32,
+    pub max: u32,
 }
 
 /// Of a number of times, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(super) struct Quantiles {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) max: f64,
+pub struct Quantiles {
+    /// Half of them are no longer.
+    pub p50: f64,
+    /// 99 of 100 are no longer.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// When the `queued` of each job was first sent.
+pub fn first_sent(webhooks: &[SentWebhook]) -> BTreeMap<JobId, Timestamp> {
+    let mut first = BTreeMap::new();
+    for webhook in webhooks.iter().filter(|webhook| webhook.action.as_deref() == Some("queued")) {
+        let Some(job) = webhook.job else { continue };
+        let at = first.entry(job).or_insert(webhook.sent_at);
+        *at = webhook.sent_at.min(*at);
+    }
+    first
 }
 
 impl Summary {
     /// Counts.
-    pub(super) fn of(evidence: &Evidence<'_>) -> Self {
+    pub fn of(evidence: &Evidence<'_>) -> Self {
         let Evidence { github, lives, .. } = evidence;
         let deleted = lives.iter().filter(|life| life.gone_at.is_some()).count();
         let registered = usize::try_from(github.runners.alive).unwrap_or(usize::MAX);
-        let groups = evidence.max.iter().map(|(name, max)| (name.clone(), group(lives, name, *max)));
+        let kept: usize = evidence.groups.values().map(|bounds| bounds.min_idle() as usize).sum();
+        let groups = evidence.groups.iter();
+        let groups = groups.map(|(name, bounds)| (name.clone(), group(lives, name, bounds.max())));
         Self {
             jobs: JobSummary {
                 queued: github.jobs.total,
@@ -101,7 +129,7 @@ impl Summary {
             runners: RunnerSummary {
                 created: lives.len(),
                 deleted,
-                leaked: (lives.len() - deleted).max(registered),
+                leaked: (lives.len() - deleted).max(registered).saturating_sub(kept),
                 max_alive: most_at_once(lives.iter()),
                 groups: groups.collect(),
             },
@@ -111,12 +139,12 @@ impl Summary {
     }
 
     /// Whether all is as it should be.
-    pub(super) fn is_good(&self) -> bool {
+    pub fn is_good(&self) -> bool {
         self.faults().is_empty()
     }
 
     /// What is not as it should be, in words.
-    pub(super) fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         let Self { jobs, runners, .. } = self;
         let mut faults = Vec::new();
         if jobs.completed < jobs.queued {
@@ -159,31 +187,33 @@ fn most_at_once<'a>(lives: impl Iterator<Item = &'a Life>) -> usize {
 }
 
 fn delays(evidence: &Evidence<'_>) -> Vec<Duration> {
-    let of_group = |(name, max): (&String, &u32)| {
+    let of_group = |(name, bounds): (&String, &Bounds)| {
+        let kept = bounds.min_idle() as usize;
         let sorted = |mut times: Vec<Timestamp>| {
             times.sort_unstable();
             times
         };
         let own = || evidence.lives.iter().filter(|life| life.group == *name);
-        let webhooks = evidence.announced.values().filter(|(group, _)| group == name);
+        let webhooks = evidence.announced.iter().filter(|(group, _)| group == name);
         let webhooks = sorted(webhooks.map(|(_, at)| *at).collect());
         let created = sorted(own().map(|life| life.created_at).collect());
         let gone = sorted(own().filter_map(|life| life.gone_at).collect());
-        let room = std::iter::repeat_n(Timestamp::MIN, *max as usize).chain(gone);
+        let room = std::iter::repeat_n(Timestamp::MIN, bounds.max() as usize - kept).chain(gone);
         webhooks
             .into_iter()
             .zip(room)
-            .zip(created)
+            .zip(created.into_iter().skip(kept))
             .map(|((webhook, room), created)| {
                 created.duration_since(webhook.max(room)).try_into().unwrap_or(Duration::ZERO)
             })
             .collect::<Vec<Duration>>()
     };
-    evidence.max.iter().flat_map(of_group).collect()
+    evidence.groups.iter().flat_map(of_group).collect()
 }
 
 impl Quantiles {
-    fn of(mut times: Vec<Duration>) -> Self {
+    /// Sorts and counts; of none they are 0.
+    pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |hundredths: usize| {
             let rank = (times.len() * hundredths).div_ceil(100).max(1) - 1;
@@ -204,7 +234,8 @@ mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
-    use runner_manager_core::testing::simulator::{Books, JobId};
+    use runner_manager_core::domain::Bounds;
+    use runner_manager_core::testing::simulator::Books;
 
     use super::{Evidence, Life, Quantiles, Summary};
 
@@ -217,15 +248,19 @@ mod tests {
     }
 
     fn summary(lives: &[Life], max: u32, webhooks: &[i64]) -> Summary {
+        summary_with(lives, Bounds::new(0, max).unwrap(), webhooks)
+    }
+
+    fn summary_with(lives: &[Life], bounds: Bounds, webhooks: &[i64]) -> Summary {
         let mut github = Books::default();
         github.jobs.total = webhooks.len() as u64;
         github.jobs.succeeded = github.jobs.total;
-        let announced = (0..).zip(webhooks).map(|(id, time)| (JobId(id), ("small", at(*time)))).collect();
+        let announced: Vec<_> = webhooks.iter().map(|time| ("small".to_owned(), at(*time))).collect();
         Summary::of(&Evidence {
             github: &github,
             announced: &announced,
             lives,
-            max: &BTreeMap::from([("small".to_owned(), max)]),
+            groups: &BTreeMap::from([("small".to_owned(), bounds)]),
             took: Duration::from_secs(1),
         })
     }
@@ -243,6 +278,15 @@ mod tests {
         let told = summary(&[life(5, Some(100)), life(103, Some(200))], 1, &[0, 2]);
         assert_eq!(told.webhook_to_create_ms, Quantiles { p50: 3.0, p99: 5.0, max: 5.0 });
         assert_eq!(told.runners.max_alive, 1);
+    }
+
+    #[test]
+    fn runners_that_a_group_keeps_are_no_answer_to_a_webhook_and_not_left_behind() {
+        let lives = [life(-900, Some(30)), life(-800, None), life(14, Some(90)), life(96, None)];
+        let told = summary_with(&lives, Bounds::new(2, 3).unwrap(), &[10, 20]);
+        // The second webhook waits for the first of the kept ones to be gone.
+        assert_eq!(told.webhook_to_create_ms, Quantiles { p50: 4.0, p99: 66.0, max: 66.0 });
+        assert_eq!(told.runners.leaked, 0);
     }
 
     #[test]
