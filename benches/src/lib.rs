@@ -9,6 +9,8 @@
 //! - `policy` has what is decided for every webhook and every task: it costs processor time alone. The cases stand in
 //!   [`pure`], and the program `instructions` counts what each takes.
 //! - `storage` has what the embedded storage does for them, in memory: what a disk adds is its own affair.
+//!
+//! What whole processes do under load is measured by the binary `load`.
 
 pub mod pure;
 

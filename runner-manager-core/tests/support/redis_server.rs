@@ -102,7 +102,7 @@ impl RedisServer {
 
     /// Asks it something, and tells its answer as it came: for what a test looks up or breaks.
     pub(crate) fn ask(&self, words: &[&str]) -> String {
-        ask(self.port, words).expect("the server answers")
+        ask(local(self.port), words).expect("the server answers")
     }
 
     fn signal(&self, name: &str) {
@@ -147,7 +147,7 @@ fn answers(child: &mut Child, port: u16) -> bool {
         if !matches!(child.try_wait(), Ok(None)) {
             return false;
         }
-        if ask(port, &["PING"]).is_ok_and(|answer| answer == "+PONG") {
+        if ask(local(port), &["PING"]).is_ok_and(|answer| answer == "+PONG") {
             return true;
         }
         std::thread::sleep(PAUSE);
@@ -161,8 +161,12 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn ask(port: u16, words: &[&str]) -> std::io::Result<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Asks a server something, and tells its answer as it came.
+pub(crate) fn ask(address: SocketAddr, words: &[&str]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut question = format!("*{}\r\n", words.len());
