@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake;
 use runner_manager_core::testing::simulator;
+use runner_manager_server::summary::Quantiles;
 
 use crate::site::GROUPS;
 
@@ -98,20 +99,17 @@ impl Verdict {
             && !self.jobs.iter().any(ran)
     }
 
-    /// How long jobs waited: the middle one and the longest.
-    fn delays(&self) -> (f64, f64) {
-        let waited = |job: &simulator::Job| {
-            job.started_at.map(|started| started.duration_since(job.created_at).as_secs_f64())
-        };
-        let mut delays: Vec<f64> = self.jobs.iter().filter_map(waited).collect();
-        delays.sort_by(f64::total_cmp);
-        (delays.get(delays.len() / 2).copied().unwrap_or(0.0), delays.last().copied().unwrap_or(0.0))
+    /// How long jobs waited.
+    fn delays(&self) -> Quantiles {
+        let waited = |job: &simulator::Job| job.started_at?.duration_since(job.created_at).try_into().ok();
+        Quantiles::of(self.jobs.iter().filter_map(waited).collect())
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (median, longest) = self.delays();
+        let Quantiles { p50, max, .. } = self.delays();
+        let (median, longest) = (p50 / 1000.0, max / 1000.0);
         let most: BTreeMap<&str, u64> =
             GROUPS.iter().map(|(name, _)| (*name, self.most_alive(name))).collect();
         let (taken, dropped) = self.webhooks;
