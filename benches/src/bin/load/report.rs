@@ -94,18 +94,22 @@ impl Report {
             after.usage.iter().map(|(name, usage)| (name.clone(), rounded(usage.rss_mib))).collect();
         rss.extend(redis.map(|redis| ("redis".to_owned(), rounded(redis.usage.rss_mib))));
         let violations = violations(&after.github, cloud, groups);
-        let webhook_errors = of_jobs().filter(|webhook| !is_taken(webhook)).count();
+        let mut errors = BTreeMap::<Option<u16>, usize>::new();
+        for webhook in of_jobs().filter(|webhook| !is_taken(webhook)) {
+            *errors.entry(webhook.status).or_default() += 1;
+        }
         let mut faults = if counted.webhooks_only { Vec::new() } else { summary.faults() };
         faults.extend(violations.iter().cloned());
-        if webhook_errors > 0 {
-            faults.push(format!("{webhook_errors} webhooks were not taken"));
-        }
+        faults.extend(errors.iter().map(|(status, count)| match status {
+            Some(status) => format!("{count} webhooks were answered with {status}"),
+            None => format!("{count} webhooks were not answered"),
+        }));
         Self {
             webhook_ms: Quantiles::of(
                 of_jobs().map(|webhook| Duration::from_secs_f64(webhook.seconds)).collect(),
             ),
             webhooks_per_s: webhooks_per_s(webhooks),
-            webhook_errors,
+            webhook_errors: errors.values().sum(),
             creates_per_s: creates_per_s(cloud, counted.began),
             cpu_s: cpu(before, after).into_iter().map(|(name, used)| (name, rounded(used))).collect(),
             rss_mib: rss,
