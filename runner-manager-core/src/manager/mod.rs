@@ -28,6 +28,9 @@ mod calls;
 mod catalogue;
 mod configuration;
 mod connections;
+#[cfg(test)]
+#[cfg(all(feature = "embedded", feature = "mocks"))]
+mod costs;
 mod doubt;
 mod explain;
 mod github_groups;
