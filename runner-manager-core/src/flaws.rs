@@ -33,6 +33,8 @@ pub enum Flaw {
     ForgetRedeliveries,
     /// A job that lost its machine is run again without a look at whether it was already.
     RerunAgain,
+    /// GitHub's runner groups that are managed are written to at every look.
+    MendWhatIsWell,
 }
 
 #[cfg(feature = "testing")]

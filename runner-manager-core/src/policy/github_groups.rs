@@ -9,6 +9,7 @@ use crate::domain::{
     FoundGroup, GitHubGroup, GroupAccess, GroupFinding, GroupRules, GroupVisibility, RegisteredGroup,
     Repository, Scope,
 };
+use crate::flaws::{Flaw, is_on};
 
 /// The most repositories or organizations of a group that are kept on record.
 pub const MOST_MEMBERS: usize = 100;
@@ -46,7 +47,7 @@ pub fn plan(rules: &GroupRules, found: Option<&FoundGroup>) -> Plan {
     plan.differences.extend(visibility_differs(rules, group));
     plan.differences.extend(public_differs(rules, group));
     plan.differences.extend(workflows_differ(rules, group));
-    if !plan.differences.is_empty() {
+    if !plan.differences.is_empty() || is_on(Flaw::MendWhatIsWell) {
         plan.steps.push(Step::Update);
     }
     let others = members_differ(&rules.access, group.visibility, members.as_ref());

@@ -13,6 +13,7 @@ use runner_manager_core::queue::{ClaimToken, Lane};
 use runner_manager_core::store::{Change, GroupView, Write};
 use runner_manager_core::testing::simulator;
 
+use super::github_groups::GroupsChecker;
 use super::ledger::Ledger;
 use super::limits::LimitsChecker;
 use super::redeliveries::Redeliveries;
@@ -68,6 +69,7 @@ pub(crate) struct Checker {
     seen_violations: usize,
     pub(crate) limits: LimitsChecker,
     pub(crate) redeliveries: Redeliveries,
+    pub(crate) groups: GroupsChecker,
 }
 
 impl Checker {

@@ -74,6 +74,11 @@ fn to_fall_over_when_unclear_is_found() {
 }
 
 #[test]
+fn to_mend_what_is_well_is_found() {
+    is_found(Flaw::MendWhatIsWell, &[Promise::Limits]);
+}
+
+#[test]
 fn to_forget_redeliveries_is_found() {
     is_found(Flaw::ForgetRedeliveries, &[Promise::Limits]);
 }

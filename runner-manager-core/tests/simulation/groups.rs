@@ -100,6 +100,13 @@ pub(crate) fn varied(dice: &mut Dice, groups: &[RunnerGroup]) -> Vec<RunnerGroup
     varied
 }
 
+/// Gives groups room for so many machines that a sweep may condemn too many.
+pub(crate) fn widen(groups: &mut [RunnerGroup]) {
+    for group in groups {
+        group.bounds = Bounds::new(group.bounds.min_idle(), 8).unwrap();
+    }
+}
+
 /// The groups without any runner that waits for nothing.
 pub(crate) fn without_idle(groups: &[RunnerGroup]) -> Vec<RunnerGroup> {
     let mut bare = groups.to_vec();

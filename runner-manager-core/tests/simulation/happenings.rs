@@ -1,10 +1,13 @@
 //! What happens by itself: work that comes and goes, machines that end, and what operators do.
 
 use runner_manager_backends::fake::{Behaviour, Ending};
+use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::{Owner, RunnerGroup};
+use runner_manager_core::manager::GoOnError;
 use runner_manager_core::store::{Page, RunnerFilter, Store};
 use runner_manager_core::testing::simulator::{Job, JobId, JobSpec, JobStatus};
 
+use super::github_groups;
 use super::plan::Happening;
 use super::trace::Who;
 use super::world::World;
@@ -28,6 +31,13 @@ impl World {
                     busy.iter().any(|name| name == runner)
                 });
             }
+            Happening::AllMachinesVanish => self.end_all_machines(),
+            Happening::Drift(drift) => {
+                if github_groups::drift(&self.shared, drift) {
+                    self.tell(drift.word(), String::new);
+                }
+            }
+            Happening::GoOn => self.go_on(),
             Happening::Drain(group) => {
                 let name = self.plan.groups[group].name.clone();
                 self.tell("drain", || name.to_string());
@@ -147,6 +157,42 @@ impl World {
         let life = *self.dice.pick(&there);
         self.tell(what, || format!("that of {}: {how}", life.runner));
         self.shared.cloud().end(&life.id, how, now);
+    }
+
+    fn end_all_machines(&self) {
+        let now = self.now();
+        let lives = self.books().lives.into_iter();
+        let there = lives.filter(|life| life.owner == self.shared.owner && life.alive_at(now));
+        let there: Vec<_> = there.collect();
+        self.tell("all machines vanish", || there.len().to_string());
+        for life in there {
+            self.shared.cloud().end(&life.id, Ending::Vanished, now);
+        }
+    }
+
+    /// An operator sees what sweeps stopped at, takes some time over it, and has them go on.
+    fn go_on(&mut self) {
+        let shared = self.shared.clone();
+        let pause = self.dice.seconds(1, 90);
+        self.operate(move |operator| async move {
+            let stopped = operator.deployment().await.unwrap().withheld;
+            if stopped.is_empty() {
+                return;
+            }
+            shared.clock.sleep(pause).await;
+            for withheld in stopped {
+                let said = operator.go_on(&withheld.source, &withheld.mark(), "ops").await;
+                let what = match said {
+                    Ok(_) => "go on",
+                    // Sweeps found something else meanwhile, or nothing.
+                    Err(GoOnError::Refused(_)) => "go on: refused",
+                    Err(error) => panic!("{error}"),
+                };
+                shared
+                    .note(Who::World, what, "", || format!("{} of the {}", withheld.count, withheld.source));
+                shared.state().strike(what);
+            }
+        });
     }
 
     fn retire_some(&mut self) {

@@ -17,6 +17,7 @@ mod dice;
 mod faults;
 mod flaws;
 mod foreign;
+mod github_groups;
 mod groups;
 mod happenings;
 mod ledger;

@@ -13,6 +13,7 @@ use runner_manager_core::testing::simulator::{
 
 use super::dice::Dice;
 use super::faults::Side;
+use super::github_groups::{self, Drift};
 use super::groups::{self, group};
 use super::signals::SignalFaults;
 
@@ -52,6 +53,11 @@ pub(crate) enum Happening {
     MachineEnds(Ending),
     /// One ends while a job runs on it.
     BusyMachineEnds(Ending),
+    AllMachinesVanish,
+    /// Somebody changes the managed runner group at GitHub.
+    Drift(Drift),
+    /// An operator has the sweeps go on that stopped since they would have condemned too much.
+    GoOn,
     /// An operator drains a group, or resumes it.
     Drain(usize),
     Resume(usize),
@@ -109,6 +115,8 @@ pub(crate) struct Plan {
     pub(crate) lost_webhooks: u32,
     /// What becomes of what machines say of their jobs.
     pub(crate) signals: SignalFaults,
+    /// Whether an operator sees to it, until the end, that sweeps go on that stopped.
+    pub(crate) is_watched: bool,
 }
 
 impl Plan {
@@ -117,7 +125,15 @@ impl Plan {
         let dice = Dice::new(seed);
         let mut shape = dice.fork("shape");
         let lease = shape.seconds(30, 90);
-        let groups = groups::drawn(&mut shape);
+        let mut groups = groups::drawn(&mut shape);
+        let (mut github_groups, mut outage) = (dice.fork("github groups"), dice.fork("outage"));
+        if github_groups.percent(40) {
+            github_groups::manage(&mut groups);
+        }
+        let is_watched = outage.percent(30);
+        if is_watched {
+            groups::widen(&mut groups);
+        }
         let trouble = shape.seconds(5 * 60, 15 * 60);
         let replicas = shape.count(1, 4);
         let skew = |shape: &mut Dice| {
@@ -145,6 +161,7 @@ impl Plan {
             broken_agents: *shape.pick(&[0, 0, 0, 5, 15]),
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
             signals: signals(&mut dice.fork("signals")),
+            is_watched,
             groups,
         };
         let mut failing = dice.fork("failing webhooks");
@@ -158,7 +175,45 @@ impl Plan {
             .map(|limit| Rate { calls: limit.per_minute, per: Duration::from_mins(1) });
         plan.happenings = plan.draw_happenings(&mut dice.fork("happenings"));
         plan.draw_losses(&mut dice.fork("losses"));
+        plan.draw_drifts(&mut github_groups);
+        plan.draw_outage(&mut outage);
+        plan.happenings.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// Somebody works on the runner group at GitHub that is managed.
+    fn draw_drifts(&mut self, dice: &mut Dice) {
+        if !github_groups::is_managed(&self.groups) {
+            return;
+        }
+        for _ in 0..dice.count(1, 6) {
+            let at = dice.millis(0, self.end());
+            self.happenings.push((at, Happening::Drift(Drift::drawn(dice))));
+        }
+    }
+
+    /// In some deployments the cloud loses all machines while there are many, and an operator sees what sweeps say to
+    /// that.
+    fn draw_outage(&mut self, dice: &mut Dice) {
+        if !self.is_watched {
+            return;
+        }
+        let at = dice.millis(self.end() / 4, self.end() / 2);
+        for _ in 0..3 {
+            let spec = groups::job(dice, &self.groups).seconds(400);
+            let before = at.saturating_sub(dice.seconds(90, 180));
+            self.happenings.push((before, Happening::Jobs { spec, count: 5, matrix: false }));
+        }
+        self.happenings.push((at, Happening::AllMachinesVanish));
+        for _ in 0..dice.count(2, 6) {
+            let later = at + dice.millis(0, self.end() / 2);
+            self.happenings.push((later, Happening::GoOn));
+        }
+    }
+
+    /// Until when things go wrong, in milliseconds.
+    fn end(&self) -> u64 {
+        u64::try_from(self.trouble.as_millis()).expect("minutes fit")
     }
 
     /// In some deployments jobs that lose their machine are run again, soon enough for that to go wrong, too.
@@ -170,12 +225,11 @@ impl Plan {
             group.rerun_on_loss = dice.percent(80);
         }
         self.lost_runner = Some(SignedDuration::from_secs(dice.between(200, 400).cast_signed()));
-        let end = u64::try_from(self.trouble.as_millis()).expect("minutes fit");
+        let end = self.end();
         for _ in 0..dice.count(1, 5) {
             let how = *dice.pick(&[Ending::Reclaimed, Ending::Vanished, Ending::Failed, Ending::Stopped]);
             self.happenings.push((dice.millis(end / 8, end), Happening::BusyMachineEnds(how)));
         }
-        self.happenings.sort_by_key(|(at, _)| *at);
     }
 
     /// The same deployment and the same work, and nothing goes wrong.
@@ -202,7 +256,7 @@ impl Plan {
 
     fn draw_happenings(&self, dice: &mut Dice) -> Vec<(Duration, Happening)> {
         let mut all: Vec<(Duration, Happening)> = Vec::new();
-        let end = u64::try_from(self.trouble.as_millis()).expect("minutes fit");
+        let end = self.end();
         let add = |all: &mut Vec<_>, dice: &mut Dice, from: u64, happening: Happening| {
             all.push((dice.millis(from, end), happening));
         };
@@ -276,7 +330,6 @@ impl Plan {
             add(&mut all, dice, 0, scarce);
             add(&mut all, dice, end / 2, again);
         }
-        all.sort_by_key(|(at, _)| *at);
         all
     }
 }
@@ -395,7 +448,9 @@ fn github(dice: &mut Dice) -> Faults {
         Vec::new()
     };
     let per_minute = u32::try_from(dice.between(3, 12)).expect("it is small");
-    let jit_limit = dice.percent(20).then_some(JitLimit { per_minute, announced: dice.percent(50) });
+    let jit_limit = dice
+        .percent(20)
+        .then_some(JitLimit { per_minute: per_minute.div_ceil(4), announced: dice.percent(50) });
     let hourly_budget = dice.percent(30).then_some(per_minute * 10);
     Faults { webhooks, requests, jit_limit, hourly_budget, lying_busy }
 }
@@ -449,6 +504,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         broken_agents: 0,
         lost_webhooks: 0,
         signals: SILENT,
+        is_watched: false,
     }
 }
 
@@ -466,6 +522,10 @@ pub(crate) fn all_faults() -> Vec<String> {
         "rerun",
         "machine ends",
         "busy machine ends",
+        "all machines vanish",
+        "go on",
+        "go on: refused",
+        "github group: mended",
         "lost job run again",
         "drain",
         "resume",
@@ -509,6 +569,7 @@ pub(crate) fn all_faults() -> Vec<String> {
         "github: LyingBusy",
         "github: LyingBusyRead",
     ];
+    all.extend(Drift::words());
     if STORE_IS_LOST {
         all.extend(["store rolled back", "store emptied"]);
     }

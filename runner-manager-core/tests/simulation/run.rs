@@ -13,6 +13,7 @@ use runner_manager_core::store::{JobFilter, Page, Store};
 use runner_manager_core::testing::simulator::JobStatus;
 
 use super::foreign;
+use super::github_groups;
 use super::plan::Plan;
 use super::replica::Replica;
 use super::shared::{Promise, Violation};
@@ -124,10 +125,19 @@ impl World {
         let settled = |world: &Self| world.reruns_are_settled() && all_completed(world);
         self.until(Promise::EveryJob, "every lost job was run again, or it is said why not", limit, settled)
             .await?;
-        let is_over = |world: &Self| world.left().next().is_none() || world.an_operator_is_asked();
+        let is_over = |world: &Self| {
+            world.left().next().is_none() || !world.plan.is_watched && world.an_operator_is_asked()
+        };
         self.until(Promise::NothingLeft, "nothing is left", 2 * HOUR, is_over).await?;
         if self.left().next().is_some() {
             self.shared.state().admit("a sweep that stopped at too many orphans and asked an operator");
+        }
+        if github_groups::is_managed(&self.plan.groups) {
+            let is_mended = |world: &Self| world.shared.state().checker.groups.is_as_configured();
+            self.until(Promise::EveryJob, "GitHub's group is as configured", HOUR, is_mended).await?;
+            if let Some(what) = github_groups::differs(&self.shared) {
+                return Err(Violation { promise: Promise::EveryJob, what });
+            }
         }
         self.until(Promise::NothingLost, "failed webhooks were redelivered", 3 * HOUR, |world| {
             world.forgotten_webhooks().is_empty()

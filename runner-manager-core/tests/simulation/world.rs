@@ -21,6 +21,7 @@ use super::checker::Checker;
 use super::dice::Dice;
 use super::faults::Process;
 use super::foreign;
+use super::github_groups;
 use super::groups;
 use super::ledger::Ledger;
 use super::limits::Asked;
@@ -33,6 +34,9 @@ use super::trace::{Trace, Who};
 use super::webhooks::{SECRET, WEBHOOK_URL, Webhooks};
 
 const SECRET_KEY: &str = "the secret key of the deployment";
+
+/// For how many minutes of quiet an operator looks every minute what sweeps stopped at.
+const WATCHED_FOR: u64 = 180;
 
 /// One run's world.
 #[derive(Debug)]
@@ -87,6 +91,9 @@ impl World {
             steps: 0,
         };
         foreign::put(&world.shared).await;
+        if github_groups::is_managed(&world.plan.groups) {
+            github_groups::put_others(&world.shared);
+        }
         world
     }
 
@@ -137,6 +144,10 @@ impl World {
     pub(crate) fn be_quiet(&mut self) {
         self.is_quiet = true;
         self.happenings.clear();
+        if self.plan.is_watched {
+            let looks = (1..WATCHED_FOR).map(|minute| later(self.now(), Duration::from_mins(minute)));
+            self.happenings = looks.map(|at| (at, Happening::GoOn)).collect();
+        }
         self.shared.note(Who::World, "quiet", "", String::new);
         self.shared.state().chances = AllChances::default();
         self.shared.github().set_faults(simulator::Faults::default());
@@ -306,6 +317,7 @@ fn shared(plan: &Plan, began: Timestamp, with_lines: bool) -> Arc<Shared> {
     let mut settings = simulator::Settings {
         seed: plan.seed,
         faults: plan.github.clone(),
+        tokens: vec![DEFAULT_TOKEN.to_owned(), github_groups::TOKEN.to_owned()],
         ..simulator::Settings::default()
     };
     if let Some(time) = plan.unused_registration {

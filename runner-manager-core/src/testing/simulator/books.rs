@@ -20,6 +20,8 @@ pub struct Books {
     pub webhooks: WebhookCounts,
     /// How often each event was asked for by a redelivery request, by its id.
     pub redeliveries: BTreeMap<String, u64>,
+    /// How often each runner group was made, changed or deleted, by the name that it had before.
+    pub runner_groups: BTreeMap<String, u64>,
     /// Requests by route, as in `GET /orgs/{org}/actions/runners`; refused ones are counted, too.
     pub requests: BTreeMap<String, u64>,
     /// Of these, those that were answered with 304: they cost nothing of the budget.

@@ -163,6 +163,17 @@ impl GroupChange {
 impl Simulator {
     /// Routes under `/orgs/{org}/actions/runner-groups` and the same of enterprises.
     pub(super) fn group_route(&mut self, scope: ScopeId, rest: &[&str], call: &Call<'_>) -> Reply {
+        let id = rest.first().and_then(|id| id.parse().ok());
+        let name = id.map(|id| self.groups.name(scope, id));
+        let reply = self.group_reply(scope, rest, call);
+        if call.method != "GET" && reply.status.is_success() {
+            let made = || reply.body.as_ref()?["name"].as_str().map(str::to_owned);
+            *self.books.runner_groups.entry(name.or_else(made).unwrap_or_default()).or_default() += 1;
+        }
+        reply
+    }
+
+    fn group_reply(&mut self, scope: ScopeId, rest: &[&str], call: &Call<'_>) -> Reply {
         let id = match rest {
             [] => return self.groups_route(scope, call),
             [id, ..] => id.parse().ok().filter(|id| self.groups.get(scope, *id).is_some()),

@@ -37,8 +37,16 @@ fn failed(what: &'static str) -> impl Fn(Failure) -> GitHubError + Send {
         let kind = match (failure, what) {
             (
                 Failure::Lost,
-                "create_jit_config" | "remove_runner" | "rerun_job" | "redeliver" | "create_hook"
-                | "update_hook" | "delete_hook",
+                "create_jit_config"
+                | "remove_runner"
+                | "rerun_job"
+                | "redeliver"
+                | "create_hook"
+                | "update_hook"
+                | "delete_hook"
+                | "create_runner_group"
+                | "update_runner_group"
+                | "set_group_members",
             ) => GitHubErrorKind::Unclear,
             (Failure::Refused | Failure::Lost, _) => GitHubErrorKind::Unavailable,
         };
@@ -151,6 +159,47 @@ fn task_of(hook: &Hook) -> String {
     Task::RedeliverWebhooks { place: HookPlace::Scope(scope.clone()) }.key()
 }
 
+impl FaultyGitHub {
+    /// Makes a call that writes to a runner group, and looks what GitHub truly did.
+    async fn write_group<T: Send>(
+        &self,
+        scope: &Scope,
+        name: &'static str,
+        made: impl Future<Output = Result<T, GitHubError>> + Send,
+    ) -> Result<T, GitHubError> {
+        let looked_at = async {
+            let shared = &self.process.shared;
+            let before = shared.github().books().runner_groups.clone();
+            let mut made = pin!(made);
+            // GitHub does what it is asked before anybody waits.
+            let first = futures_util::poll!(&mut made);
+            let after = shared.github().books().runner_groups.clone();
+            for (group, _) in after.iter().filter(|(group, count)| before.get(*group) != Some(*count)) {
+                self.note(name, "done", || group.clone());
+                self.wrote_group(scope, group);
+            }
+            match first {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => made.await,
+            }
+        };
+        self.call(name, looked_at).await
+    }
+
+    fn wrote_group(&self, scope: &Scope, group: &str) {
+        let task = Task::SyncGitHubGroups { scope: scope.clone() }.key();
+        let now = self.process.shared.now();
+        let mut state = self.process.shared.state();
+        let state = &mut *state;
+        let holds = state.ledger.holds(self.process.replica, &task, now);
+        match state.checker.groups.wrote(group, holds) {
+            Ok(None) => state.strike("github group: mended"),
+            Ok(Some(why)) => state.admit(why),
+            Err((promise, what)) => state.checker.broken(promise, what),
+        }
+    }
+}
+
 /// How many jobs there ever were: one more where a job is run again.
 fn jobs(github: &runner_manager_core::testing::simulator::Simulator) -> u64 {
     github.books().jobs.total
@@ -257,7 +306,8 @@ impl GitHub for FaultyGitHub {
         name: &str,
         rules: &GroupRules,
     ) -> Result<RegisteredGroup, GitHubError> {
-        self.call("create_runner_group", self.inner.create_runner_group(scope, name, rules)).await
+        self.write_group(scope, "create_runner_group", self.inner.create_runner_group(scope, name, rules))
+            .await
     }
 
     async fn update_runner_group(
@@ -267,7 +317,8 @@ impl GitHub for FaultyGitHub {
         name: &str,
         rules: &GroupRules,
     ) -> Result<RegisteredGroup, GitHubError> {
-        self.call("update_runner_group", self.inner.update_runner_group(scope, id, name, rules)).await
+        let made = self.inner.update_runner_group(scope, id, name, rules);
+        self.write_group(scope, "update_runner_group", made).await
     }
 
     async fn group_members(&self, scope: &Scope, id: GitHubGroupId) -> Result<GroupAccess, GitHubError> {
@@ -280,7 +331,7 @@ impl GitHub for FaultyGitHub {
         id: GitHubGroupId,
         members: &GroupAccess,
     ) -> Result<(), GitHubError> {
-        self.call("set_group_members", self.inner.set_group_members(scope, id, members)).await
+        self.write_group(scope, "set_group_members", self.inner.set_group_members(scope, id, members)).await
     }
 
     async fn open_runs(&self, repository: &Repository, which: OpenRuns) -> Result<Vec<OpenRun>, GitHubError> {
