@@ -58,8 +58,8 @@ pub struct HookRecord {
     pub read_to: Option<Timestamp>,
     /// Deliveries that failed and are to be asked for again, or were a short time ago.
     pub failed: BTreeMap<DeliveryId, FailedDelivery>,
-    /// When a webhook was last given up that did not get through, by the store's time: only a listing of jobs tells
-    /// now what it told.
+    /// When a webhook was last given up that did not get through, by the store's time, or until when the log was not
+    /// read: only a listing of jobs tells now what was told until then.
     pub given_up_at: Option<Timestamp>,
     /// Why the hook or its log cannot be read, in words; none where it can.
     pub trouble: Option<String>,

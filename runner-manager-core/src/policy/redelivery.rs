@@ -122,7 +122,12 @@ pub fn since(record: &HookRecord, now: Timestamp) -> Timestamp {
 /// Takes in the log since [`since`], newest entries first.
 pub fn read(mut record: HookRecord, log: &[WebhookDelivery], now: Timestamp) -> (HookRecord, News) {
     let mut news = News { allowed: allowed(log), ..News::default() };
-    record.read_to = record.read_to.or(Some(since(&record, now)));
+    let from = since(&record, now);
+    if record.read_to.is_none_or(|to| to < from) {
+        // What was sent before that is left to the listing of jobs.
+        record.given_up_at = record.given_up_at.max(Some(from));
+    }
+    record.read_to = record.read_to.or(Some(from));
     let attempts = Attempts::of(log);
     record.failed.retain(|delivery, failed| match attempts.outcome(delivery) {
         None => true,

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use runner_manager_core::domain::{HookRecord, Redelivery};
+use jiff::Timestamp;
+use runner_manager_core::domain::{HookPlace, HookRecord, Redelivery};
+use runner_manager_core::policy::redelivery::FIRST_LOOK;
 
 /// What was asked of GitHub, by its own books, and what of that was written down. Deliveries are known by the id of
 /// their event.
@@ -16,6 +18,8 @@ pub(crate) struct Redeliveries {
     settled: BTreeSet<String>,
     /// Those of which twice nobody knew whether GitHub was asked.
     unclear: BTreeSet<String>,
+    /// From when on each hook's log was read.
+    read_since: BTreeMap<HookPlace, Timestamp>,
     store_was_lost: bool,
 }
 
@@ -25,6 +29,9 @@ type Admitted = Option<&'static str>;
 impl Redeliveries {
     /// A hook's record was written.
     pub(crate) fn wrote(&mut self, record: &HookRecord) {
+        if let Some(at) = record.read_at {
+            self.read_since.entry(record.place.clone()).or_insert(at - FIRST_LOOK);
+        }
         for (delivery, failed) in &record.failed {
             if failed.redelivery != Redelivery::Due {
                 self.intended.insert(delivery.to_string());
@@ -71,6 +78,11 @@ impl Redeliveries {
         self.settled.clear();
         self.intended.clear();
         self.store_was_lost = true;
+    }
+
+    /// From when on somebody read the logs of all hooks: what failed before is left to the listing of jobs.
+    pub(crate) fn read_since(&self) -> Timestamp {
+        self.read_since.values().max().copied().unwrap_or(Timestamp::MIN)
     }
 
     /// Those of some that nobody asked for, and that somebody should have.

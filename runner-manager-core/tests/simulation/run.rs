@@ -149,8 +149,8 @@ impl World {
     /// The webhooks that failed and that GitHub was never asked for again.
     fn forgotten_webhooks(&self) -> Vec<String> {
         let github = self.shared.github();
-        let neglected = github.neglected();
         let state = self.shared.state();
+        let neglected = github.neglected(state.checker.redeliveries.read_since());
         let forgotten = state.checker.redeliveries.forgotten(neglected.into_iter());
         forgotten.into_iter().map(str::to_owned).collect()
     }

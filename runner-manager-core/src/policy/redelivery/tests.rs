@@ -73,6 +73,17 @@ fn a_log_vouches_for_what_got_through_or_was_asked_for_again() {
 }
 
 #[test]
+fn a_log_vouches_for_nothing_that_was_sent_before_it_was_read() {
+    let late = later(at(1), FIRST_LOOK);
+    let (log, _) = read(found(), &[], late);
+    assert!(!vouches(&log, at(1), late), "what failed an instant before the listing is not in what was read");
+    assert!(vouches(&log, at(2), late));
+    let after_long = later(late, REDELIVERABLE_FOR * 2);
+    let (log, _) = read(log, &[], after_long);
+    assert!(!vouches(&log, at(2), after_long), "nobody read it for days");
+}
+
+#[test]
 fn what_is_over_without_being_taken_is_given_up() {
     let minutes = |count: i64| at(count * 60);
     for redelivery in [Redelivery::Over, Redelivery::Asked { at: at(0) }] {

@@ -186,13 +186,14 @@ impl Simulator {
         self.deliveries.by_id.get(&delivery).map(|record| record.guid.as_str())
     }
 
-    /// The events of which every attempt in the logs failed, and that nobody asked for again, by their ids.
-    pub fn neglected(&self) -> BTreeSet<&str> {
+    /// The events since a time of which every attempt in the logs failed, and that nobody asked for again, by their ids.
+    pub fn neglected(&self, since: Timestamp) -> BTreeSet<&str> {
         let logged = || self.deliveries.by_id.values().filter(|record| record.outcome.is_some());
         let is_taken = |record: &&Record| matches!(record.outcome, Some(Outcome::Answered(200..=299)));
         let taken: BTreeSet<&str> = logged().filter(is_taken).map(|record| record.guid.as_str()).collect();
         let is_left = |guid: &&str| !taken.contains(guid) && !self.books.redeliveries.contains_key(*guid);
-        logged().map(|record| record.guid.as_str()).filter(is_left).collect()
+        let sent = logged().filter(|record| record.sent_at.is_some_and(|at| at >= since));
+        sent.map(|record| record.guid.as_str()).filter(is_left).collect()
     }
 
     /// Somebody clicks: every attempt that stands in a log as failed, and was no redelivery, is redelivered. Tells how
