@@ -100,7 +100,7 @@ pub(crate) fn drift(shared: &Shared, drift: Drift) -> bool {
         Some(change) => ask(shared, &Method::PATCH, &path, &change),
         None => ask(shared, &Method::DELETE, &path, &Value::Null),
     };
-    shared.state().checker.groups.is_as_configured = false;
+    shared.state().checker.groups.mended = None;
     true
 }
 
@@ -133,16 +133,25 @@ fn answered(github: &mut Simulator, request: &Request<Bytes>, now: Timestamp) ->
     serde_json::from_slice(answer.response.body()).unwrap_or_default()
 }
 
+/// By whom the managed group was written to when it needed that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Holder,
+    /// A process that lost its hold. Whoever holds the task by then may have looked before, and write as well.
+    Other,
+}
+
 /// What replicas write to runner groups, held against what somebody did to the managed one.
 #[derive(Debug, Default)]
 pub(crate) struct GroupsChecker {
-    is_as_configured: bool,
+    /// None while the managed group is not as configured.
+    mended: Option<By>,
 }
 
 impl GroupsChecker {
     /// Whether the managed group needs nothing.
     pub(crate) const fn is_as_configured(&self) -> bool {
-        self.is_as_configured
+        self.mended.is_some()
     }
 
     /// GitHub took a write to the group of a name, from somebody who holds the task of its scope's groups, or does no
@@ -152,13 +161,19 @@ impl GroupsChecker {
         group: &str,
         holds: bool,
     ) -> Result<Option<&'static str>, (Promise, String)> {
-        let was_needed = !std::mem::replace(&mut self.is_as_configured, true);
+        let before = self.mended;
+        let was_needed = before.is_none();
+        if was_needed || holds {
+            self.mended = Some(if holds { By::Holder } else { By::Other });
+        }
         if group.starts_with(RENAMED) && was_needed {
             Ok(Some("a write to a runner group that was renamed since it was looked at"))
         } else if group != MANAGED {
             Err((Promise::NothingLeft, format!("GitHub's group {group} is not managed, and was written to")))
         } else if was_needed {
             Ok(None)
+        } else if before == Some(By::Other) {
+            Ok(Some("a write to a runner group that a process without a hold wrote to meanwhile"))
         } else if !holds {
             Ok(Some("a write to a runner group that came late, from a process that lost its hold"))
         } else {
