@@ -282,11 +282,11 @@ impl Simulator {
         strikes
     }
 
-    /// Lets the delivery that was held back follow the one that just overtook it.
+    /// Lets the delivery that was held back follow the one that just overtook it, where that goes out in time.
     fn release_held(&mut self, hook: HookId, due: Timestamp) {
-        let held = self.hooks.get_mut(hook).and_then(|hook| hook.held.take());
-        if let Some(id) = held.and_then(|key| self.deliveries.due.remove(&key)) {
-            self.deliveries.enqueue(id, due);
+        let Some(key) = self.hooks.get_mut(hook).and_then(|hook| hook.held.take()) else { return };
+        if let Some(id) = self.deliveries.due.remove(&key) {
+            self.deliveries.enqueue(id, due.min(key.0));
         }
     }
 

@@ -104,6 +104,16 @@ fn webhooks_are_doubled_delayed_and_overtaken() {
     bench.pass(10);
     assert_eq!(bench.due().len(), 1, "nothing came that overtook it");
     assert_eq!(count(&bench, FaultKind::WebhookReordered), 2);
+
+    let mut bench = Bench::new();
+    let faults = &mut bench.github.faults_mut().webhooks;
+    (faults.reordered, faults.delayed, faults.delay.min) = (1.0, 0.0, SignedDuration::from_secs(60));
+    bench.queue("acme/widgets", &["held"]);
+    let faults = &mut bench.github.faults_mut().webhooks;
+    (faults.reordered, faults.delayed) = (0.0, 1.0);
+    bench.queue("acme/widgets", &["delayed"]);
+    bench.pass(10);
+    assert_eq!(bench.due().len(), 1, "it waits no longer for one that is delayed");
 }
 
 #[test]
