@@ -99,7 +99,7 @@ async fn a_thousand_jobs_run_although_a_third_of_the_webhooks_is_lost() {
     world.check(400);
     assert_eq!(world.books().total.created, 1_000, "no runner is made in vain");
     assert_eq!(writes(&world), 1_000);
-    let most = [("/actions/runners", 30), ("/actions/runs", 320), ("/{id}/jobs", 200), ("/jobs/{id}", 650)];
+    let most = [("/actions/runners", 30), ("/actions/runs", 320), ("/{id}/jobs", 225), ("/jobs/{id}", 650)];
     eprintln!("1,000 jobs, 30 % of the webhooks lost: {}", expect_reads(&world, &most));
     for kind in [FaultKind::WebhookLost, FaultKind::WebhookDoubled, FaultKind::WebhookReordered] {
         let struck = world.github().books().fault(kind);
