@@ -28,9 +28,6 @@ mod calls;
 mod catalogue;
 mod configuration;
 mod connections;
-#[cfg(test)]
-#[cfg(all(feature = "embedded", feature = "mocks"))]
-mod costs;
 mod doubt;
 mod explain;
 mod github_groups;
