@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::fault::{Place, Sink};
 use super::node::{Entry, Node, Value};
+use super::withheld::is_word;
 use crate::backend::SettingsFault;
 
 /// One value of the file.
@@ -260,11 +261,6 @@ pub(super) fn all<T>(items: impl IntoIterator<Item = Option<T>>) -> Option<Vec<T
 /// What is said of an unknown key that may be a value, as `token:ghp_123` is.
 const UNTOLD_KEY: &str =
     "unknown key, which is not repeated since it may be a secret: a key ends with a colon and a space";
-
-/// Whether a key looks like one of ours, well spelt or not. What is too long for one is withheld from all faults.
-fn is_word(key: &str) -> bool {
-    key.len() <= 32 && key.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
-}
 
 /// What a word that is not known may have been meant to be: the nearest known one, or all of them.
 pub(super) fn hint<'k>(word: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {

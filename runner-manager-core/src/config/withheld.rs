@@ -75,11 +75,15 @@ fn is_short(text: &str) -> bool {
     text.chars().count() < MIN_SECRET_LENGTH
 }
 
-/// Whether a key looks like one that somebody made up, well spelt or not.
+/// Whether a key looks like one that somebody made up: a long one has parts.
 fn is_key(key: &str) -> bool {
-    let is_word = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let has_parts = key.contains(['-', '_']);
-    is_short(key) || has_parts && key.len() <= LONGEST_WORD && key.split(['-', '_']).all(is_word)
+    is_short(key) || is_word(key) && key.contains(['-', '_'])
+}
+
+/// Whether a key looks like one of ours, well spelt or not.
+pub(super) fn is_word(key: &str) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
+    key.len() <= LONGEST_WORD && key.bytes().all(is_sign)
 }
 
 /// Whether a text is the address of a server, without a login or a long path.
