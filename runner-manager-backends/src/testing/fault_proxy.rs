@@ -31,6 +31,7 @@ pub(crate) struct Seen {
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) path: String,
+    pub(crate) headers: http::HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -45,6 +46,8 @@ impl Seen {
 pub(crate) enum Harm {
     /// It is answered in the service's place, which does not get it.
     Answer { status: u16, body: Bytes },
+    /// The same with headers of its own, which take the place of the usual ones.
+    AnswerWith { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
     /// It is answered in the service's place with a body of so many bytes, made as it is read; how much of it
     /// was made is counted.
     Flood { beginning: &'static str, bytes: usize, taken: Arc<AtomicUsize> },
@@ -138,14 +141,21 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let path = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let seen = Seen { method: parts.method.clone(), path, body };
+    let seen = Seen { method: parts.method, path, headers: parts.headers, body };
     let decided = (shared.decide)(&seen);
     let name = decided.as_ref().map_or(UNHARMED, |(name, _)| name);
     *shared.counts.lock().unwrap().entry(name).or_default() += 1;
-    let forwarded = || shared.forward(&parts.headers, &seen);
+    let forwarded = || shared.forward(&seen);
     match decided.map(|(_, harm)| harm) {
         None => forwarded().await,
         Some(Harm::Answer { status, body }) => Ok(response(status, full(body))),
+        Some(Harm::AnswerWith { status, headers, body }) => {
+            let mut answer = response(status, full(body));
+            for (name, value) in headers {
+                answer.headers_mut().insert(name, value.parse().unwrap());
+            }
+            Ok(answer)
+        }
         Some(Harm::Flood { beginning, bytes, taken }) => Ok(response(200, flood(beginning, bytes, taken))),
         Some(Harm::Refuse) => Err(io::Error::other("refused")),
         Some(Harm::Delay(time)) => {
@@ -166,9 +176,9 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
 }
 
 impl Shared {
-    async fn forward(&self, headers: &http::HeaderMap, seen: &Seen) -> Result<Response<Body>, io::Error> {
+    async fn forward(&self, seen: &Seen) -> Result<Response<Body>, io::Error> {
         let Some((service, client)) = &self.service else { return Err(io::Error::other("nobody is there")) };
-        let mut headers = headers.clone();
+        let mut headers = seen.headers.clone();
         for own in [header::HOST, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
             headers.remove(own);
         }
@@ -233,6 +243,10 @@ mod tests {
             Proxy::alone(|_| Some(("served", Harm::Answer { status: 200, body: "0123456789".into() }))).await;
         let proxy = Proxy::before(&service.url, |seen| match seen.path.as_str() {
             "/answer" => Some(("answer", Harm::Answer { status: 503, body: "no".into() })),
+            "/headers" => {
+                let headers = vec![("content-type", "text/plain".to_owned())];
+                Some(("headers", Harm::AnswerWith { status: 201, headers, body: "yes".into() }))
+            }
             "/refuse" => Some(("refuse", Harm::Refuse)),
             "/lose" => Some(("lose", Harm::LoseReply)),
             "/cut" => Some(("cut", Harm::Cut)),
@@ -247,6 +261,7 @@ mod tests {
         for (path, status, body, reaches) in [
             ("/", Some(200), Some(10), true),
             ("/answer", Some(503), Some(2), false),
+            ("/headers", Some(201), Some(3), false),
             ("/refuse", None, None, false),
             ("/lose", None, None, true),
             ("/cut", Some(200), None, true),
