@@ -14,6 +14,8 @@ pub mod bootstrap;
 pub mod docker;
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "openstack")]
+pub mod openstack;
 pub mod settings;
 #[cfg(test)]
 mod testing;
@@ -32,6 +34,8 @@ pub fn registry() -> BackendRegistry {
         Arc::new(docker::DockerKind::new()),
         #[cfg(feature = "fake")]
         Arc::new(fake::FakeKind::new()),
+        #[cfg(feature = "openstack")]
+        Arc::new(openstack::OpenStackKind::new()),
         #[cfg(feature = "vsphere")]
         Arc::new(vsphere::VsphereKind::new()),
     ];
