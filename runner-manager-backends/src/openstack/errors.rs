@@ -17,6 +17,9 @@ use super::catalog::Service;
 /// The most of what a service says that is told on.
 const MOST_TOLD: usize = 300;
 
+/// The longest word that is told on: an id has 36 characters, and names of policies twice as many.
+const MOST_OF_A_WORD: usize = 100;
+
 /// The longest pause that a service may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 
@@ -203,15 +206,15 @@ pub(super) fn shortage(words: &str) -> Option<InstanceFailure> {
 }
 
 /// What is told on of a service's words. What comes after `Value:` repeats what it was sent, where user data with a
-/// JIT config may be.
+/// JIT config may be; so may any word that is longer than words are.
 pub(super) fn told(words: &str) -> String {
-    let words = words.split("Value:").next().unwrap_or_default().trim();
-    let mut told: String =
-        words.chars().map(|char| if char.is_control() { ' ' } else { char }).take(MOST_TOLD).collect();
-    if told.len() < words.len() {
-        told.push_str("...");
+    let words = words.split("Value:").next().unwrap_or_default();
+    let short = words.split_whitespace().map(|word| if word.len() > MOST_OF_A_WORD { "..." } else { word });
+    let whole = short.collect::<Vec<_>>().join(" ");
+    match whole.char_indices().nth(MOST_TOLD) {
+        Some((end, _)) => format!("{}...", &whole[..end]),
+        None => whole,
     }
-    told
 }
 
 /// How long to wait, where the service says so in seconds.

@@ -57,6 +57,8 @@ pub(crate) enum Harm {
     Refuse,
     /// It reaches the service, whose reply does not come back: the connection is closed.
     LoseReply,
+    /// It reaches the service, whose reply comes back after a while.
+    HoldReply(Duration),
     /// It reaches the service, whose reply comes back as far as its middle.
     Cut,
 }
@@ -161,6 +163,11 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         Some(Harm::Delay(time)) => {
             SystemClock.sleep(time).await;
             forwarded().await
+        }
+        Some(Harm::HoldReply(time)) => {
+            let reply = forwarded().await;
+            SystemClock.sleep(time).await;
+            reply
         }
         Some(Harm::LoseReply) => {
             forwarded().await?;

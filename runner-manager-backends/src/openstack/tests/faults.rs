@@ -47,11 +47,12 @@ fn harm(one_in_five: u64, which: u64, seen: &Seen) -> Option<(&'static str, Harm
         let words = "Quota exceeded for instances: Requested 1, but already used 20 of 20 instances";
         return Some(("quota", refusal(403, "forbidden", words)));
     }
-    let harm = match which % 11 {
+    let harm = match which % 12 {
         0 => ("lost reply", Harm::LoseReply),
         1 => ("reply cut in two", Harm::Cut),
         2 => ("refused connection", Harm::Refuse),
         3 => ("late request", Harm::Delay(Duration::from_millis(4500))),
+        10 => ("held reply", Harm::HoldReply(Duration::from_millis(4500))),
         4 => ("slow request", Harm::Delay(Duration::from_millis(200))),
         5 => (
             "503 of a load balancer",
@@ -133,7 +134,7 @@ async fn none_twice_and_none_left() {
     let calls: u32 = counts.values().sum();
     println!("{SERVERS} servers of {runners} runners, {calls} calls: {counts:?}");
     println!("in {:.0} s", SystemClock.now().duration_since(began).as_secs_f64());
-    assert_eq!(counts.len(), 13, "a kind never happened");
+    assert_eq!(counts.len(), 14, "a kind never happened");
     assert!(counts.values().all(|count| *count >= 20), "a kind happened too seldom: {counts:?}");
     let share = f64::from(calls - counts[UNHARMED]) / f64::from(calls);
     assert!((0.17..0.23).contains(&share), "{share} of the calls were harmed");

@@ -77,6 +77,11 @@ async fn refusals_of_a_create_are_told_apart() {
         (400, nova("badRequest", "Flavor f1 could not be found."), BackendErrorKind::NotFound),
         (400, nova("badRequest", user_data), BackendErrorKind::InvalidConfig),
         (
+            400,
+            nova("badRequest", &format!("'{}' is too long", "aHVzaA".repeat(20))),
+            BackendErrorKind::InvalidConfig,
+        ),
+        (
             409,
             nova("conflictingRequest", "No fixed IP addresses available for network: n"),
             BackendErrorKind::NoCapacity,
