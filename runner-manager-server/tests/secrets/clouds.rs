@@ -1,5 +1,5 @@
-//! What hosts instances elsewhere: a Docker Engine that is given JIT configs, and a vCenter that is given a
-//! password. Both are played, look whether it came, and refuse.
+//! What hosts instances elsewhere: a Docker Engine that is given JIT configs, a vCenter that is given a password, and an
+//! OpenStack that is given both. All are played, look whether it came, and refuse.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -9,9 +9,14 @@ use super::http_server::{Reply, Server};
 
 pub(crate) const VCENTER_PASSWORD: &str = "vc-Gt5Hy8Jk2Lp7Wq3Z";
 
+pub(crate) const STACK_PASSWORD: &str = "os-Ws4Ed7Rf2Tg9Yh3Uj";
+/// What its Keystone gives out.
+pub(crate) const STACK_TOKEN: &str = "gAAAAABw-Qe5Rt8Yu1Io4Pa7Sd0Fg";
+
 /// What each says once it has the secret.
 pub(crate) const ENGINE_IS_FULL: &str = "write /var/lib/docker/x: no space left on device";
 pub(crate) const VCENTER_REFUSES: &str = "this vCenter knows no such password";
+pub(crate) const STACK_REFUSES: &str = "Invalid input for field/attribute user_data.";
 
 /// A Docker Engine that has an image, and no room for a container.
 pub(crate) async fn engine() -> Server {
@@ -48,6 +53,42 @@ pub(crate) async fn vcenter() -> Server {
         answer(status, format!("<Envelope><Body>{body}</Body></Envelope>"))
     })
     .await
+}
+
+/// An OpenStack that repeats the user data that it refuses, as Nova does where they are too long.
+pub(crate) async fn stack() -> Server {
+    Server::start(|request| {
+        let path = request.uri().path();
+        if path == "/v3/auth/tokens" && says(&request, STACK_PASSWORD) {
+            return token(&request);
+        }
+        if request.headers().get("x-auth-token").is_none_or(|token| token != STACK_TOKEN) {
+            return answer(401, json!({"error": {"message": "a token or a password is missing"}}).to_string());
+        }
+        let (status, body) = match path {
+            "/v2.1/" => (200, json!({"version": {"version": "2.90"}})),
+            "/v2.1/flavors/detail" => (200, json!({"flavors": [{"id": "f", "name": "f"}]})),
+            "/v2.1/servers" if request.method() == "POST" => {
+                let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+                let data = asked["server"]["user_data"].as_str().unwrap();
+                (400, json!({"badRequest": {"message": format!("{STACK_REFUSES} Value: {data}. '{data}' is too long")}}))
+            }
+            "/v2.1/servers" | "/v2.1/servers/detail" => (200, json!({"servers": []})),
+            _ => (404, json!({"itemNotFound": {"message": "no such thing"}})),
+        };
+        answer(status, body.to_string())
+    })
+    .await
+}
+
+fn token(request: &Request<Bytes>) -> Reply {
+    let host = request.headers()["host"].to_str().unwrap();
+    let endpoints = json!([{"interface": "public", "region": "one", "url": format!("http://{host}/v2.1")}]);
+    let token = json!({"catalog": [{"type": "compute", "endpoints": endpoints}], "project": {"id": "p"}});
+    let body = json!({"token": token}).to_string();
+    Reply::Answer(
+        Response::builder().status(201).header("x-subject-token", STACK_TOKEN).body(body.into()).unwrap(),
+    )
 }
 
 fn says(request: &Request<Bytes>, text: &str) -> bool {

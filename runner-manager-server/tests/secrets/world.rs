@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Outputs;
-use super::clouds::{self, ENGINE_IS_FULL, VCENTER_PASSWORD, VCENTER_REFUSES};
+use super::clouds::{
+    self, ENGINE_IS_FULL, STACK_PASSWORD, STACK_REFUSES, STACK_TOKEN, VCENTER_PASSWORD, VCENTER_REFUSES,
+};
 use super::http_server::Server;
 use super::http_server::keys::private_key;
 use super::http_server::proxy::Proxy;
@@ -30,6 +32,8 @@ const REFUSED_TOKEN: &str = "ghp_Bn4Mk2Lo8Pi6Uj0Yh5Tg";
 const AWAY_TOKEN: &str = "ghp_Cv3Bx1Zq9Wo7Ei5Ru2Ty";
 /// As it is, and as it stands in a URL.
 const PROXY_PASSWORD: [&str; 2] = ["p@ss/Dk4Fj6Gh8Ls0Aq2", "p%40ss%2FDk4Fj6Gh8Ls0Aq2"];
+/// One that need not be looked up.
+const IMAGE: &str = "22222222-2222-2222-2222-222222222222";
 /// What stands for a secret where one is to be found. The alphabets of base64 differ in how they write `???`.
 const PLANTED: &str = "planted-Xb5???Nv7Cm9Zl3Kj1H";
 
@@ -39,7 +43,7 @@ pub(crate) struct World {
     github: Listening,
     cloud: Listening,
     proxy: Proxy,
-    _clouds: [Server; 2],
+    _clouds: [Server; 3],
     key: String,
     pub(crate) config: String,
     pub(crate) folder: TempDir,
@@ -57,12 +61,14 @@ impl World {
         let github = start("github", &["github-simulator", "--settings", &settings]);
         let cloud =
             start("cloud", &["fake-cloud", "--github", &github.url, "--behaviour", r#"{"settle": "1s"}"#]);
-        let [engine, vcenter] = [clouds::engine().await, clouds::vcenter().await];
+        let [engine, vcenter, stack] =
+            [clouds::engine().await, clouds::vcenter().await, clouds::stack().await];
         let key = private_key();
         std::fs::write(folder.path().join("app.pem"), &key).unwrap();
         let mut text = configuration(store, &github.url, &cloud.url, &proxy.url);
         text =
             text.replace("ENGINE", &engine.url.replace("http://", "tcp://")).replace("VCENTER", &vcenter.url);
+        text = text.replace("STACK", &stack.url);
         // A Redis that is new is not relied on before all outside was listed, which these never are.
         let is_new_redis = store.contains("redis");
         if is_new_redis {
@@ -70,7 +76,7 @@ impl World {
         }
         let config = write(&folder, &text);
         let manager = start("manager", &["serve", "--config", &config]);
-        Self { manager, github, cloud, proxy, _clouds: [engine, vcenter], key, config, folder }
+        Self { manager, github, cloud, proxy, _clouds: [engine, vcenter, stack], key, config, folder }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -108,7 +114,7 @@ impl World {
         }
     }
 
-    /// GitHub refuses one connection and is not reached by another, two backends have no room, and one refuses.
+    /// GitHub refuses one connection and is not reached by another, two backends have no room, and two refuse.
     pub(crate) async fn until_all_went_wrong(&self) {
         let deadline = Instant::now() + PATIENCE;
         let text = self.text();
@@ -118,6 +124,7 @@ impl World {
             ("full", ""),
             ("engine", ENGINE_IS_FULL),
             ("vcenter", VCENTER_REFUSES),
+            ("stack", STACK_REFUSES),
         ];
         for (group, why) in groups.into_iter().filter(|(group, _)| text.contains(&format!("name: {group},")))
         {
@@ -222,6 +229,8 @@ impl World {
             .and("the token for nobody", AWAY_TOKEN)
             .and("the Redis password", REDIS_PASSWORD)
             .and("the vCenter's password", VCENTER_PASSWORD)
+            .and("OpenStack's password", STACK_PASSWORD)
+            .and("OpenStack's token", STACK_TOKEN)
             .and("the proxy's password", PROXY_PASSWORD[0])
             .and("the App's key", &key)
             .and("the App's key, as bytes", BASE64_STANDARD.decode(&key).unwrap());
@@ -294,6 +303,7 @@ backends:
   full: {{kind: fake, behaviour: {{settle: 1s, zones: {{zone-a: 0}}}}}}
   engine: {{kind: docker, host: 'ENGINE', settle: 1s}}
   vcenter: {{kind: vsphere, url: 'VCENTER', username: rm, password: {VCENTER_PASSWORD}}}
+  stack: {{kind: openstack, auth: {{auth_url: 'STACK', username: rm, password: {STACK_PASSWORD}, project_name: ci}}, settle: 1s}}
 runner_groups:
   - {{name: app, organization: acme, github: app, labels: [build], max: 3, placements: [{{backend: fake}}]}}
   - {{name: token, organization: tools, github: token, labels: [build], max: 3, placements: [{{backend: fake}}]}}
@@ -302,9 +312,11 @@ runner_groups:
   - {{name: full, organization: full, github: token, min_idle: 1, placements: [{{backend: full}}]}}
   - {{name: engine, organization: engine, github: token, min_idle: 1, placements: [{{backend: engine, image: x}}]}}
   - {{name: vcenter, organization: vcenter, github: token, min_idle: 1, placements: [{{backend: vcenter, template: t, cluster: c}}]}}
+  - {{name: stack, organization: stack, github: token, min_idle: 1, placements: [{{backend: stack, flavor: f, image: {IMAGE}}}]}}
 "
     );
-    if cfg!(feature = "vsphere") { text } else { without(&["vcenter"], &text) }
+    let text = if cfg!(feature = "vsphere") { text } else { without(&["vcenter"], &text) };
+    if cfg!(feature = "openstack") { text } else { without(&["stack"], &text) }
 }
 
 /// A configuration without what cannot be listed, and its groups.
