@@ -55,7 +55,14 @@ impl<'a> Sample<'a> {
         let (change, task) = make(self.writes);
         let operation = OperationId::new(format!("{:032x}", self.writes));
         let tasks = task.into_iter().map(NewTask::now).collect();
-        let write = Write { operation, claim: None, on_trust: false, changes: vec![change], tasks };
+        let write = Write {
+            operation,
+            claim: None,
+            ends_claim: false,
+            on_trust: false,
+            changes: vec![change],
+            tasks,
+        };
         self.runtime.block_on(self.storage.apply(write)).expect(WORKS);
     }
 

@@ -233,6 +233,9 @@ pub struct Write {
     pub operation: OperationId,
     /// The claim under which it is made, where it is made for a task. A claim that was lost is refused.
     pub claim: Option<ClaimToken>,
+    /// Whether that claim's task ends with the write, as by [`ack`](crate::queue::TaskQueue::ack): a repeat of it
+    /// finds it ended. Without a claim it says nothing.
+    pub ends_claim: bool,
     /// Whether it may only be made while the store is trusted: set where something is created or removed on
     /// the store's word. A reservation is never made without.
     pub on_trust: bool,
@@ -405,6 +408,8 @@ pub enum StoreError {
 /// - `counters_follow_the_records`: after any writes, each group's counters are what counting would give.
 /// - `a_lost_claim_is_refused`: a write under a claim that ended or was taken over is `LostClaim`, even if
 ///   nobody wrote meanwhile.
+/// - `a_write_ends_its_claim`: a write that says so ends its claim's task in the same step; what it queues of the
+///   same key is claimed next. One that is refused ends nothing.
 /// - `a_repeat_gets_the_first_answer`: the same operation again changes nothing and gives the first answer,
 ///   marked as repeated; a refused write is not remembered.
 /// - `trust_is_said_of_a_life`: `Trust` of the present life is taken, of another one a `Conflict`; the record
@@ -458,7 +463,7 @@ let job = WorkflowJob {
 let write = Write {
     operation: OperationId::new("delivery:1"),
     claim: None,
-    on_trust: false,
+    ends_claim: false, on_trust: false,
     changes: vec![Change::PutJob { job, expected: Expected::Absent }],
     tasks: vec![NewTask::now(Task::Reconcile { group: group.clone() })],
 };
@@ -478,7 +483,8 @@ assert!(matches!(store.apply(other).await, Err(StoreError::Conflict { .. })));
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
-    /// The store's time: the one that all replicas share.
+    /// The store's time: the one that all replicas share. It may be told from what was read up to a second ago, so that
+    /// an answer says nothing of whether the store works: that is [`ready`](Self::ready).
     ///
     /// # Errors
     /// `Unavailable`.

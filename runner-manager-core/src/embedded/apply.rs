@@ -41,6 +41,9 @@ pub(super) fn apply(step: &mut Step<'_>, retention: &Retention, write: Write) ->
     for task in write.tasks {
         queue::push(step, task)?;
     }
+    if let Some(token) = write.claim.as_ref().filter(|_| write.ends_claim) {
+        queue::ack(step, token)?;
+    }
     remember(step, operation, &versions)?;
     prune::history(step, retention, pruned)?;
     Ok(Applied { versions, repeated: false })

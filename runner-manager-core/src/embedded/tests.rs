@@ -109,6 +109,7 @@ fn write(id: u64) -> Write {
     Write {
         operation: OperationId::new(id.to_string()),
         claim: None,
+        ends_claim: false,
         on_trust: false,
         changes,
         tasks: Vec::new(),

@@ -7,9 +7,9 @@ use super::loss::LostJob;
 use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
 use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, relies_on_the_store, step, wake};
-use crate::policy::placement::learn;
+use crate::policy::placement::{learn, may_teach};
 use crate::queue::{ClaimToken, NewTask, Priority, Task};
-use crate::store::{Applied, Change, Expected, StoreError, Versioned, Write};
+use crate::store::{Applied, Change, Expected, GroupView, StoreError, Versioned, Write};
 
 /// How often a write that somebody else's came before is decided anew. Each time somebody else got on, so
 /// this is far more than ever happens.
@@ -19,9 +19,38 @@ pub(super) const MOST_CONFLICTS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fed {
     /// It is on record like this.
-    Alive(Box<Runner>),
+    Alive(Box<Versioned<Runner>>),
     /// Its record is removed, by this event or before.
     Gone,
+}
+
+/// A runner as a worker knows it, who need not read it again: where somebody else wrote meanwhile, the versions tell.
+#[derive(Debug)]
+pub(super) struct InHand<'g> {
+    pub(super) runner: Versioned<Runner>,
+    /// Its group, read under the same task. What it learns from a runner that began before is not lost by that: the
+    /// group said which runner is its probe before that one began.
+    pub(super) group: Option<&'g GroupView>,
+}
+
+/// The claim under which something is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Under<'c> {
+    /// None: whoever says it holds no task.
+    NoClaim,
+    /// This one.
+    Claim(&'c ClaimToken),
+    /// This one, whose task ends with what is written.
+    Last(&'c ClaimToken),
+}
+
+impl<'c> Under<'c> {
+    const fn token(self) -> Option<&'c ClaimToken> {
+        match self {
+            Self::NoClaim => None,
+            Self::Claim(token) | Self::Last(token) => Some(token),
+        }
+    }
 }
 
 /// The changes and tasks that a decision about one runner comes to.
@@ -136,70 +165,124 @@ impl Manager {
         name: &RunnerName,
         event: &Event,
     ) -> Result<Fed, StoreError> {
-        for _ in 0..MOST_CONFLICTS {
-            let Some(runner) = self.store().runner(name).await? else { return Ok(Fed::Gone) };
-            let limits = self.limits_of(&runner.value).await?;
-            let now = self.now().await?;
-            let Some(mut write) = consequences(&runner, event, &limits, now) else {
-                return Ok(Fed::Alive(Box::new(runner.value)));
-            };
-            if let Some(learned) = self.what_the_group_learns(&runner.value, event, &write, now).await? {
-                write.changes.push(learned);
-                let group = runner.value.group.clone();
-                write.tasks.push(NewTask::now(Task::Reconcile { group }));
-            }
-            self.add_lost_job(&runner.value, &mut write, now).await?;
-            // Whoever holds a task carries on with it: it is queued again for later, but not for at once.
-            write.tasks.retain(|task| {
-                let own = claim.is_some_and(|claim| claim.key == task.task.key());
-                !(own && task.not_before.is_none_or(|at| at <= now))
-            });
-            match self.commit(claim, &mut write).await {
-                Ok(()) => {
-                    self.log_change(&runner.value, &write, event);
-                    if let Some(lost) = &write.lost {
-                        self.tell_of_lost_job(lost);
-                    }
-                    return Ok(write.after.map_or(Fed::Gone, Fed::Alive));
-                }
-                Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(StoreError::Conflict { record: format!("runner {name}") })
+        let Some(runner) = self.store().runner(name).await? else { return Ok(Fed::Gone) };
+        let under = claim.map_or(Under::NoClaim, Under::Claim);
+        self.feed_in_hand(under, InHand { runner, group: None }, event).await.map(|(fed, _)| fed)
     }
 
-    /// The change to a runner's group that goes with a change to the runner.
+    /// Feeds an event to a runner that was read before. Tells also whether its task has ended by that.
+    ///
+    /// Decides by what is in hand first. Only where somebody else's write came before, or where nothing would follow,
+    /// the runner is read.
+    pub(super) async fn feed_in_hand(
+        &self,
+        under: Under<'_>,
+        in_hand: InHand<'_>,
+        event: &Event,
+    ) -> Result<(Fed, bool), StoreError> {
+        let InHand { mut runner, mut group } = in_hand;
+        let mut fresh = false;
+        for _ in 0..MOST_CONFLICTS {
+            let limits = self.limits_of(&runner.value).await?;
+            let now = self.now().await?;
+            if let Some(mut write) = consequences(&runner, event, &limits, now) {
+                self.add_what_follows(under.token(), &runner.value, group, event, &mut write, now).await?;
+                match self.commit(under, &mut write).await {
+                    Ok(outcome) => {
+                        self.log_change(&runner.value, &write, event);
+                        if let Some(lost) = &write.lost {
+                            self.tell_of_lost_job(lost);
+                        }
+                        return Ok(outcome);
+                    }
+                    Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            } else if fresh {
+                return Ok((Fed::Alive(Box::new(runner)), false));
+            }
+            let Some(read) = self.store().runner(&runner.value.name).await? else {
+                return Ok((Fed::Gone, false));
+            };
+            (runner, group, fresh) = (read, None, true);
+        }
+        Err(StoreError::Conflict { record: format!("runner {}", runner.value.name) })
+    }
+
+    /// Adds to what follows for a runner what follows from it for its group and for its job.
+    async fn add_what_follows(
+        &self,
+        claim: Option<&ClaimToken>,
+        runner: &Runner,
+        group: Option<&GroupView>,
+        event: &Event,
+        write: &mut Consequences,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if let Some(learned) = self.what_the_group_learns(runner, group, event, write, now).await? {
+            write.changes.push(learned);
+            write.tasks.push(NewTask::now(Task::Reconcile { group: runner.group.clone() }));
+        }
+        self.add_lost_job(runner, write, now).await?;
+        // Whoever holds a task carries on with it: it is queued again for later, but not for at once.
+        write.tasks.retain(|task| {
+            let own = claim.is_some_and(|claim| claim.key == task.task.key());
+            !(own && task.not_before.is_none_or(|at| at <= now))
+        });
+        Ok(())
+    }
+
+    /// The change to a runner's group that goes with a change to the runner. The group is read unless it is in hand.
     pub(super) async fn what_the_group_learns(
         &self,
         runner: &Runner,
+        group: Option<&GroupView>,
         event: &Event,
         write: &Consequences,
         now: Timestamp,
     ) -> Result<Option<Change>, StoreError> {
-        let Some(view) = self.store().group(&runner.group).await? else { return Ok(None) };
         let after = write.after.as_deref();
+        if !may_teach(runner, event, after) {
+            return Ok(None);
+        }
+        let read = match group {
+            Some(_) => None,
+            None => self.store().group(&runner.group).await?,
+        };
+        let Some(view) = group.or(read.as_ref()) else { return Ok(None) };
         let learned = learn(&view.record.value, runner, event, after, now, self.entropy());
         let expected = Expected::Version(view.record.version);
         Ok(learned.map(|record| Change::PutGroup { record, expected }))
     }
 
-    async fn commit(&self, claim: Option<&ClaimToken>, write: &mut Consequences) -> Result<(), StoreError> {
-        self.apply(Write {
-            operation: self.operation(),
-            claim: claim.cloned(),
-            on_trust: write.on_trust,
-            changes: std::mem::take(&mut write.changes),
-            tasks: std::mem::take(&mut write.tasks),
-        })
-        .await
-        .map(|_| ())
+    /// Writes what follows for a runner, which is the first of the changes.
+    async fn commit(&self, under: Under<'_>, write: &mut Consequences) -> Result<(Fed, bool), StoreError> {
+        // A runner that ended may leave something behind that is still to be done under the claim.
+        let ends_claim = matches!(under, Under::Last(_)) && write.after.is_some();
+        let applied = self
+            .apply(Write {
+                operation: self.operation(),
+                claim: under.token().cloned(),
+                ends_claim,
+                on_trust: write.on_trust,
+                changes: std::mem::take(&mut write.changes),
+                tasks: std::mem::take(&mut write.tasks),
+            })
+            .await?;
+        let version = applied.versions.first().copied().flatten();
+        let fed = match (&write.after, version) {
+            (Some(after), Some(version)) => {
+                Fed::Alive(Box::new(Versioned { value: (**after).clone(), version }))
+            }
+            (Some(_), None) | (None, _) => Fed::Gone,
+        };
+        Ok((fed, ends_claim))
     }
 
     /// Writes, and asks again under the same operation where the answer was lost.
     pub(super) async fn apply(&self, mut write: Write) -> Result<Applied, StoreError> {
         if is_on(Flaw::AckBeforeActing) {
-            write.claim = None;
+            (write.claim, write.ends_claim) = (None, false);
         }
         match self.store().apply(write.clone()).await {
             Err(StoreError::Unclear(..)) => self.store().apply(write).await,

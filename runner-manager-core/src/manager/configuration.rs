@@ -282,7 +282,14 @@ impl Manager {
             view.record.as_ref().map_or(Expected::Absent, |record| Expected::Version(record.version));
         let mut changes = vec![Change::PutDeployment { record, expected }];
         changes.extend(groups.into_iter().map(|(record, expected)| Change::PutGroup { record, expected }));
-        let write = Write { operation: self.operation(), claim: None, on_trust: false, changes, tasks };
+        let write = Write {
+            operation: self.operation(),
+            claim: None,
+            ends_claim: false,
+            on_trust: false,
+            changes,
+            tasks,
+        };
         self.apply(write).await.map(drop)
     }
 

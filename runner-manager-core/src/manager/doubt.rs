@@ -188,7 +188,8 @@ impl Manager {
         tasks: Vec<NewTask>,
     ) -> Result<(), StoreError> {
         let claim = claim.cloned();
-        let write = Write { operation: self.operation(), claim, on_trust: false, changes, tasks };
+        let write =
+            Write { operation: self.operation(), claim, ends_claim: false, on_trust: false, changes, tasks };
         self.apply(write).await.map(drop)
     }
 }

@@ -271,7 +271,10 @@ impl Manager {
             let changes =
                 vec![Change::PutGroup { record: noted, expected: Expected::Version(record.version) }];
             let (operation, claim) = (self.operation(), Some(claim.clone()));
-            match self.apply(Write { operation, claim, on_trust: false, changes, tasks }).await {
+            match self
+                .apply(Write { operation, claim, ends_claim: false, on_trust: false, changes, tasks })
+                .await
+            {
                 Err(StoreError::Conflict { .. }) => match self.store().group(&name).await? {
                     Some(view) => record = view.record,
                     None => return Ok(()),

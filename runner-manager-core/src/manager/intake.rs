@@ -84,7 +84,14 @@ impl Manager {
             else {
                 return Ok(Taken::NothingNew);
             };
-            let write = Write { operation: operation.clone(), claim: None, on_trust: false, changes, tasks };
+            let write = Write {
+                operation: operation.clone(),
+                claim: None,
+                ends_claim: false,
+                on_trust: false,
+                changes,
+                tasks,
+            };
             match self.apply(write).await {
                 Ok(applied) if applied.repeated => return Ok(Taken::Repeated),
                 Ok(_) => {
@@ -225,7 +232,7 @@ impl Manager {
         let limits = self.limits_of(&runner.value).await?;
         let Some(mut write) = consequences(runner, &event, &limits, now) else { return Ok(None) };
         if runner.value.online_at.is_none() {
-            let learned = self.what_the_group_learns(&runner.value, &event, &write, now).await?;
+            let learned = self.what_the_group_learns(&runner.value, None, &event, &write, now).await?;
             write.changes.extend(learned);
         }
         self.correct(&runner.value, old, seen, &mut write, now).await?;

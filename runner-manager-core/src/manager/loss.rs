@@ -206,6 +206,7 @@ impl Manager {
         let write = Write {
             operation: name,
             claim: Some(claim.clone()),
+            ends_claim: false,
             on_trust,
             changes: vec![Change::PutJob { job: put, expected: Expected::Version(job.version) }],
             tasks: Vec::new(),

@@ -151,9 +151,16 @@ impl Manager {
             tasks.push(NewTask::now(Task::RecoverJobs { scope }));
         }
         let changes = vec![Change::PutGroup { record, expected }];
-        self.apply(Write { operation: self.operation(), claim: None, on_trust: false, changes, tasks })
-            .await
-            .map(|_| ())
+        self.apply(Write {
+            operation: self.operation(),
+            claim: None,
+            ends_claim: false,
+            on_trust: false,
+            changes,
+            tasks,
+        })
+        .await
+        .map(|_| ())
     }
 
     /// Has a group make no new runners: its waiting jobs go to other groups, its idle runners go, its busy
@@ -212,7 +219,7 @@ impl Manager {
         }
         Ok(match self.feed(None, runner, &Event::OperatorRetire { force }).await? {
             Fed::Gone => Retirement::Gone,
-            Fed::Alive(runner) => Retirement::of(runner.state),
+            Fed::Alive(runner) => Retirement::of(runner.value.state),
         })
     }
 

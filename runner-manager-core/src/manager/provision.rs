@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Manager;
-use super::advance::Fed;
+use super::advance::{Fed, InHand, Under};
 use super::calls::{CallError, Leave};
 use super::worker::{TaskError, Work};
 use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, Capabilities, InstanceSpec};
@@ -23,7 +23,7 @@ use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, star
 use crate::policy::placement::Availability;
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
-use crate::store::{GroupRecord, GroupView};
+use crate::store::{GroupRecord, GroupView, Versioned};
 
 /// How often the outcome of an unclear `create` is looked up.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
@@ -38,17 +38,17 @@ pub(super) struct GitHubGroups(Mutex<BTreeMap<(Scope, String), (GitHubGroupId, T
 impl Manager {
     pub(super) async fn provision(&self, claim: &ClaimToken, name: &RunnerName) -> Result<Work, TaskError> {
         let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
-        let runner = runner.value;
-        match &runner.state {
-            RunnerState::Requested => self.start(claim, &runner).await,
+        match &runner.value.state {
+            RunnerState::Requested => self.start(claim, runner).await,
             RunnerState::Creating { create: CreateStep::Registering } => {
                 self.rely_on_the_store().await?;
-                self.register(claim, &runner).await
+                let group = self.store().group(&runner.value.group).await?;
+                self.register(claim, runner, group).await
             }
             RunnerState::Creating { create: CreateStep::Asked { .. } } => {
                 self.create_unclear(claim, name, "the worker that asked for it was lost").await
             }
-            RunnerState::Booting => self.watch_start(claim, &runner).await,
+            RunnerState::Booting => self.watch_start(claim, &runner.value).await,
             RunnerState::Idle { .. } | RunnerState::Busy { .. } | RunnerState::Retiring { .. } => {
                 Ok(Work::Done)
             }
@@ -57,21 +57,28 @@ impl Manager {
 
     /// Begins, unless its placement was set back meanwhile: then it goes, and the group makes another one
     /// where there is hope.
-    async fn start(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
+    async fn start(&self, claim: &ClaimToken, runner: Versioned<Runner>) -> Result<Work, TaskError> {
         let now = self.now().await?;
-        let group = self.store().group(&runner.group).await?;
-        if !group.is_some_and(|group| may_start(&group.record.value, runner, now)) {
-            self.feed(Some(claim), &runner.name, &Event::Unneeded).await?;
-            return Ok(Work::Done);
-        }
-        match self.feed(Some(claim), &runner.name, &Event::Started).await? {
-            Fed::Alive(runner) => self.register(claim, &runner).await,
-            Fed::Gone => Ok(Work::Done),
+        let group = self.store().group(&runner.value.group).await?;
+        let begins = group.as_ref().is_some_and(|group| may_start(&group.record.value, &runner.value, now));
+        let event = if begins { Event::Started } else { Event::Unneeded };
+        let in_hand = InHand { runner, group: group.as_ref() };
+        match self.feed_in_hand(Under::Claim(claim), in_hand, &event).await? {
+            (Fed::Alive(runner), _) if is_registering(&runner.value) => {
+                self.register(claim, *runner, group).await
+            }
+            (Fed::Alive(_) | Fed::Gone, _) => Ok(Work::Done),
         }
     }
 
-    async fn register(&self, claim: &ClaimToken, runner: &Runner) -> Result<Work, TaskError> {
-        let Some(group) = self.store().group(&runner.group).await? else {
+    async fn register(
+        &self,
+        claim: &ClaimToken,
+        in_hand: Versioned<Runner>,
+        group: Option<GroupView>,
+    ) -> Result<Work, TaskError> {
+        let runner = &in_hand.value;
+        let Some(group) = group else {
             return self
                 .registration_failed(claim, runner, "its group is not on record any more", false)
                 .await;
@@ -89,13 +96,14 @@ impl Manager {
             JitRequest { scope: runner.scope.clone(), name: runner.name.clone(), group: id, labels };
         // What the backend may be asked is settled before GitHub makes a secret that cannot be kept.
         let leave = self.leave_to_create(&runner.backend).await?;
-        match self.register_at_github(claim, runner, &request).await {
+        let (scope, name) = (runner.scope.clone(), runner.name.clone());
+        match self.register_at_github(claim, in_hand, &group, &request).await {
             Ok(Registered::Asked(runner, jit_config)) => {
-                self.create(claim, &runner, &group, jit_config, leave).await
+                self.create(claim, *runner, &group, jit_config, leave).await
             }
             Ok(Registered::InVain) => {
                 self.give_back(leave).await;
-                self.forget(&runner.scope, &runner.name).await
+                self.forget(&scope, &name).await
             }
             Ok(Registered::Over(work)) => {
                 self.give_back(leave).await;
@@ -112,20 +120,23 @@ impl Manager {
     async fn register_at_github(
         &self,
         claim: &ClaimToken,
-        runner: &Runner,
+        in_hand: Versioned<Runner>,
+        group: &GroupView,
         request: &JitRequest,
     ) -> Result<Registered, TaskError> {
         let registered = self.register_runner(request).await;
+        let runner = &in_hand.value;
         let over = match registered {
             Ok(jit) => {
                 let registered = Event::Registered { id: jit.id };
-                match self.feed(Some(claim), &runner.name, &registered).await? {
-                    Fed::Alive(runner) if is_asked(&runner) => {
+                let in_hand = InHand { runner: in_hand, group: Some(group) };
+                match self.feed_in_hand(Under::Claim(claim), in_hand, &registered).await? {
+                    (Fed::Alive(runner), _) if is_asked(&runner.value) => {
                         return Ok(Registered::Asked(runner, jit.encoded));
                     }
                     // It was retired meanwhile; whoever retires it knows its registration now.
-                    Fed::Alive(_) => Ok(Work::Done),
-                    Fed::Gone => return Ok(Registered::InVain),
+                    (Fed::Alive(_), _) => Ok(Work::Done),
+                    (Fed::Gone, _) => return Ok(Registered::InVain),
                 }
             }
             Err(CallError::Failed(error)) => match error.kind {
@@ -169,12 +180,12 @@ impl Manager {
     async fn create(
         &self,
         claim: &ClaimToken,
-        runner: &Runner,
+        in_hand: Versioned<Runner>,
         group: &GroupView,
         jit_config: Secret,
         leave: Leave,
     ) -> Result<Work, TaskError> {
-        let spec = &group.record.value.spec;
+        let (runner, spec) = (&in_hand.value, &group.record.value.spec);
         let (Some(placement), Some(backend)) =
             (spec.placement(&runner.placement), self.backend(&runner.backend))
         else {
@@ -205,7 +216,7 @@ impl Manager {
             answer => answer,
         };
         match answer {
-            Ok(Ok(instance)) => self.created(claim, runner, backend, instance).await,
+            Ok(Ok(instance)) => self.created(claim, in_hand, group, backend, instance).await,
             Ok(Err(error)) if error.kind != BackendErrorKind::Unclear => {
                 self.create_failed(claim, runner, failure_kind(&error), &error.to_string(), error.retry).await
             }
@@ -224,7 +235,7 @@ impl Manager {
         tracing::warn!(runner = name.as_str(), detail, "the answer to create was lost: it is looked up");
         let detail = detail.to_owned();
         match self.feed(Some(claim), name, &Event::CreateUnclear { detail }).await? {
-            Fed::Alive(runner) => self.look_up(claim, &runner).await,
+            Fed::Alive(runner) => self.look_up(claim, &runner.value).await,
             Fed::Gone => Ok(Work::Done),
         }
     }
@@ -232,18 +243,22 @@ impl Manager {
     async fn created(
         &self,
         claim: &ClaimToken,
-        runner: &Runner,
+        runner: Versioned<Runner>,
+        group: &GroupView,
         backend: &Arc<dyn Backend>,
         instance: Instance,
     ) -> Result<Work, TaskError> {
         let event = Event::Created { id: instance.id.clone() };
-        if self.feed(Some(claim), &runner.name, &event).await? == Fed::Gone {
+        let (name, on) = (runner.value.name.clone(), runner.value.backend.clone());
+        let in_hand = InHand { runner, group: Some(group) };
+        let (fed, has_ended) = self.feed_in_hand(Under::Last(claim), in_hand, &event).await?;
+        if fed == Fed::Gone {
             // A store that lost the record says the same of a runner that has a job by now.
             self.rely_on_the_store().await?;
-            tracing::warn!(runner = runner.name.as_str(), "created after its end: deleted again");
-            self.ask_backend(&runner.backend, "delete", backend.delete(&instance.id)).await?;
+            tracing::warn!(runner = name.as_str(), "created after its end: deleted again");
+            self.ask_backend(&on, "delete", backend.delete(&instance.id)).await?;
         }
-        Ok(Work::Done)
+        Ok(if has_ended { Work::Ended } else { Work::Done })
     }
 
     async fn create_failed(
@@ -272,7 +287,9 @@ impl Manager {
             }
             let reading = self.instance_reading(&state).await?;
             match self.feed(Some(claim), &runner.name, &reading).await? {
-                Fed::Alive(after) if matches!(after.state, RunnerState::Creating { .. }) => state = *after,
+                Fed::Alive(after) if matches!(after.value.state, RunnerState::Creating { .. }) => {
+                    state = after.value;
+                }
                 Fed::Alive(_) | Fed::Gone => return Ok(Work::Done),
             }
             let limits = self.limits_of(&state).await?;
@@ -342,8 +359,8 @@ impl Manager {
             return Err(failed);
         }
         match self.feed(Some(claim), &runner.name, &reading).await? {
-            Fed::Alive(after) if matches!(after.state, RunnerState::Booting) => {
-                self.feed(Some(claim), &after.name, &Event::Tick).await?;
+            Fed::Alive(after) if matches!(after.value.state, RunnerState::Booting) => {
+                self.feed(Some(claim), &after.value.name, &Event::Tick).await?;
                 Ok(Work::Done)
             }
             Fed::Alive(_) | Fed::Gone => Ok(Work::Done),
@@ -387,7 +404,7 @@ impl Manager {
 /// What came of registering a runner.
 enum Registered {
     /// Its backend is asked for an instance next, as the record says.
-    Asked(Box<Runner>, Secret),
+    Asked(Box<Versioned<Runner>>, Secret),
     /// It ended meanwhile, and its registration is to be removed.
     InVain,
     /// There is nothing more to do.
@@ -406,6 +423,10 @@ fn may_start(group: &GroupRecord, runner: &Runner, now: Timestamp) -> bool {
         && group.spec.placement(&runner.placement).is_some()
         && group.placements.get(&runner.placement).is_none_or(usable)
         && group.registration.as_ref().is_none_or(usable)
+}
+
+const fn is_registering(runner: &Runner) -> bool {
+    matches!(runner.state, RunnerState::Creating { create: CreateStep::Registering })
 }
 
 fn is_asked(runner: &Runner) -> bool {

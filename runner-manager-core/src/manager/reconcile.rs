@@ -82,6 +82,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            ends_claim: false,
             on_trust: false,
             changes,
             tasks,
@@ -259,6 +260,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            ends_claim: false,
             on_trust: false,
             changes: vec![change],
             tasks,
@@ -276,6 +278,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            ends_claim: false,
             on_trust: false,
             changes: vec![change],
             tasks: Vec::new(),

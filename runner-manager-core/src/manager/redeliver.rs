@@ -327,6 +327,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            ends_claim: false,
             on_trust: false,
             changes: vec![change],
             tasks: Vec::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Manager;
-use super::advance::Fed;
+use super::advance::{Fed, InHand, Under};
 use super::calls::CallError;
 use super::provision::read_registration;
 use super::worker::{TaskError, Work};
@@ -25,21 +25,25 @@ const DELETE_PATIENCE: Duration = Duration::from_mins(1);
 impl Manager {
     /// Does what is next for a runner on its way out, as far as it goes without waiting.
     pub(super) async fn retire_task(&self, claim: &ClaimToken, name: &RunnerName) -> Result<Work, TaskError> {
-        let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
-        let mut runner = runner.value;
-        if is_overdue(&runner, &self.limits_of(&runner).await?, self.now().await?) {
+        let Some(mut in_hand) = self.store().runner(name).await? else { return Ok(Work::Done) };
+        let runner = &in_hand.value;
+        if is_overdue(runner, &self.limits_of(runner).await?, self.now().await?) {
             tracing::error!(runner = runner.name.as_str(), state = ?runner.state, "its retirement is stuck");
         }
         loop {
-            let Some(event) = self.next_event(claim, &runner).await? else { return self.rest(&runner).await };
-            let before = runner.state.clone();
-            match self.feed(Some(claim), name, &event).await? {
-                Fed::Gone => return Ok(Work::Done),
-                Fed::Alive(after) => runner = *after,
+            let Some(event) = self.next_event(claim, &in_hand.value).await? else {
+                return self.rest(&in_hand.value).await;
+            };
+            let before = in_hand.value.state.clone();
+            let known = InHand { runner: in_hand, group: None };
+            match self.feed_in_hand(Under::Claim(claim), known, &event).await? {
+                (Fed::Gone, _) => return Ok(Work::Done),
+                (Fed::Alive(after), _) => in_hand = *after,
             }
-            let limits = self.limits_of(&runner).await?;
+            let runner = &in_hand.value;
+            let limits = self.limits_of(runner).await?;
             let now = self.now().await?;
-            match wake(&runner, &limits, now) {
+            match wake(runner, &limits, now) {
                 Some(Wake::Retire(at)) if at <= now && runner.state != before => {}
                 // Nothing came of it. It was queued for a time when something was expected to.
                 Some(Wake::Retire(at)) if at <= now => {

@@ -65,14 +65,21 @@ impl Manager {
         let event = Event::JobSignalled { presumed: job.as_ref().map(|job| job.value.reference()) };
         let Some(mut write) = consequences(&runner, &event, &limits, now) else { return Ok(None) };
         if runner.value.online_at.is_none() {
-            let learned = self.what_the_group_learns(&runner.value, &event, &write, now).await?;
+            let learned = self.what_the_group_learns(&runner.value, None, &event, &write, now).await?;
             write.changes.extend(learned);
         }
         if let Some(job) = job {
             write.takes(job, &runner.value, now);
         }
         let Consequences { changes, tasks, on_trust, .. } = write;
-        Ok(Some(Write { operation: self.operation(), claim: None, on_trust, changes, tasks }))
+        Ok(Some(Write {
+            operation: self.operation(),
+            claim: None,
+            ends_claim: false,
+            on_trust,
+            changes,
+            tasks,
+        }))
     }
 
     /// The waiting job that a runner has presumably begun: one that counts for its group, or else for another one, or

@@ -50,6 +50,8 @@ const SWEEP_CONCURRENCY: usize = 4;
 pub(super) enum Work {
     /// There is nothing more to do for it.
     Done,
+    /// It was ended with the last thing that was written for it.
+    Ended,
     /// The same task is to come again at a time.
     AgainAt(Timestamp),
 }
@@ -226,6 +228,7 @@ impl Manager {
         };
         match outcome {
             None => self.count(kind, "lost"),
+            Some(Ok(Ok(Work::Ended))) => self.count(kind, "done"),
             Some(Ok(Ok(Work::Done))) => self.report(&claim, "done", self.queue().ack(&claim.token).await),
             Some(Ok(Ok(Work::AgainAt(at)))) => {
                 self.report(&claim, "later", self.again(&claim, at).await);

@@ -232,6 +232,15 @@ pub fn learn(
     (learned != *group).then_some(learned)
 }
 
+/// Whether a group may learn anything from an event, by the runner alone: where not, [`learn`] learns nothing of any
+/// group.
+pub fn may_teach(before: &Runner, event: &Event, after: Option<&Runner>) -> bool {
+    let is_of_registering =
+        matches!(event, Event::Registered { .. } | Event::RegistrationFailed { of_group: true, .. });
+    let leaves = after.is_none_or(|after| after.phase() == Phase::Retiring);
+    is_of_registering || leaves || verdict(before, event, after).is_some()
+}
+
 /// A probe that goes without having told anything makes room for another.
 fn forget_probe(group: &mut GroupRecord, runner: &RunnerName) {
     for health in group.placements.values_mut().chain(&mut group.registration) {

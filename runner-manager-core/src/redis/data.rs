@@ -1,8 +1,12 @@
 //! The data of one deployment in a Redis: scripts run over its keys.
 
+use ::redis::{self, Value};
+use jiff::Timestamp;
+
 use super::args::Args;
+use super::connection::text_of;
 use super::link::{Link, Script};
-use super::reply::Reply;
+use super::reply::{Reply, not_understood};
 use crate::store::StoreError;
 
 /// The data of one deployment.
@@ -26,6 +30,30 @@ impl Data {
     /// Runs a script that may write: the first word of its answer, and the rest.
     pub(super) async fn write(&self, script: &Script, args: &Args) -> Result<(String, Reply), StoreError> {
         Reply::read(self.link.run(script, &[&self.prefix], &args.bytes()).await?)
+    }
+
+    /// What a hash of ours has in a field; none where there is no such field. One record is one field, so this needs
+    /// no script.
+    pub(super) async fn field(&self, hash: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = self.key(hash);
+        let mut question = redis::cmd("HGET");
+        question.arg(&key).arg(field);
+        match self.link.look_up(&format!("HGET of key `{key}`"), &question).await? {
+            Value::Nil => Ok(None),
+            Value::BulkString(bytes) => Ok(Some(bytes)),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// The server's time.
+    pub(super) async fn time(&self) -> Result<Timestamp, StoreError> {
+        let Value::Array(parts) = self.link.look_up("TIME", &redis::cmd("TIME")).await? else {
+            return Err(not_understood());
+        };
+        let numbers: Vec<i64> = parts.iter().map_while(|part| text_of(part).parse().ok()).collect();
+        let [seconds, microseconds] = numbers[..] else { return Err(not_understood()) };
+        let time = seconds.checked_mul(1_000_000).and_then(|whole| whole.checked_add(microseconds));
+        time.and_then(|time| Timestamp::from_microsecond(time).ok()).ok_or_else(not_understood)
     }
 
     /// Runs a script that only reads.

@@ -1,4 +1,4 @@
-//! The connections to a Redis: scripts on a shared one, waiting on connections of their own.
+//! The connections to a Redis: scripts and reads on a shared one, waiting on connections of their own.
 //!
 //! - A connection is made when it is needed, by one caller for all. After a failure there is a pause, which
 //!   grows to a second; whoever comes meanwhile hears at once what the failure was.
@@ -52,6 +52,11 @@ impl Script {
         Self { name, text, sha }
     }
 
+    /// What it is called in messages.
+    fn told(&self) -> String {
+        format!("script `{}`", self.name)
+    }
+
     fn by_hash(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
         called("EVALSHA", &self.sha, keys, args)
     }
@@ -95,7 +100,7 @@ struct Failure {
     said: String,
 }
 
-/// Why a script gave no answer.
+/// Why a script or a command gave no answer.
 enum CallError {
     NotSent(RedisOpenError),
     Lost(Connection, String, Option<redis::RedisError>),
@@ -141,7 +146,7 @@ impl Link {
         keys: &[&str],
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        self.call(script, keys, args).await.map_err(|error| error.told(script, StoreError::Unclear))
+        self.call(script, keys, args).await.map_err(|error| error.told(&script.told(), StoreError::Unclear))
     }
 
     /// Runs a script that only reads.
@@ -154,7 +159,22 @@ impl Link {
         keys: &[&str],
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        self.call(script, keys, args).await.map_err(|error| error.told(script, StoreError::Unavailable))
+        self.call(script, keys, args)
+            .await
+            .map_err(|error| error.told(&script.told(), StoreError::Unavailable))
+    }
+
+    /// Asks with one command that only reads; `what` names it in messages.
+    ///
+    /// # Errors
+    /// As those of [`read`](Self::read).
+    pub(super) async fn look_up(&self, what: &str, question: &Cmd) -> Result<Value, StoreError> {
+        let asking = async {
+            let connection = self.connected().await.map_err(CallError::NotSent)?;
+            let answer = self.asked(&connection, question).await;
+            self.settled(connection, what, answer).await
+        };
+        asking.await.map_err(|error| error.told(what, StoreError::Unavailable))
     }
 
     /// Whether scripts that write are taken now: writes a mark of no meaning to `key`, which goes by itself.
@@ -226,11 +246,21 @@ impl Link {
         if matches!(&answer, Err(AskError::Refused(error)) if error.code() == "NOSCRIPT") {
             answer = self.asked(&connection, &script.by_text(keys, args)).await;
         }
+        self.settled(connection, &script.told(), answer).await
+    }
+
+    /// What an answer comes to, and what it says of the connection.
+    async fn settled(
+        &self,
+        connection: Connection,
+        what: &str,
+        answer: Result<Value, AskError>,
+    ) -> Result<Value, CallError> {
         match answer {
             Ok(value) => Ok(value),
             Err(AskError::Refused(error)) => {
                 let server = connection.address.to_string();
-                let (meant, elsewhere) = refusal::meaning(&server, script.name, &error);
+                let (meant, elsewhere) = refusal::meaning(&server, what, &error);
                 if elsewhere {
                     self.give_up(&connection).await;
                 }
@@ -331,12 +361,12 @@ type Source = Option<Box<dyn std::error::Error + Send + Sync>>;
 
 impl CallError {
     /// What the caller hears, with `lost` for an answer that was lost.
-    fn told(self, script: &Script, lost: impl FnOnce(String, Source) -> StoreError) -> StoreError {
+    fn told(self, what: &str, lost: impl FnOnce(String, Source) -> StoreError) -> StoreError {
         match self {
             Self::NotSent(error) => unavailable(error),
             Self::Refused(meant) => meant,
             Self::Lost(connection, reason, source) => {
-                let text = format!("redis {}: script `{}`: {reason}", connection.address, script.name);
+                let text = format!("redis {}: {what}: {reason}", connection.address);
                 lost(text, source.map(Into::into))
             }
         }

@@ -1,12 +1,12 @@
 //! The storage on Redis: [`Store`](crate::store::Store), [`TaskQueue`](crate::queue::TaskQueue) and
 //! [`Budgets`](crate::budget::Budgets) for any number of replicas.
 //!
-//! Every operation is one Lua script ([`scripts`]), so it is one round trip and one atomic step. A script is
-//! given records as JSON that it does not read, and beside each what it counts and orders by ([`write`](mod@write)). It
+//! Every operation is one Lua script ([`scripts`]), or one command where it reads a single field, so it is one round
+//! trip and one atomic step. A script is given records as JSON that it does not read, and beside each what it counts and orders by ([`write`](mod@write)). It
 //! checks everything before it writes anything, and its answer is a result or a refusal ([`reply`]). One who
 //! waits for a task blocks on a list into which scripts put a token ([`wake`]).
 //!
-//! Time is the server's. What the server loses when it stops is settled by its own settings, so every life of
+//! Time is the server's ([`time`]). What the server loses when it stops is settled by its own settings, so every life of
 //! it is distrusted until somebody has said otherwise.
 //!
 //! It holds no opinion on what is written: that is the manager's.
@@ -27,6 +27,7 @@ mod settings;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod time;
 mod wake;
 mod write;
 

@@ -1,4 +1,4 @@
-//! What a server's refusal of a script means, and what to do about it.
+//! What a server's refusal of a script or a command means, and what to do about it.
 
 use redis::ServerError;
 
@@ -46,8 +46,8 @@ const UNTOUCHED: [Untouched; 18] = [
     elsewhere("NOPROTO", "it does not speak this protocol"),
 ];
 
-/// What a refusal means to the caller of a script, and whether the connection is to be given up.
-pub(super) fn meaning(server: &str, script: &str, error: &ServerError) -> (StoreError, bool) {
+/// What a refusal means to whoever asked for `what`, and whether the connection is to be given up.
+pub(super) fn meaning(server: &str, what: &str, error: &ServerError) -> (StoreError, bool) {
     let answer = said(error);
     if let Some(known) = UNTOUCHED.iter().find(|known| known.code == error.code()) {
         let text = format!("redis {server}: {} ({answer})", known.meaning);
@@ -55,15 +55,15 @@ pub(super) fn meaning(server: &str, script: &str, error: &ServerError) -> (Store
     }
     // Only a script that wrote nothing yet can be killed.
     if answer.contains("Script killed by user") {
-        let text = format!("redis {server}: script `{script}` was ended by an operator ({answer})");
+        let text = format!("redis {server}: {what} was ended by an operator ({answer})");
         return (StoreError::Unavailable(text, None), false);
     }
     if answer.contains("WRONGTYPE") {
         let text = format!(
-            "redis {server}: script `{script}` found a key under our prefix that is not ours: use another \
+            "redis {server}: {what} found a key under our prefix that is not ours, of another type: use another \
              prefix, or remove that key ({answer})"
         );
         return (StoreError::Corrupt(text, None), false);
     }
-    (StoreError::Corrupt(format!("redis {server}: script `{script}` failed ({answer})"), None), false)
+    (StoreError::Corrupt(format!("redis {server}: {what} failed ({answer})"), None), false)
 }

@@ -13,6 +13,7 @@ use super::link::Link;
 use super::open_error::RedisOpenError;
 use super::reply::{self, Reply, not_understood};
 use super::settings::RedisSettings;
+use super::time::ServerTime;
 use super::wake::Lanes;
 use super::{scripts, write};
 use crate::clock::Clock;
@@ -38,6 +39,7 @@ pub struct RedisStorage {
     pub(super) retention: Retention,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) lanes: Lanes,
+    time: ServerTime,
     /// Claims under way, which go on where nobody waits for them any more, to put back what they got.
     pub(super) claiming: TaskTracker,
 }
@@ -62,6 +64,7 @@ impl RedisStorage {
             retention: Retention::default(),
             clock,
             lanes: Lanes::default(),
+            time: ServerTime::default(),
             claiming: TaskTracker::new(),
         })
     }
@@ -80,16 +83,11 @@ impl RedisStorage {
     /// A record of the hash `table`; none where there is none.
     async fn record<T: DeserializeOwned>(
         &self,
-        args: Args,
         table: &str,
         field: &str,
     ) -> Result<Option<Versioned<T>>, StoreError> {
-        let record = self.read(args.text(field)).await?.bytes()?;
-        if record.is_empty() {
-            Ok(None)
-        } else {
-            reply::record(&self.data.key(table), field, &record).map(Some)
-        }
+        let record = self.data.field(table, field).await?;
+        record.map(|record| reply::record(&self.data.key(table), field, &record)).transpose()
     }
 
     /// A page of a list.
@@ -188,7 +186,11 @@ impl Reply {
 #[async_trait]
 impl Store for RedisStorage {
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        self.read(Args::of("now")).await?.time()
+        if let Some(time) = self.time.told(self.clock.now()) {
+            return Ok(time);
+        }
+        let time = self.data.time().await?;
+        Ok(self.time.note(time, self.clock.now()))
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -233,7 +235,7 @@ impl Store for RedisStorage {
     }
 
     async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
-        self.record(Args::of("runner"), "r", name.as_str()).await
+        self.record("r", name.as_str()).await
     }
 
     async fn runners(
@@ -246,7 +248,7 @@ impl Store for RedisStorage {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
-        self.record(Args::of("job"), "j", &job_key(id)).await
+        self.record("j", &job_key(id)).await
     }
 
     async fn jobs(
@@ -258,7 +260,7 @@ impl Store for RedisStorage {
     }
 
     async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
-        self.record(Args::of("hook"), "h", &place.key()).await
+        self.record("h", &place.key()).await
     }
 
     async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {

@@ -14,6 +14,7 @@ pub(super) fn arguments(write: &Write, keep: &Retention) -> Args {
         None => args.nothing().nothing(),
     };
     let args = args
+        .flag(write.ends_claim)
         .flag(write.on_trust)
         .number(keep.operations)
         .duration(keep.operations_for)

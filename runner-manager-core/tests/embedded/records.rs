@@ -11,7 +11,14 @@ use runner_manager_core::queue::{NewTask, Task};
 use runner_manager_core::store::{Change, Expected, GroupRecord, Write};
 
 pub(crate) fn write(operation: &str, changes: Vec<Change>) -> Write {
-    Write { operation: OperationId::new(operation), claim: None, on_trust: false, changes, tasks: Vec::new() }
+    Write {
+        operation: OperationId::new(operation),
+        claim: None,
+        ends_claim: false,
+        on_trust: false,
+        changes,
+        tasks: Vec::new(),
+    }
 }
 
 pub(crate) fn group_name(name: &str) -> GroupName {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation, Rule};
 use runner_manager_core::backend::BackendErrorKind;
 use runner_manager_core::clock::Clock;
-use runner_manager_core::domain::Failure;
+use runner_manager_core::domain::{Failure, later};
 use runner_manager_core::manager::{FailedRunner, JobExplanation, MOST_FAILED};
 use runner_manager_core::store::{JobFilter, Page, RunnerFilter};
 use runner_manager_core::testing::simulator::{Effect, RequestFault};
@@ -24,6 +24,9 @@ struct Case {
     jobs: usize,
     /// For how long it goes on before people ask.
     lasts: Duration,
+    /// For how much longer at most they ask again, where the reason comes and goes: between two tries a group is blocked,
+    /// and while one is under way it has a runner that is starting.
+    within: Duration,
     /// A part of the reason.
     reason: &'static str,
     /// Parts of the last error of its group, where that has one.
@@ -51,6 +54,7 @@ fn cases() -> Vec<Case> {
         begin: |_| {},
         jobs: 1,
         lasts: 3 * MINUTE,
+        within: Duration::ZERO,
         reason: "group linux is blocked: placement small in zone-a of cloud",
         last_error: None,
         runner: ("", None),
@@ -99,6 +103,7 @@ fn cases() -> Vec<Case> {
                 always(world, Operation::Create, dies);
             },
             lasts: HOUR,
+            within: 10 * MINUTE,
             last_error: Some(["placement small in zone-a of cloud", "instance stopped"]),
             runner: ("its instance stopped", None),
             ..none("machines that stop")
@@ -123,6 +128,10 @@ async fn explained(world: &World) -> JobExplanation {
     told
 }
 
+fn reason_of(told: &JobExplanation) -> String {
+    told.status.reason.as_ref().unwrap().to_string()
+}
+
 #[tokio::test]
 async fn whatever_keeps_a_job_waiting_is_told_with_the_last_error_and_the_runners_that_failed() {
     for case in cases() {
@@ -131,8 +140,13 @@ async fn whatever_keeps_a_job_waiting_is_told_with_the_last_error_and_the_runner
         let asked_at = world.clock.now();
         world.queue(&spec(&["large"]), case.jobs);
         world.pass(case.lasts).await;
-        let told = explained(&world).await;
-        let reason = told.status.reason.as_ref().unwrap().to_string();
+        let mut told = explained(&world).await;
+        let given_up = later(world.clock.now(), case.within);
+        while !reason_of(&told).contains(case.reason) && world.clock.now() < given_up {
+            world.pass(MINUTE).await;
+            told = explained(&world).await;
+        }
+        let reason = reason_of(&told);
         assert!(reason.contains(case.reason), "{}: {reason}", case.name);
         let is_recent = |failure: &Failure| failure.at > asked_at && failure.at <= world.clock.now();
         match (&told.status.last_error, case.last_error) {

@@ -17,7 +17,14 @@ pub(crate) fn noon() -> Timestamp {
 }
 
 pub(crate) fn write(operation: &str, changes: Vec<Change>) -> Write {
-    Write { operation: OperationId::new(operation), claim: None, on_trust: false, changes, tasks: Vec::new() }
+    Write {
+        operation: OperationId::new(operation),
+        claim: None,
+        ends_claim: false,
+        on_trust: false,
+        changes,
+        tasks: Vec::new(),
+    }
 }
 
 pub(crate) fn group_name(name: &str) -> GroupName {

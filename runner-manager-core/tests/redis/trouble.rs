@@ -7,7 +7,9 @@ use runner_manager_core::redis::{RedisOpenError, RedisStorage};
 use runner_manager_core::store::{Applied, Change, Page, RunnerFilter, Store, StoreError, Version};
 use std::time::Duration;
 
-use crate::records::{ended, group_name, job, put_group, put_job, queued, reconcile, runner, trust, write};
+use crate::records::{
+    completed, ended, group_name, job, put_group, put_job, queued, reconcile, runner, trust, write,
+};
 use crate::redis_server::RedisServer;
 use crate::world::{open, try_open};
 
@@ -90,7 +92,8 @@ async fn a_foreign_key_is_named_and_left_alone() {
         let foreign = format!("rm:{{{deployment}}}:{name}");
         server.ask(&["DEL", &foreign]);
         server.ask(&["SET", &foreign, "somebody's"]);
-        let mut write = write("one", vec![Change::AdoptRunner { runner: runner(1, "linux") }]);
+        let adopt = Change::AdoptRunner { runner: runner(1, "linux") };
+        let mut write = write("one", vec![adopt, put_job(job(1, completed()))]);
         write.tasks = vec![reconcile("linux")];
         corrupt(storage.apply(write).await, &[&foreign, "another type", "remove"]);
         let keys = server.ask(&["KEYS", &format!("rm:{{{deployment}}}:*")]);

@@ -23,10 +23,10 @@ pub(crate) async fn open(server: &RedisServer, deployment: &str) -> RedisStorage
 /// Waits until a storage works.
 pub(crate) async fn works(storage: &RedisStorage) {
     for _ in 0..500 {
-        if storage.now().await.is_ok() {
+        if storage.ready().await.is_ok() {
             return;
         }
         SystemClock.sleep(Duration::from_millis(20)).await;
     }
-    panic!("the storage does not work again: {:?}", storage.now().await);
+    panic!("the storage does not work again: {:?}", storage.ready().await);
 }

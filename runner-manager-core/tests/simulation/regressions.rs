@@ -172,6 +172,7 @@ fn a_job_that_was_left_to_nobody_is_looked_at_again() {
         let write = Write {
             operation: OperationId::new("opened"),
             claim: None,
+            ends_claim: false,
             on_trust: false,
             changes: vec![Change::PutGroup { record: view.record.value, expected }],
             tasks: Vec::new(),

@@ -41,7 +41,7 @@ impl Met {
 }
 
 /// What sequences of any times have to come across.
-pub(crate) const TO_BE_MET: [&str; 17] = [
+pub(crate) const TO_BE_MET: [&str; 18] = [
     "conflict",
     "at max",
     "closed",
@@ -49,6 +49,7 @@ pub(crate) const TO_BE_MET: [&str; 17] = [
     "write",
     "write of several changes",
     "write under a claim",
+    "write that ends its claim",
     "repeat",
     "claim",
     "claim of a key again",
@@ -134,8 +135,9 @@ impl Drive<'_> {
             same("the time", &self.model.now, &self.storage.store.now().await.unwrap())?;
         }
         match operation {
-            Operation::Apply { repeats, claim, on_trust, changes, tasks } => {
-                self.apply(*repeats, *claim, *on_trust, changes, tasks).await
+            Operation::Apply { repeats, claim, ends_claim, on_trust, changes, tasks } => {
+                let claim = claim.map(|claim| (self.token(claim), *ends_claim));
+                self.apply(*repeats, claim, *on_trust, changes, tasks).await
             }
             Operation::Push(tasks) => {
                 let tasks = self.tasks(tasks);
@@ -408,7 +410,7 @@ impl Drive<'_> {
     async fn apply(
         &mut self,
         repeats: Option<usize>,
-        claim: Option<operations::Claim>,
+        claim: Option<(ClaimToken, bool)>,
         on_trust: bool,
         changes: &[Changes],
         tasks: &[Push],
@@ -424,8 +426,9 @@ impl Drive<'_> {
             changes.retain(|change| !matches!(change, Change::ReserveRunner { .. }));
         }
         let tasks = self.tasks(tasks);
-        let write =
-            Write { operation, claim: claim.map(|claim| self.token(claim)), on_trust, changes, tasks };
+        let ends_claim = claim.as_ref().is_some_and(|(_, ends)| *ends);
+        let claim = claim.map(|(token, _)| token);
+        let write = Write { operation, claim, ends_claim, on_trust, changes, tasks };
         let asked = self.names.write(&write);
         match (self.model.apply(&write), self.storage.store.apply(asked).await) {
             (Ok((expected, repeated)), Ok(found)) => {
@@ -434,6 +437,7 @@ impl Drive<'_> {
                 if !repeated {
                     self.met.add("write of several changes", usize::from(write.changes.len() > 1));
                     self.met.add("write under a claim", usize::from(write.claim.is_some()));
+                    self.met.add("write that ends its claim", usize::from(write.ends_claim));
                 }
                 same("how many versions there are", &expected.len(), &found.versions.len())?;
                 let records = write.changes.iter().map(named).chain(std::iter::repeat("a record".to_owned()));

@@ -15,7 +15,7 @@ use runner_manager_core::store::{
 };
 
 use crate::budget::Accounts;
-use crate::queue::Queue;
+use crate::queue::{End, Queue};
 
 /// Why a write is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +125,9 @@ impl Model {
         self.held.records = records;
         for task in &write.tasks {
             self.held.queue.push(task.clone(), self.now);
+        }
+        if let Some(token) = write.claim.as_ref().filter(|_| write.ends_claim) {
+            self.held.queue.end(token, End::Ack, "", self.now);
         }
         self.held.answers.insert(write.operation.as_str().to_owned(), versions.clone());
         Ok((versions, false))

@@ -60,6 +60,7 @@ pub(crate) enum Operation {
     Apply {
         repeats: Option<usize>,
         claim: Option<Claim>,
+        ends_claim: bool,
         on_trust: bool,
         changes: Vec<Changes>,
         tasks: Vec<Push>,
@@ -195,13 +196,15 @@ fn apply(times: Times) -> impl Strategy<Value = Operation> {
     (
         prop::option::weighted(0.15, 0..5_usize),
         prop::option::weighted(0.3, claim()),
+        any::<bool>(),
         prop::bool::weighted(0.2),
         prop::collection::vec(change(), 0..4),
         prop::collection::vec(push(times), 0..3),
     )
-        .prop_map(|(repeats, claim, on_trust, changes, tasks)| Operation::Apply {
+        .prop_map(|(repeats, claim, ends_claim, on_trust, changes, tasks)| Operation::Apply {
             repeats,
             claim,
+            ends_claim,
             on_trust,
             changes,
             tasks,

@@ -163,6 +163,7 @@ impl OnRedis {
         let trust = Write {
             operation: OperationId::new("trust"),
             claim: None,
+            ends_claim: false,
             on_trust: false,
             changes: vec![Change::Trust { incarnation }],
             tasks: Vec::new(),
@@ -194,11 +195,11 @@ impl Subject for OnRedis {
         const PAUSE: Duration = Duration::from_millis(10);
         self.server.lock().unwrap().restart_empty();
         for _ in 0..1000 {
-            if self.storage.now().await.is_ok() {
+            if self.storage.ready().await.is_ok() {
                 return true;
             }
             SystemClock.sleep(PAUSE).await;
         }
-        panic!("the storage does not work again: {:?}", self.storage.now().await);
+        panic!("the storage does not work again: {:?}", self.storage.ready().await);
     }
 }

@@ -223,6 +223,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
+            ends_claim: false,
             on_trust: false,
             changes: vec![Change::AdoptRunner { runner }],
             tasks,

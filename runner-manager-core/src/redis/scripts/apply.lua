@@ -1,17 +1,19 @@
 -- Does one write: checks all of its changes, then makes them together with the tasks that follow.
 --
--- Arguments: the operation; the key and the number of the claim, or twice empty; whether it relies on trust (1);
--- how many answers, completed jobs and ended runners are kept, each with for how many microseconds; how many
+-- Arguments: the operation; the key and the number of the claim, or twice empty; whether the claim ends with it (1);
+-- whether it relies on trust (1); how many answers, completed jobs and ended runners are kept, each with for how many microseconds; how many
 -- changes follow; for each its letter and what its function takes; then the tasks, as for push.
 -- Reply: ok or repeated, then the version of each record, or empty; or why it was refused.
 
--- How many entries a write forgets beyond as many as it can have added, so that what was more shrinks.
+-- How many entries a write forgets of each kind at most: more than it can have added, so that what was more shrinks.
 local SPARE = 2
 -- What is counted of a group: jobs that wait, then runners by phase.
 local QUEUED, FIRST_PHASE, COUNTED = 1, 2, 7
 
 -- What was checked so far: what each change does, and how the changes leave what they concern.
 local effects, named, groups, counts, counted = {}, {}, {}, {}, {}
+-- How many entries each history gets, and the jobs that are written.
+local jobs_finished, runners_ended, jobs_written = 0, 0, {}
 
 local function conflict(record)
   refuse('conflict', record)
@@ -54,6 +56,7 @@ local function counts_of(group)
   if #found ~= COUNTED then
     refuse('unreadable', P .. 'c', group)
   end
+  found.before = packed
   counts[group], counted[#counted + 1] = found, group
   return found
 end
@@ -189,6 +192,7 @@ local function end_runner()
   local runner, expected, ended_at, body = arg(), arg(), arg(), arg()
   local before = compare(name('runner ' .. runner), 'r', runner, 5, expected)
   count(before[3], FIRST_PHASE + before[2], -1)
+  runners_ended = runners_ended + 1
   effect(function()
     for set in pairs(runner_places(before[2], before[3], before[4], before[5], '')) do
       stage('ZREM', set, runner)
@@ -214,13 +218,17 @@ end
 local function put_job()
   local key, shown, expected = arg(), arg(), arg()
   local created, recorded, list, finished, body = arg(), arg(), arg(), arg(), arg()
-  local before = compare(name('job ' .. shown), 'j', key, 3, expected)
-  local old = before and before[3] or ''
+  local before = compare(name('job ' .. shown), 'j', key, 4, expected)
+  local old, was_finished = before and before[3] or '', before and before[4] or ''
+  jobs_written[key] = true
   if is_group(old) then
     count(old, QUEUED, -1)
   end
   if is_group(list) then
     count(list, QUEUED, 1)
+  end
+  if finished ~= '' and finished ~= was_finished then
+    jobs_finished = jobs_finished + 1
   end
   effect(function()
     if old ~= '' and old ~= list then
@@ -230,13 +238,12 @@ local function put_job()
       stage('ZADD', job_list(list), created, key)
     end
     stage('ZADD', P .. 'ja', recorded, key)
-    if finished ~= '' then
-      stage('ZADD', P .. 'jf', finished, key)
-    elseif before then
-      stage('ZREM', P .. 'jf', key)
+    -- Where it stood in this list before is passed over: the record tells another time by then.
+    if finished ~= '' and finished ~= was_finished then
+      stage('RPUSH', P .. 'jf', finished .. ' ' .. key)
     end
     local version = next_number()
-    stage('HSET', P .. 'j', key, pack({ version, created, list }, body))
+    stage('HSET', P .. 'j', key, pack({ version, created, list, finished }, body))
     return version
   end)
 end
@@ -307,7 +314,10 @@ local function stage_counts()
       for what = 1, COUNTED do
         found[what] = int(found[what])
       end
-      stage('HSET', P .. 'c', group, table.concat(found, ' '))
+      local packed = table.concat(found, ' ')
+      if packed ~= found.before then
+        stage('HSET', P .. 'c', group, packed)
+      end
     end
   end
 end
@@ -318,83 +328,88 @@ local function first_answer(operation)
   if not known then
     return nil
   end
-  local reply, parts = { 'repeated' }, 0
+  local reply = { 'repeated' }
   for part in string.gmatch(known, '[^ ]+') do
-    parts = parts + 1
-    if parts > 1 then
-      reply[parts] = part == '-' and '' or part
-    end
+    reply[#reply + 1] = part == '-' and '' or part
   end
   return reply
 end
 
 local function remember(operation, versions)
-  local parts = { int(NOW) }
+  local parts = {}
   for at, version in ipairs(versions) do
-    parts[at + 1] = version == '' and '-' or version
+    parts[at] = version == '' and '-' or version
   end
   stage('HSET', P .. 'o', operation, table.concat(parts, ' '))
-  stage('RPUSH', P .. 'ol', operation)
+  stage('RPUSH', P .. 'ol', int(NOW) .. ' ' .. operation)
+end
+
+-- Takes what is too much or too old from the front of a list of times and names that gets so many more, and hands each
+-- name on.
+local function forget_front(list, added, keep, before, each)
+  local beyond = ask('LLEN', list) + added - keep
+  for at, entry in ipairs(ask('LRANGE', list, 0, added + SPARE - 1)) do
+    local time, name = string.match(entry, '^(-?%d+) (.*)$')
+    if not time then
+      refuse('unreadable', list, entry)
+    elseif at > beyond and tonumber(time) >= before then
+      return
+    end
+    stage('LPOP', list)
+    each(name, time)
+  end
 end
 
 local function forget_operations(keep, before)
-  local beyond = ask('LLEN', P .. 'ol') - keep
-  for at, operation in ipairs(ask('LRANGE', P .. 'ol', 0, SPARE - 1)) do
-    local known = ask('HGET', P .. 'o', operation)
-    local when = known and tonumber(string.match(known, '^%d+')) or 0
-    if at > beyond and when >= before then
-      return
-    end
-    stage('LPOP', P .. 'ol')
+  forget_front(P .. 'ol', 1, keep, before, function(operation)
     stage('HDEL', P .. 'o', operation)
-  end
+  end)
 end
 
--- The oldest members of a set ordered by time that are too many or too old.
-local function excess(set, keep, before, most)
-  local beyond = ask('ZCARD', set) - keep
-  local oldest, over = ask('ZRANGE', set, 0, most - 1, 'WITHSCORES'), {}
+local function forget_jobs(keep, before)
+  forget_front(P .. 'jf', jobs_finished, keep, before, function(key, time)
+    local record = not jobs_written[key] and ask('HGET', P .. 'j', key)
+    -- One that has another time has another place in the list, or none.
+    if record and open(P .. 'j', key, record, 4)[4] == time then
+      stage('ZREM', P .. 'ja', key)
+      stage('HDEL', P .. 'j', key)
+    end
+  end)
+end
+
+local function forget_runners(keep, before)
+  local ended = P .. 'e'
+  local beyond = ask('ZCARD', ended) + runners_ended - keep
+  local oldest, over = ask('ZRANGE', ended, 0, runners_ended + SPARE - 1, 'WITHSCORES'), 0
   for at = 1, #oldest, 2 do
-    if (at + 1) / 2 > beyond and tonumber(oldest[at + 1]) >= before then
+    if over >= beyond and tonumber(oldest[at + 1]) >= before then
       break
     end
-    over[#over + 1] = oldest[at]
+    over = over + 1
   end
-  return over
+  if over > 0 then
+    stage('ZREMRANGEBYRANK', ended, 0, int(over - 1))
+  end
 end
 
-local function forget(keep, changed_records)
+-- Forgets what is over: answers with each write, and the rest with those of jobs and of ends, which are enough of all.
+local function forget(keep)
   forget_operations(keep[1], NOW - keep[2])
-  for _, key in ipairs(excess(P .. 'jf', keep[3], NOW - keep[4], changed_records + SPARE)) do
-    stage('ZREM', P .. 'jf', key)
-    stage('ZREM', P .. 'ja', key)
-    stage('HDEL', P .. 'j', key)
+  if next(jobs_written) or runners_ended > 0 then
+    forget_jobs(keep[3], NOW - keep[4])
+    forget_runners(keep[5], NOW - keep[6])
   end
-  local ended = #excess(P .. 'e', keep[5], NOW - keep[6], changed_records + SPARE)
-  if ended > 0 then
-    stage('ZREMRANGEBYRANK', P .. 'e', 0, ended - 1)
-  end
-  commit()
-end
-
--- What is forgotten afterwards is checked with the rest: a refusal must not come when the write is done.
-local function expect_history()
-  expect('hash', P .. 'j')
-  expect('zset', P .. 'ja')
-  expect('zset', P .. 'jf')
-  expect('zset', P .. 'e')
 end
 
 return answer(function()
-  local operation, claim_key, claim_number, on_trust = arg(), arg(), arg(), arg()
+  local operation, claim_key, claim_number = arg(), arg(), arg()
+  local ends, on_trust = arg() == '1', arg() == '1'
   local first = first_answer(operation)
   if first then
     return first
   end
-  if claim_key ~= '' then
-    held_entry(claim_key, claim_number)
-  end
-  if on_trust == '1' and not is_trusted() then
+  local held = claim_key ~= '' and held_entry(claim_key, claim_number)
+  if on_trust and not is_trusted() then
     refuse('untrusted')
   end
   local keep = {}
@@ -411,9 +426,11 @@ return answer(function()
   end
   stage_counts()
   push_all()
+  if held and ends then
+    finish(held, nil)
+  end
   remember(operation, versions)
-  expect_history()
+  forget(keep)
   commit_and_wake()
-  forget(keep, #effects)
   return reply
 end)

@@ -42,7 +42,7 @@ local function first_rank()
   if not record then
     return 0
   end
-  return rank_of_place(tonumber(open(records, after, record, 3)[2]), after)
+  return rank_of_place(tonumber(open(records, after, record, 4)[2]), after)
 end
 
 local function members()

@@ -34,6 +34,9 @@ local function refuse(...)
   error({ reply = { ... } }, 0)
 end
 
+-- Keys that have answered a command which a key of another type would have refused.
+local answered = {}
+
 -- Asks Redis. A key of another type is refused by name; other errors are the script's answer.
 local function ask(command, key, ...)
   local answer = redis.pcall(command, key, ...)
@@ -43,6 +46,7 @@ local function ask(command, key, ...)
     end
     error(answer, 0)
   end
+  answered[key] = true
   return answer
 end
 
@@ -77,9 +81,12 @@ local function commit()
     return
   end
   for key, kind in pairs(kinds) do
-    local found = ask('TYPE', key).ok
-    if found ~= 'none' and found ~= kind then
-      refuse('type', key)
+    -- Most were read already, which says the same for nothing.
+    if not answered[key] then
+      local found = ask('TYPE', key).ok
+      if found ~= 'none' and found ~= kind then
+        refuse('type', key)
+      end
     end
   end
   for _, command in ipairs(staged) do
@@ -137,16 +144,24 @@ local function open(key, field, value, count)
 end
 
 -- The life of this server: another one after a restart, and on a replica that takes over.
+local life
 local function incarnation()
-  local info = redis.pcall('INFO', 'server')
-  if type(info) == 'table' then
-    refuse('info', info.err)
+  if not life then
+    local info = redis.pcall('INFO', 'server')
+    if type(info) == 'table' then
+      refuse('info', info.err)
+    end
+    life = string.match(info, 'run_id:(%w+)') or refuse('info', 'it names no run_id')
   end
-  return string.match(info, 'run_id:(%w+)') or refuse('info', 'it names no run_id')
+  return life
 end
 
+local trusted
 local function is_trusted()
-  return ask('HGET', P .. 'm', 'trusted') == incarnation()
+  if trusted == nil then
+    trusted = ask('HGET', P .. 'm', 'trusted') == incarnation()
+  end
+  return trusted
 end
 
 -- Runs a script: its answer, its refusal, or the error that Redis gave.

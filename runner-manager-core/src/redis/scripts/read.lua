@@ -1,17 +1,11 @@
--- Reads single records.
+-- Reads what is in more than one place, in one step.
 --
 -- Arguments: what to read, and what that needs.
--- Reply: ok, then the record or empty, then what belongs to it.
+-- Reply: ok, then each record or empty, with what belongs to it.
 
 local what = arg()
 
 local readers = {
-  runner = function()
-    return { 'ok', ask('HGET', P .. 'r', arg()) or '' }
-  end,
-  job = function()
-    return { 'ok', ask('HGET', P .. 'j', arg()) or '' }
-  end,
   -- With its counters.
   group = function()
     local group = arg()
@@ -26,9 +20,6 @@ local readers = {
       reply[#reply + 1] = ask('HGET', P .. 'c', all[at]) or ''
     end
     return reply
-  end,
-  hook = function()
-    return { 'ok', ask('HGET', P .. 'h', arg()) or '' }
   end,
   -- Each place with its hook.
   hooks = function()
@@ -48,9 +39,6 @@ local readers = {
       reply[at + 1] = record
     end
     return reply
-  end,
-  now = function()
-    return { 'ok', int(NOW) }
   end,
 }
 

@@ -132,7 +132,7 @@ impl StorageSubject {
     pub(super) fn write(&self, changes: Vec<Change>) -> Write {
         let number = self.operations.fetch_add(1, Ordering::Relaxed);
         let operation = OperationId::new(format!("operation-{number}"));
-        Write { operation, claim: None, on_trust: false, changes, tasks: Vec::new() }
+        Write { operation, claim: None, ends_claim: false, on_trust: false, changes, tasks: Vec::new() }
     }
 
     pub(super) async fn try_apply(&self, change: Change) -> Result<Applied, StoreError> {

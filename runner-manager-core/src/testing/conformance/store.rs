@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case<StorageSubject>> {
         Case::new("a_group_in_use_stays", writes::a_group_in_use_stays),
         Case::new("adoption_is_not_bounded", writes::adoption_is_not_bounded),
         Case::new("a_lost_claim_is_refused", writes::a_lost_claim_is_refused),
+        Case::new("a_write_ends_its_claim", writes::a_write_ends_its_claim),
         Case::new("a_repeat_gets_the_first_answer", writes::a_repeat_gets_the_first_answer),
         Case::new("trust_is_said_of_a_life", trust::trust_is_said_of_a_life),
         Case::new("the_untrusted_is_not_relied_on", trust::the_untrusted_is_not_relied_on),

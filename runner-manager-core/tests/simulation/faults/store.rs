@@ -56,6 +56,10 @@ impl FaultyStore {
             let state = &mut *state;
             state.checker.wrote(&state.ledger, &write, group.as_ref(), cloud.books(now), now);
             state.ledger.pushed(&write.tasks, now);
+            if let Some(token) = write.claim.as_ref().filter(|_| write.ends_claim) {
+                state.checker.used(&state.ledger, token, "ack", now);
+                state.ledger.ended(token, None);
+            }
         }
         Ok(applied)
     }

@@ -231,6 +231,32 @@ pub(super) async fn a_lost_claim_is_refused(on: StorageSubject) {
     assert!(on.store.apply(held).await.unwrap().repeated, "what was done under it stays answered");
 }
 
+pub(super) async fn a_write_ends_its_claim(on: StorageSubject) {
+    let task = reconcile("a");
+    on.push(NewTask::now(task.clone())).await;
+    let claim = on.claim_one(&task).await;
+    let last = |version: Expected| {
+        let change = Change::PutJob { job: job(1, queued(None), 1), expected: version };
+        Write { claim: Some(claim.token.clone()), ends_claim: true, ..on.write(vec![change]) }
+    };
+    let refused = on.store.apply(last(Expected::Version(Version(1)))).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    on.queue.extend(&claim.token, on.unit * 10).await.unwrap();
+    let mut made = last(Expected::Absent);
+    made.tasks = vec![NewTask::now(task.clone())];
+    let first = on.store.apply(made.clone()).await.unwrap();
+    let ended = on.queue.ack(&claim.token).await;
+    assert!(matches!(ended, Err(StoreError::LostClaim)), "{ended:?}");
+    let again = on.claim_one(&task).await;
+    assert_eq!(again.attempt, 1, "what it queued is another task");
+    let repeat = on.store.apply(made).await.unwrap();
+    assert_eq!((repeat.repeated, repeat.versions), (true, first.versions));
+    let only_ends = Write { claim: Some(again.token.clone()), ends_claim: true, ..on.write(Vec::new()) };
+    on.store.apply(only_ends).await.unwrap();
+    assert!(on.claim(&task, 1).await.is_empty(), "nothing is left of it");
+    assert!(on.queue.statistics().await.unwrap().lanes.is_empty());
+}
+
 pub(super) async fn a_repeat_gets_the_first_answer(on: StorageSubject) {
     let change = Change::PutGroup { record: group("a", 1), expected: Expected::Absent };
     let mut write = on.write(vec![change]);
