@@ -53,6 +53,8 @@ pub(crate) enum Harm {
     Flood { beginning: &'static str, bytes: usize, taken: Arc<AtomicUsize> },
     /// It reaches the service after a while.
     Delay(Duration),
+    /// It reaches the service after a while, also where nobody waits for its reply, which does not come back.
+    Late(Duration),
     /// It does not reach the service, and the connection is closed.
     Refuse,
     /// It reaches the service, whose reply does not come back: the connection is closed.
@@ -85,6 +87,8 @@ struct Shared {
     service: Option<(String, reqwest::Client)>,
     decide: Box<Decide>,
     counts: Mutex<BTreeMap<&'static str, u32>>,
+    /// Requests that are still on their way.
+    late: Mutex<JoinSet<()>>,
 }
 
 /// What the counts have requests under to which nothing was done.
@@ -111,7 +115,7 @@ impl Proxy {
     async fn start(service: Option<(String, reqwest::Client)>, decide: Box<Decide>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let shared = Arc::new(Shared { service, decide, counts: Mutex::default() });
+        let shared = Arc::new(Shared { service, decide, counts: Mutex::default(), late: Mutex::default() });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
         Self { url, shared, _tasks: tasks }
@@ -168,6 +172,16 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let reply = forwarded().await;
             SystemClock.sleep(time).await;
             reply
+        }
+        Some(Harm::Late(time)) => {
+            let (on_its_way, request) = (Arc::clone(&shared), seen.clone());
+            shared.late.lock().unwrap().spawn(async move {
+                SystemClock.sleep(time).await;
+                // Its reply is lost, whatever it is.
+                drop(on_its_way.forward(&request).await);
+            });
+            SystemClock.sleep(time * 2).await;
+            Err(io::Error::other("late"))
         }
         Some(Harm::LoseReply) => {
             forwarded().await?;
@@ -240,6 +254,7 @@ fn flood(beginning: &'static str, bytes: usize, taken: Arc<AtomicUsize>) -> Body
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::{Harm, Proxy, UNHARMED};
 
@@ -255,6 +270,7 @@ mod tests {
                 Some(("headers", Harm::AnswerWith { status: 201, headers, body: "yes".into() }))
             }
             "/refuse" => Some(("refuse", Harm::Refuse)),
+            "/late" => Some(("late", Harm::Late(Duration::from_millis(100)))),
             "/lose" => Some(("lose", Harm::LoseReply)),
             "/cut" => Some(("cut", Harm::Cut)),
             "/flood" => {
@@ -270,6 +286,7 @@ mod tests {
             ("/answer", Some(503), Some(2), false),
             ("/headers", Some(201), Some(3), false),
             ("/refuse", None, None, false),
+            ("/late", None, None, true),
             ("/lose", None, None, true),
             ("/cut", Some(200), None, true),
             ("/flood", Some(200), Some((1 << 20) + 1), false),
