@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use runner_manager_core::backend::{BackendKind, BackendRegistry};
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bootstrap;
 #[cfg(feature = "docker")]
 pub mod docker;
@@ -30,6 +32,8 @@ pub mod vsphere;
 /// ```
 pub fn registry() -> BackendRegistry {
     let kinds: Vec<Arc<dyn BackendKind>> = vec![
+        #[cfg(feature = "aws")]
+        Arc::new(aws::AwsKind::new()),
         #[cfg(feature = "docker")]
         Arc::new(docker::DockerKind::new()),
         #[cfg(feature = "fake")]

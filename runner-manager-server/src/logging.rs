@@ -7,6 +7,7 @@ use std::io;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How to log.
 #[derive(Debug, Clone, Args)]
@@ -29,6 +30,13 @@ enum LogFormat {
     Json,
 }
 
+/// The AWS SDK logs whole requests at level trace, and they bear JIT configs: it gets no further than this, whatever
+/// level is asked for.
+const AWS_REQUESTS: [&str; 2] = [
+    "aws_smithy_runtime::client::orchestrator=debug",
+    "aws_smithy_runtime::client::orchestrator::http=debug",
+];
+
 /// Begins to log. Called once, by `main`.
 ///
 /// # Errors
@@ -37,6 +45,13 @@ pub(crate) fn start(options: &LogOptions, default_level: &str) -> Result<(), Str
     let level = options.log_level.as_deref().unwrap_or(default_level);
     let filter =
         EnvFilter::try_new(level).map_err(|error| format!("--log-level (or RUST_LOG) `{level}`: {error}"))?;
+    let filter = if filter.max_level_hint().is_none_or(|most| most >= LevelFilter::TRACE) {
+        AWS_REQUESTS.iter().fold(filter, |filter, quiet| {
+            filter.add_directive(quiet.parse().expect("these are targets and levels"))
+        })
+    } else {
+        filter
+    };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match options.log_format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
