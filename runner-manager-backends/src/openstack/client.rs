@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::Timestamp;
 use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
@@ -25,6 +25,10 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long what one of Nova's processes wrote may be unknown to another: they may read from copies of the database.
 const LAG: Duration = Duration::from_secs(10);
+
+/// How old a port, a floating IP or a volume without a server is at least when it is told of: longer than a create takes
+/// from its port to its server.
+const LEFTOVER_AGE: Duration = Duration::from_mins(5);
 
 /// The longest value of an item of metadata.
 const MOST_OF_A_VALUE: usize = 255;
@@ -59,8 +63,11 @@ impl OpenStackBackend {
         let mut place = self.names.place(session, config).await.map_err(definite)?;
         let address = leftovers::prepare_address(session, &self.names, config, &place, spec);
         place.port = address.await.map_err(definite)?;
-        let body = request::server(spec, config, &place, &user_data, microversion).map_err(definite)?;
-        match api::create_server(session, body).await {
+        let asked = match request::server(spec, config, &place, &user_data, microversion) {
+            Ok(body) => api::create_server(session, body).await,
+            Err(failure) => Err(failure),
+        };
+        match asked {
             Ok(id) => Ok(id),
             Err(failure) => {
                 let error = self.refuse(spec, Effect::Some, failure);
@@ -159,7 +166,8 @@ impl OpenStackBackend {
 
     async fn listed(&self, owner: &Owner) -> Result<Vec<Instance>, Failure> {
         let now = self.session.clock().now();
-        let before = now - SignedDuration::try_from(self.settle).unwrap_or(SignedDuration::MAX);
+        let age = self.settle.max(LEFTOVER_AGE);
+        let before = now.checked_sub(age).unwrap_or(Timestamp::MIN);
         let mut instances: Vec<Instance> = api::servers(&self.session)
             .await?
             .iter()

@@ -91,15 +91,21 @@ impl Call {
         self
     }
 
-    fn url(&self, mut base: Url) -> Url {
-        if let Ok(mut segments) = base.path_segments_mut() {
-            segments.pop_if_empty().extend(&self.path);
-        }
+    fn url(&self, base: Url) -> Url {
+        let mut url = below(base, &self.path);
         if !self.query.is_empty() {
-            base.query_pairs_mut().extend_pairs(&self.query);
+            url.query_pairs_mut().extend_pairs(&self.query);
         }
-        base
+        url
     }
+}
+
+/// What is at a path below another: no segment can lead elsewhere.
+fn below<S: AsRef<str>>(mut base: Url, path: impl IntoIterator<Item = S>) -> Url {
+    if let Ok(mut segments) = base.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    base
 }
 
 impl Session {
@@ -212,8 +218,7 @@ impl Session {
 
     /// <https://docs.openstack.org/api-ref/identity/v3/#authentication-and-token-management>
     async fn sign_in(&self) -> Result<Login, Failure> {
-        let url =
-            Call::post(Service::Compute, &["auth", "tokens"], Value::Null).url(self.cloud.auth_url.clone());
+        let url = below(self.cloud.auth_url.clone(), ["auth", "tokens"]);
         let body = Some(request(&self.cloud.who).to_string());
         let answer = self.transport.send(Method::POST, url, HeaderMap::new(), body).await?;
         if !answer.status.is_success() {

@@ -58,6 +58,9 @@ impl Transport {
         if !cloud.authorities.is_empty() {
             builder = builder.tls_certs_only(cloud.authorities.clone());
         }
+        if cloud.auth_url.scheme() == "http" && !is_here(&cloud.auth_url) {
+            tracing::warn!(auth_url = %cloud.auth_url, "whoever signs in there sends secrets in clear: use https");
+        }
         if !cloud.verify {
             tracing::warn!(auth_url = %cloud.auth_url, "certificates are not looked at: whoever is in between reads all secrets");
             builder = builder.tls_danger_accept_invalid_certs(true);
@@ -102,4 +105,9 @@ impl Transport {
         }
         Ok(Answer { status, headers, body: body.into() })
     }
+}
+
+/// Whether an address is on this machine.
+fn is_here(url: &Url) -> bool {
+    matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
 }

@@ -185,7 +185,7 @@ async fn a_cell_that_does_not_answer_is_no_shorter_list() {
     assert_eq!(backend.list(&owner("acme", "key")).await.unwrap().len(), 1);
     play.lock()
         .servers
-        .push(json!({"id": "server-9", "status": "UNKNOWN", "created": "2026-11-26T11:55:11Z"}));
+        .push(json!({"id": "server-9", "status": "UNKNOWN", "created": "2020-11-26T11:55:11Z"}));
     let absent = runner(7, &plain()).runner;
     let unknown = InstanceId::new("server-9/acme-linux-9");
     for error in [
@@ -228,7 +228,7 @@ async fn a_deletion_that_is_stuck_is_shown_and_asked_for_again() {
     play.lock().servers[0]["OS-EXT-STS:task_state"] = json!("deleting");
     assert_eq!(backend.get(&made.id).await.unwrap().unwrap().state, InstanceState::Stopped);
     let error = backend.delete(&made.id).await.unwrap_err();
-    assert!(error.detail.contains("stuck since 2026-11-26T11:55:11Z: an administrator must look"), "{error}");
+    assert!(error.detail.contains("stuck since 2020-11-26T11:55:11Z: an administrator must look"), "{error}");
     assert_eq!(play.asked("DELETE /compute/v2.1/servers/server-0"), 2);
 }
 
@@ -280,7 +280,7 @@ async fn what_was_left_behind_is_listed_and_removed() {
     let marks: Value = json!(me.tags(&runner(3, &plain()).runner, &runner(3, &plain()).group));
     {
         let mut cloud = play.lock();
-        let at = "2026-11-26T11:55:11Z";
+        let at = "2020-11-26T11:55:11Z";
         cloud
             .ports
             .push(json!({"id": "a", "name": "acme-linux-1", "description": description, "created_at": at}));
@@ -289,8 +289,8 @@ async fn what_was_left_behind_is_listed_and_removed() {
         cloud
             .floating
             .push(json!({"id": "d", "description": format!("{description} acme-linux-1"), "created_at": at}));
-        cloud.volumes.push(json!({"id": "e", "metadata": marks, "created_at": "2026-11-26T11:55:11.000000"}));
-        cloud.volumes.push(json!({"id": "f", "metadata": {}, "created_at": "2026-11-26T11:55:11.000000"}));
+        cloud.volumes.push(json!({"id": "e", "metadata": marks, "created_at": "2020-11-26T11:55:11.000000"}));
+        cloud.volumes.push(json!({"id": "f", "metadata": {}, "created_at": "2020-11-26T11:55:11.000000"}));
     }
     let listed = backend.list(&me).await.unwrap();
     let told: Vec<(&str, &InstanceState)> =
@@ -318,7 +318,7 @@ async fn a_volume_that_nova_leaves_behind_is_removed() {
     let mut wanted = plain();
     wanted["volume"] = json!({"size_gib": 20});
     let made = backend.create(&runner(1, &wanted)).await.unwrap();
-    play.lock().volumes.push(json!({"id": "v1", "metadata": {}, "created_at": "2026-11-26T11:55:11.000000"}));
+    play.lock().volumes.push(json!({"id": "v1", "metadata": {}, "created_at": "2020-11-26T11:55:11.000000"}));
     play.lock().servers[0]["os-extended-volumes:volumes_attached"] = json!([{"id": "v1"}]);
     backend.delete(&made.id).await.unwrap();
     assert_eq!(backend.get(&made.id).await.unwrap(), None);

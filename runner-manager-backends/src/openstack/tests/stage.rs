@@ -167,7 +167,7 @@ impl Cloud {
         let asked = &body["server"];
         self.servers.push(json!({
             "id": id, "name": asked["name"], "metadata": asked["metadata"], "status": "ACTIVE",
-            "created": "2026-11-26T11:55:11Z", "updated": "2026-11-26T11:55:11Z",
+            "created": "2020-11-26T11:55:11Z", "updated": "2020-11-26T11:55:11Z",
         }));
         json_answer(202, &json!({"server": {"id": id, "adminPass": "x"}}))
     }
@@ -178,7 +178,7 @@ impl Cloud {
             if kind == "ports" { ("port", &mut self.ports) } else { ("floatingip", &mut self.floating) };
         let mut thing = body[word].take();
         thing["id"] = json!(format!("{word}-{}", things.len()));
-        thing["created_at"] = json!("2026-11-26T11:55:11Z");
+        thing["created_at"] = json!("2020-11-26T11:55:11Z");
         things.push(thing.clone());
         json_answer(201, &json!({word: thing}))
     }
