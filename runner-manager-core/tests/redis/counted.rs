@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use futures_util::poll;
+use jiff::Timestamp;
 use runner_manager_core::budget::{BudgetKey, Budgets, Permission, Quota, Rate};
 use runner_manager_core::clock::{Clock, SystemClock};
+use runner_manager_core::domain::{Conclusion, JobId, JobState};
 use runner_manager_core::queue::{Claim, Lane, TaskQueue};
 use runner_manager_core::redis::RedisStorage;
-use runner_manager_core::store::{Change, Retention, Store};
+use runner_manager_core::store::{Change, Expected, Retention, Store};
 
 use crate::records::{
     completed, group_name, job, put_group, put_job, queued, reconcile, runner, trust, write,
@@ -139,6 +141,22 @@ async fn what_is_forgotten_leaves_nothing() {
     }
     assert!(storage.apply(write("job-99", Vec::new())).await.unwrap().repeated);
     assert!(!storage.apply(write("job-0", Vec::new())).await.unwrap().repeated);
+}
+
+#[tokio::test]
+async fn a_job_that_is_written_as_it_should_be_forgotten_is_forgotten_later() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    // It ended longer ago than is kept, so that the next write of it finds it due.
+    let state =
+        JobState::Completed { conclusion: Conclusion::Success, runner: None, at: Timestamp::UNIX_EPOCH };
+    let made = storage.apply(write("made", vec![put_job(job(1, state.clone()))])).await.unwrap();
+    let expected = Expected::Version(made.versions[0].unwrap());
+    let change = Change::PutJob { job: job(1, state), expected };
+    storage.apply(write("again", vec![change])).await.unwrap();
+    assert!(storage.job(JobId(1)).await.unwrap().is_some(), "what was just written is there");
+    storage.apply(write("other", vec![put_job(job(2, queued("linux")))])).await.unwrap();
+    assert!(storage.job(JobId(1)).await.unwrap().is_none(), "nothing forgets it any more");
 }
 
 #[tokio::test]

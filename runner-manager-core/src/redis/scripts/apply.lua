@@ -1,18 +1,18 @@
 -- Does one write: checks all of its changes, then makes them together with the tasks that follow.
 --
 -- Arguments: the operation; the key and the number of the claim, or twice empty; whether the claim ends with it (1);
--- whether it relies on trust (1); how many answers, completed jobs and ended runners are kept, each with for how many microseconds; how many
--- changes follow; for each its letter and what its function takes; then the tasks, as for push.
+-- whether it relies on trust (1); how many answers, completed jobs and ended runners are kept, each with for how many
+-- microseconds; how many changes follow; for each its letter and what its function takes; then the tasks, as for push.
 -- Reply: ok or repeated, then the version of each record, or empty; or why it was refused.
 
--- How many entries a write forgets of each kind at most: more than it can have added, so that what was more shrinks.
+-- How many entries a write forgets of each kind beyond as many as it adds, so that what was more shrinks.
 local SPARE = 2
 -- What is counted of a group: jobs that wait, then runners by phase.
 local QUEUED, FIRST_PHASE, COUNTED = 1, 2, 7
 
 -- What was checked so far: what each change does, and how the changes leave what they concern.
 local effects, named, groups, counts, counted = {}, {}, {}, {}, {}
--- How many entries each history gets, and the jobs that are written.
+-- How many entries each history gets, and the jobs that are written, each with when it ended or empty.
 local jobs_finished, runners_ended, jobs_written = 0, 0, {}
 
 local function conflict(record)
@@ -220,7 +220,7 @@ local function put_job()
   local created, recorded, list, finished, body = arg(), arg(), arg(), arg(), arg()
   local before = compare(name('job ' .. shown), 'j', key, 4, expected)
   local old, was_finished = before and before[3] or '', before and before[4] or ''
-  jobs_written[key] = true
+  jobs_written[key] = finished
   if is_group(old) then
     count(old, QUEUED, -1)
   end
@@ -368,7 +368,15 @@ end
 
 local function forget_jobs(keep, before)
   forget_front(P .. 'jf', jobs_finished, keep, before, function(key, time)
-    local record = not jobs_written[key] and ask('HGET', P .. 'j', key)
+    local written = jobs_written[key]
+    if written then
+      -- What was just written is not forgotten, and must not be left without a place either.
+      if written == time then
+        stage('RPUSH', P .. 'jf', time .. ' ' .. key)
+      end
+      return
+    end
+    local record = ask('HGET', P .. 'j', key)
     -- One that has another time has another place in the list, or none.
     if record and open(P .. 'j', key, record, 4)[4] == time then
       stage('ZREM', P .. 'ja', key)
