@@ -6,7 +6,6 @@ use crate::fault_proxy::Harm;
 use crate::world::{Peer, World};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "whole servers on moto: run them by name, with scripts/peers/moto/up"]
 async fn jobs_run_on_instances_and_nothing_is_left() {
     let Some(peer) = Peer::find() else { return };
     let world = World::start(peer).await;
@@ -20,7 +19,6 @@ async fn jobs_run_on_instances_and_nothing_is_left() {
 
 /// EC2 made the instance, and the manager dies before it hears of it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "whole servers on moto: run them by name, with scripts/peers/moto/up"]
 async fn killed_between_the_create_and_its_record_makes_one_instance() {
     let Some(peer) = Peer::find() else { return };
     let mut world = World::start(peer).await;
@@ -41,7 +39,6 @@ async fn killed_between_the_create_and_its_record_makes_one_instance() {
 
 /// The reply is lost on its way, and the manager dies while it looks for the instance.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "whole servers on moto: run them by name, with scripts/peers/moto/up"]
 async fn a_lost_reply_and_a_kill_make_one_instance() {
     let Some(peer) = Peer::find() else { return };
     let mut world = World::start(peer).await;
@@ -57,7 +54,6 @@ async fn a_lost_reply_and_a_kill_make_one_instance() {
 
 /// The request never came to EC2: after `settle` another runner takes the place.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "whole servers on moto: run them by name, with scripts/peers/moto/up"]
 async fn a_request_that_was_lost_is_replaced() {
     let Some(peer) = Peer::find() else { return };
     let mut world = World::start(peer).await;

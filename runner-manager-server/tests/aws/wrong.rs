@@ -141,7 +141,6 @@ backends:
 const SECRET: &str = "hunter2-hunter2-hunter2";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "whole servers on moto: run them by name, with scripts/peers/moto/up"]
 async fn check_online_names_each() {
     let Some(peer) = Peer::find() else { return };
     let refusing = Refusing::new(&peer).await;
@@ -168,7 +167,6 @@ async fn check_online_names_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "whole servers on moto: run them by name, with scripts/peers/moto/up"]
 async fn serve_blocks_each_group_with_its_reason_and_the_others_go_on() {
     let Some(peer) = Peer::find() else { return };
     let refusing = Refusing::new(&peer).await;

@@ -88,7 +88,7 @@ fn nothing() -> Harm {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "500 instances take moto many minutes: run it by its name"]
+#[ignore = "moto takes more than ten minutes for 500 instances: it was never seen to the end"]
 async fn none_twice_and_none_left() {
     let Some(peer) = Peer::find() else { return };
     let (name, dice) = (deployment(), Mutex::new(SeededRandom::new(6)));
