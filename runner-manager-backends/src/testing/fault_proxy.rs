@@ -1,7 +1,8 @@
 //! An HTTP proxy on loopback that does harm, before a service or in the place of one.
 //!
 //! It knows nothing of what is spoken over it. A test gives it a function that looks at each request and says
-//! which harm is to be done, if any, under a name by which the proxy counts.
+//! which harm is to be done, if any, under a name by which the proxy counts. A request that came whole goes to its end
+//! also where nobody waits for its reply any more: a client that gives up early takes nothing back.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,6 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use runner_manager_core::clock::{Clock, SystemClock};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 /// A request, as the deciding function sees it.
@@ -53,8 +55,6 @@ pub(crate) enum Harm {
     Flood { beginning: &'static str, bytes: usize, taken: Arc<AtomicUsize> },
     /// It reaches the service after a while.
     Delay(Duration),
-    /// It reaches the service after a while, also where nobody waits for its reply, which does not come back.
-    Late(Duration),
     /// It does not reach the service, and the connection is closed.
     Refuse,
     /// It reaches the service, whose reply does not come back: the connection is closed.
@@ -87,8 +87,10 @@ struct Shared {
     service: Option<(String, reqwest::Client)>,
     decide: Box<Decide>,
     counts: Mutex<BTreeMap<&'static str, u32>>,
-    /// Requests that are still on their way.
-    late: Mutex<JoinSet<()>>,
+    /// Who brings the requests to their end.
+    couriers: Mutex<JoinSet<()>>,
+    /// The bodies of the requests that are not at their end, by their number.
+    on_its_way: watch::Sender<BTreeMap<u32, Bytes>>,
 }
 
 /// What the counts have requests under to which nothing was done.
@@ -115,7 +117,13 @@ impl Proxy {
     async fn start(service: Option<(String, reqwest::Client)>, decide: Box<Decide>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let shared = Arc::new(Shared { service, decide, counts: Mutex::default(), late: Mutex::default() });
+        let shared = Arc::new(Shared {
+            service,
+            decide,
+            counts: Mutex::default(),
+            couriers: Mutex::default(),
+            on_its_way: watch::Sender::default(),
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
         Self { url, shared, _tasks: tasks }
@@ -124,6 +132,14 @@ impl Proxy {
     /// How many requests there were, by the name of what was done to them.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u32> {
         self.shared.counts.lock().unwrap().clone()
+    }
+
+    /// Waits until no request whose body has the text in it is on its way: what it was to do at the service is done.
+    pub(crate) async fn settled(&self, text: &str) {
+        let says = |body: &Bytes| body.windows(text.len()).any(|part| part == text.as_bytes());
+        let mut on_its_way = self.shared.on_its_way.subscribe();
+        // The sender is held by the proxy, so that waiting cannot fail.
+        let _ = on_its_way.wait_for(|all| !all.values().any(says)).await;
     }
 }
 
@@ -151,52 +167,72 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let decided = (shared.decide)(&seen);
     let name = decided.as_ref().map_or(UNHARMED, |(name, _)| name);
     *shared.counts.lock().unwrap().entry(name).or_default() += 1;
-    let forwarded = || shared.forward(&seen);
-    match decided.map(|(_, harm)| harm) {
-        None => forwarded().await,
-        Some(Harm::Answer { status, body }) => Ok(response(status, full(body))),
-        Some(Harm::AnswerWith { status, headers, body }) => {
-            let mut answer = response(status, full(body));
-            for (name, value) in headers {
-                answer.headers_mut().insert(name, value.parse().unwrap());
-            }
-            Ok(answer)
-        }
-        Some(Harm::Flood { beginning, bytes, taken }) => Ok(response(200, flood(beginning, bytes, taken))),
-        Some(Harm::Refuse) => Err(io::Error::other("refused")),
-        Some(Harm::Delay(time)) => {
-            SystemClock.sleep(time).await;
-            forwarded().await
-        }
-        Some(Harm::HoldReply(time)) => {
-            let reply = forwarded().await;
-            SystemClock.sleep(time).await;
-            reply
-        }
-        Some(Harm::Late(time)) => {
-            let (on_its_way, request) = (Arc::clone(&shared), seen.clone());
-            shared.late.lock().unwrap().spawn(async move {
-                SystemClock.sleep(time).await;
-                // Its reply is lost, whatever it is.
-                drop(on_its_way.forward(&request).await);
-            });
-            SystemClock.sleep(time * 2).await;
-            Err(io::Error::other("late"))
-        }
-        Some(Harm::LoseReply) => {
-            forwarded().await?;
-            Err(io::Error::other("lost"))
-        }
-        Some(Harm::Cut) => {
-            let (head, body) = forwarded().await?.into_parts();
-            let whole = body.collect().await?.to_bytes();
-            let half = whole.slice(..whole.len() / 2);
-            Ok(Response::from_parts(head, broken(half)))
-        }
-    }
+    shared.send_out(seen, decided.map(|(_, harm)| harm)).await.map_err(io::Error::other)?
 }
 
 impl Shared {
+    /// Has a request brought to the service: where its reply comes back.
+    fn send_out(
+        self: &Arc<Self>,
+        seen: Seen,
+        harm: Option<Harm>,
+    ) -> oneshot::Receiver<Result<Response<Body>, io::Error>> {
+        let mut number = 0;
+        self.on_its_way.send_modify(|all| {
+            number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+            all.insert(number, seen.body.clone());
+        });
+        let (reply, replied) = oneshot::channel();
+        let courier = Arc::clone(self);
+        let mut couriers = self.couriers.lock().unwrap();
+        while couriers.try_join_next().is_some() {}
+        couriers.spawn(async move {
+            let answer = courier.bring(&seen, harm).await;
+            courier.on_its_way.send_modify(|all| drop(all.remove(&number)));
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
+        });
+        replied
+    }
+
+    /// Brings a request to the service, and its reply back, with the harm that is done to it.
+    async fn bring(&self, seen: &Seen, harm: Option<Harm>) -> Result<Response<Body>, io::Error> {
+        match harm {
+            None => self.forward(seen).await,
+            Some(Harm::Answer { status, body }) => Ok(response(status, full(body))),
+            Some(Harm::AnswerWith { status, headers, body }) => {
+                let mut answer = response(status, full(body));
+                for (name, value) in headers {
+                    answer.headers_mut().insert(name, value.parse().unwrap());
+                }
+                Ok(answer)
+            }
+            Some(Harm::Flood { beginning, bytes, taken }) => {
+                Ok(response(200, flood(beginning, bytes, taken)))
+            }
+            Some(Harm::Refuse) => Err(io::Error::other("refused")),
+            Some(Harm::Delay(time)) => {
+                SystemClock.sleep(time).await;
+                self.forward(seen).await
+            }
+            Some(Harm::HoldReply(time)) => {
+                let reply = self.forward(seen).await;
+                SystemClock.sleep(time).await;
+                reply
+            }
+            Some(Harm::LoseReply) => {
+                self.forward(seen).await?;
+                Err(io::Error::other("lost"))
+            }
+            Some(Harm::Cut) => {
+                let (head, body) = self.forward(seen).await?.into_parts();
+                let whole = body.collect().await?.to_bytes();
+                let half = whole.slice(..whole.len() / 2);
+                Ok(Response::from_parts(head, broken(half)))
+            }
+        }
+    }
+
     async fn forward(&self, seen: &Seen) -> Result<Response<Body>, io::Error> {
         let Some((service, client)) = &self.service else { return Err(io::Error::other("nobody is there")) };
         let mut headers = seen.headers.clone();
@@ -256,7 +292,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{Harm, Proxy, UNHARMED};
+    use super::{Harm, Proxy, Seen, UNHARMED};
 
     /// Each harm, as a client sees it, before a service that counts what reaches it.
     #[tokio::test]
@@ -270,7 +306,7 @@ mod tests {
                 Some(("headers", Harm::AnswerWith { status: 201, headers, body: "yes".into() }))
             }
             "/refuse" => Some(("refuse", Harm::Refuse)),
-            "/late" => Some(("late", Harm::Late(Duration::from_millis(100)))),
+            "/late" => Some(("late", Harm::Delay(Duration::from_millis(100)))),
             "/lose" => Some(("lose", Harm::LoseReply)),
             "/cut" => Some(("cut", Harm::Cut)),
             "/flood" => {
@@ -286,7 +322,7 @@ mod tests {
             ("/answer", Some(503), Some(2), false),
             ("/headers", Some(201), Some(3), false),
             ("/refuse", None, None, false),
-            ("/late", None, None, true),
+            ("/late", Some(200), Some(10), true),
             ("/lose", None, None, true),
             ("/cut", Some(200), None, true),
             ("/flood", Some(200), Some((1 << 20) + 1), false),
@@ -300,5 +336,19 @@ mod tests {
             assert_eq!(service.counts().get("served").copied().unwrap_or(0), reached, "{path}");
         }
         assert_eq!((proxy.counts()[UNHARMED], proxy.counts()["cut"]), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_gives_up_takes_nothing_back() {
+        let service = Proxy::alone(|_| Some(("served", Harm::Answer { status: 200, body: "".into() }))).await;
+        let late = |_: &Seen| Some(("late", Harm::Delay(Duration::from_millis(200))));
+        let proxy = Proxy::before(&service.url, late).await;
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(50));
+        let asked = client.build().unwrap().post(&proxy.url).body("for runner-1 and others").send().await;
+        assert!(asked.unwrap_err().is_timeout());
+        proxy.settled("runner-2").await;
+        assert_eq!(service.counts().get("served"), None);
+        proxy.settled("runner-1").await;
+        assert_eq!(service.counts()["served"], 1);
     }
 }

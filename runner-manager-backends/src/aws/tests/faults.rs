@@ -29,9 +29,6 @@ const REPLICAS: usize = 5;
 /// Tries of one thing before it counts as impossible.
 const TRIES: usize = 200;
 
-/// How long after an unclear outcome its instance may still appear: longer than a request is held up.
-const SETTLE: Duration = Duration::from_secs(16);
-
 /// How long between two looks at one instance.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -68,7 +65,7 @@ fn harm(whether: u64, which: u64, seen: &Seen) -> Option<(&'static str, Harm)> {
         0 => ("lost reply", Harm::LoseReply),
         1 => ("reply cut in two", Harm::Cut),
         2 => ("connection closed", Harm::Refuse),
-        3 => ("late request", Harm::Late(Duration::from_secs(13))),
+        3 => ("late request", Harm::Delay(Duration::from_secs(13))),
         4 => ("slow request", Harm::Delay(Duration::from_millis(200))),
         5 => ("throttled", refusal(503, "RequestLimitExceeded", "Request limit exceeded.")),
         6 => ("internal error", refusal(500, "InternalError", "An internal error has occurred")),
@@ -114,7 +111,7 @@ async fn none_twice_and_none_left() {
     let began = SystemClock.now();
 
     let made: Vec<(Instance, usize)> = stream::iter(0..INSTANCES)
-        .map(|number| make(&replicas[number % REPLICAS], &peer, &owner, number))
+        .map(|number| make(&replicas[number % REPLICAS], &proxy, &peer, &owner, number))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
@@ -157,7 +154,13 @@ async fn none_twice_and_none_left() {
 
 /// One instance, as the manager has one made: a runner is tried once, after an unclear outcome it is only looked for, and
 /// what failed is replaced by another runner. How many it took is told too.
-async fn make(backend: &Arc<dyn Backend>, peer: &Peer, owner: &Owner, number: usize) -> (Instance, usize) {
+async fn make(
+    backend: &Arc<dyn Backend>,
+    proxy: &Proxy,
+    peer: &Peer,
+    owner: &Owner,
+    number: usize,
+) -> (Instance, usize) {
     for runner in 0..TRIES {
         let name = format!("{}-linux-{number}x{runner}", owner.deployment);
         let spec = spec(owner.clone(), &name, &peer.good());
@@ -167,7 +170,7 @@ async fn make(backend: &Arc<dyn Backend>, peer: &Peer, owner: &Owner, number: us
                 return (instance, runner + 1);
             }
             Err(error) if error.kind == BackendErrorKind::Unclear => {
-                if let Some(instance) = looked_for(backend, &spec.runner).await {
+                if let Some(instance) = looked_for(backend, proxy, &spec.runner).await {
                     return (instance, runner + 1);
                 }
             }
@@ -190,8 +193,8 @@ async fn until_it_runs(backend: &Arc<dyn Backend>, id: &InstanceId) {
 }
 
 /// Absent counts when it was seen several times: a look that begins too early may not know.
-async fn looked_for(backend: &Arc<dyn Backend>, name: &RunnerName) -> Option<Instance> {
-    SystemClock.sleep(SETTLE).await;
+async fn looked_for(backend: &Arc<dyn Backend>, proxy: &Proxy, name: &RunnerName) -> Option<Instance> {
+    proxy.settled(name.as_str()).await;
     for _ in 0..5 {
         if let Some(instance) = sure(async || backend.find(name).await).await {
             return Some(instance);

@@ -141,7 +141,7 @@ async fn a_lost_answer_is_unclear_and_its_instance_is_found() {
         Some(match number {
             0 => ("lost reply", Harm::LoseReply),
             1 => ("cut reply", Harm::Cut),
-            2 => ("late", Harm::Late(Duration::from_millis(1500))),
+            2 => ("late", Harm::Delay(Duration::from_millis(1500))),
             _ => ("never sent on", Harm::Refuse),
         })
     })

@@ -26,9 +26,6 @@ const AT_ONCE: usize = 12;
 /// Tries of one thing before it counts as impossible.
 const TRIES: usize = 200;
 
-/// How long after an unclear outcome its server may still appear: longer than a request is held up.
-const SETTLE: Duration = Duration::from_secs(8);
-
 fn refusal(status: u16, kind: &str, message: &str) -> Harm {
     Harm::Answer {
         status,
@@ -103,7 +100,7 @@ async fn none_twice_and_none_left() {
     let began = SystemClock.now();
 
     let made: Vec<(Instance, usize)> = stream::iter(0..SERVERS)
-        .map(|number| make(&harmed, &owner, number))
+        .map(|number| make(&harmed, nova, &owner, number))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
@@ -163,14 +160,14 @@ async fn until_all_run(peer: &Peer, owner: &Owner) {
 
 /// One server, as the manager has one made: a runner is tried once, after an unclear outcome it is only looked for, and
 /// what failed is replaced by another runner. How many it took is told too.
-async fn make(backend: &Arc<dyn Backend>, owner: &Owner, number: usize) -> (Instance, usize) {
+async fn make(backend: &Arc<dyn Backend>, nova: &Proxy, owner: &Owner, number: usize) -> (Instance, usize) {
     for runner in 0..TRIES {
         let name = format!("{}-linux-{number}x{runner}", owner.deployment);
         let spec = spec(owner.clone(), &name, &good());
         match backend.create(&spec).await {
             Ok(instance) => return (instance, runner + 1),
             Err(error) if error.kind == BackendErrorKind::Unclear => {
-                if let Some(instance) = looked_for(backend, &spec.runner).await {
+                if let Some(instance) = looked_for(backend, nova, &spec.runner).await {
                     return (instance, runner + 1);
                 }
             }
@@ -181,9 +178,17 @@ async fn make(backend: &Arc<dyn Backend>, owner: &Owner, number: usize) -> (Inst
     panic!("server {number} could not be made");
 }
 
-async fn looked_for(backend: &Arc<dyn Backend>, name: &RunnerName) -> Option<Instance> {
-    SystemClock.sleep(SETTLE).await;
-    sure(async || backend.find(name).await).await
+/// Looks when what was asked for has come to its end at Nova, however long that takes: the manager gives it `settle`. An
+/// absence counts when it was seen three times, because reads may lag.
+async fn looked_for(backend: &Arc<dyn Backend>, nova: &Proxy, name: &RunnerName) -> Option<Instance> {
+    nova.settled(name.as_str()).await;
+    for _ in 0..3 {
+        if let Some(instance) = sure(async || backend.find(name).await).await {
+            return Some(instance);
+        }
+        SystemClock.sleep(Duration::from_millis(500)).await;
+    }
+    None
 }
 
 /// As the manager removes one: an absence counts when it was seen twice, because reads may lag.

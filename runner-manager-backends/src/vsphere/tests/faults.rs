@@ -24,8 +24,7 @@ const AT_ONCE: usize = 32;
 /// Tries of one thing before it counts as impossible.
 const TRIES: usize = 200;
 
-/// Looks by name after an unclear outcome, before the machine counts as not made. The replies of vcsim's tasks
-/// come after their effect, so nothing lands later than that.
+/// How long vcsim may work on a clone that it was asked for.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// A fault as vCenter writes it.
@@ -74,7 +73,7 @@ async fn none_twice_and_none_left() {
     let began = SystemClock.now();
 
     let made: Vec<(Instance, usize)> = stream::iter(0..MACHINES)
-        .map(|number| make(&harmed, &owner, number))
+        .map(|number| make(&harmed, &proxy, &owner, number))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
@@ -107,14 +106,14 @@ async fn none_twice_and_none_left() {
 
 /// One machine, as the manager has one made: a runner is tried once, after an unclear outcome it is only looked
 /// for, and what failed is replaced by another runner. How many it took is told too.
-async fn make(backend: &Arc<dyn Backend>, owner: &Owner, number: usize) -> (Instance, usize) {
+async fn make(backend: &Arc<dyn Backend>, proxy: &Proxy, owner: &Owner, number: usize) -> (Instance, usize) {
     for runner in 0..TRIES {
         let name = format!("{}-linux-{number}x{runner}", owner.deployment);
         let spec = spec(owner.clone(), &name, &good());
         match backend.create(&spec).await {
             Ok(instance) => return (instance, runner + 1),
             Err(error) if error.kind == BackendErrorKind::Unclear => {
-                if let Some(instance) = looked_for(backend, &spec.runner).await {
+                if let Some(instance) = looked_for(backend, proxy, &spec.runner).await {
                     return (instance, runner + 1);
                 }
             }
@@ -125,7 +124,8 @@ async fn make(backend: &Arc<dyn Backend>, owner: &Owner, number: usize) -> (Inst
     panic!("machine {number} could not be made");
 }
 
-async fn looked_for(backend: &Arc<dyn Backend>, name: &RunnerName) -> Option<Instance> {
+async fn looked_for(backend: &Arc<dyn Backend>, proxy: &Proxy, name: &RunnerName) -> Option<Instance> {
+    proxy.settled(name.as_str()).await;
     SystemClock.sleep(SETTLE).await;
     sure(async || backend.find(name).await).await
 }
