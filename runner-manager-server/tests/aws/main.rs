@@ -11,7 +11,6 @@
 #[expect(dead_code, reason = "some of it is for the tests of crashes")]
 mod door;
 #[path = "../../../runner-manager-backends/src/testing/fault_proxy.rs"]
-#[expect(dead_code, reason = "some of it is for the tests of the backends")]
 mod fault_proxy;
 mod jobs;
 #[path = "../server/support.rs"]
