@@ -78,22 +78,44 @@ impl Rate {
     pub const GITHUB_REGISTRATIONS: Self = Self { calls: 180, per: Duration::from_mins(1) };
 }
 
+/// One of the budgets that a call counts for, and how much of that may be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Whose budget it is.
+    pub key: BudgetKey,
+    /// How much may be asked.
+    pub quota: Quota,
+}
+
 /// Whether a call may be begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permission {
     /// It may. The permit is given back once the call is over.
     Granted(Permit),
-    /// It may not. It is worth another try at this time, by the store's time.
-    Wait(Timestamp),
+    /// It may not, and counts for nothing.
+    Wait {
+        /// When it is worth another try, by the store's time.
+        until: Timestamp,
+        /// Which of its bounds keeps it for so long.
+        bound: usize,
+    },
 }
 
 /// One call that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
-    /// Whose budget it is.
-    pub key: BudgetKey,
-    /// Which of its calls.
+    /// The budgets that count how many calls are under way: those whose quota bounds that.
+    pub keys: Vec<BudgetKey>,
+    /// Which of their calls it is.
     pub number: u64,
+}
+
+impl Permit {
+    /// The permit of a call within these bounds.
+    pub fn new(bounds: &[Bound], number: u64) -> Self {
+        let counting = bounds.iter().filter(|bound| bound.quota.concurrent.is_some());
+        Self { keys: counting.map(|bound| bound.key.clone()).collect(), number }
+    }
 }
 
 /// What all replicas together may ask of somebody outside, implemented by the storage that they share.
@@ -111,6 +133,8 @@ pub struct Permit {
 /// - `a_pause_holds_for_all`: nobody is granted a call before a pause is over; a shorter pause does not cut a
 ///   longer one.
 /// - `budgets_are_apart`: one key's calls do not count for another one.
+/// - `a_call_counts_for_all_of_its_bounds_or_for_none`: a call with several bounds is granted where all of them allow it;
+///   where one does not, that one is told, and the call counts for none of them.
 ///
 /// # Errors
 /// [`StoreError`]: `Unavailable`, and `Unclear` where the answer was lost: then a call may be counted that was
@@ -118,11 +142,12 @@ pub struct Permit {
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait Budgets: Debug + Send + Sync + 'static {
-    /// Asks for one call, which is counted as under way until it is given back or `lease` is over.
+    /// Asks for one call within all of these bounds, of which no two have the same key. It is counted as under way
+    /// until it is given back or `lease` is over.
     ///
     /// # Errors
     /// `Unavailable`, `Unclear`.
-    async fn take(&self, key: &BudgetKey, quota: &Quota, lease: Duration) -> Result<Permission, StoreError>;
+    async fn take(&self, bounds: &[Bound], lease: Duration) -> Result<Permission, StoreError>;
 
     /// Says that a call is over. One that ran out already is no error.
     ///

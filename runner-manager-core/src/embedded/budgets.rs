@@ -9,46 +9,64 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::budget::{BudgetKey, CONCURRENCY_PAUSE, Permission, Permit, Quota, Rate};
+use crate::budget::{Bound, BudgetKey, CONCURRENCY_PAUSE, Permission, Permit, Quota, Rate};
 use crate::domain::later;
 
-/// The budgets by key.
+/// The budgets.
 #[derive(Debug, Default)]
-pub(super) struct Accounts(Mutex<BTreeMap<BudgetKey, Account>>);
+pub(super) struct Accounts(Mutex<Books>);
+
+#[derive(Debug, Default)]
+struct Books {
+    by_key: BTreeMap<BudgetKey, Account>,
+    /// The number of the last call that was granted.
+    last: u64,
+}
 
 /// What was asked of one.
 #[derive(Debug, Default)]
 struct Account {
-    next: u64,
     under_way: BTreeMap<u64, Timestamp>,
     begun: VecDeque<Timestamp>,
     paused_until: Option<Timestamp>,
 }
 
 impl Accounts {
-    pub(super) fn take(&self, key: &BudgetKey, quota: &Quota, lease: Duration, now: Timestamp) -> Permission {
-        let mut accounts = self.lock();
-        let account = accounts.entry(key.clone()).or_default();
-        account.under_way.retain(|_, until| *until > now);
-        match account.wait(quota, now) {
-            Some(until) => Permission::Wait(until),
-            None => Permission::Granted(account.grant(key, quota, later(now, lease), now)),
+    pub(super) fn take(&self, bounds: &[Bound], lease: Duration, now: Timestamp) -> Permission {
+        let mut books = self.lock();
+        let waits = bounds.iter().enumerate().filter_map(|(at, bound)| {
+            let account = books.by_key.entry(bound.key.clone()).or_default();
+            account.under_way.retain(|_, until| *until > now);
+            Some((account.wait(&bound.quota, now)?, at))
+        });
+        if let Some((until, bound)) = waits.max() {
+            return Permission::Wait { until, bound };
         }
+        books.last += 1;
+        let number = books.last;
+        for bound in bounds {
+            let account = books.by_key.entry(bound.key.clone()).or_default();
+            account.grant(&bound.quota, number, later(now, lease), now);
+        }
+        Permission::Granted(Permit::new(bounds, number))
     }
 
     pub(super) fn give_back(&self, permit: &Permit) {
-        if let Some(account) = self.lock().get_mut(&permit.key) {
-            account.under_way.remove(&permit.number);
+        let mut books = self.lock();
+        for key in &permit.keys {
+            if let Some(account) = books.by_key.get_mut(key) {
+                account.under_way.remove(&permit.number);
+            }
         }
     }
 
     pub(super) fn pause(&self, key: &BudgetKey, until: Timestamp) {
-        let mut accounts = self.lock();
-        let account = accounts.entry(key.clone()).or_default();
+        let mut books = self.lock();
+        let account = books.by_key.entry(key.clone()).or_default();
         account.paused_until = account.paused_until.max(Some(until));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<BudgetKey, Account>> {
+    fn lock(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,14 +90,12 @@ impl Account {
         Some(later(*frees, rate.per))
     }
 
-    fn grant(&mut self, key: &BudgetKey, quota: &Quota, until: Timestamp, now: Timestamp) -> Permit {
-        self.next += 1;
+    fn grant(&mut self, quota: &Quota, number: u64, until: Timestamp, now: Timestamp) {
         if quota.concurrent.is_some() {
-            self.under_way.insert(self.next, until);
+            self.under_way.insert(number, until);
         }
         if quota.rate.is_some() {
             self.begun.push_back(now);
         }
-        Permit { key: key.clone(), number: self.next }
     }
 }

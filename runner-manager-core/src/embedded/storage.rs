@@ -18,7 +18,7 @@ use super::tally::StorageStatistics;
 use super::writer::Writer;
 use super::{apply, open, queue, read, statistics};
 use crate::baton::Baton;
-use crate::budget::{BudgetKey, Budgets, Permission, Permit, Quota};
+use crate::budget::{Bound, BudgetKey, Budgets, Permission, Permit};
 use crate::clock::Clock;
 use crate::domain::{
     EndedRunner, GroupName, HookPlace, HookRecord, JobId, Runner, RunnerName, WorkflowJob, later,
@@ -271,8 +271,8 @@ impl TaskQueue for EmbeddedStorage {
 
 #[async_trait]
 impl Budgets for EmbeddedStorage {
-    async fn take(&self, key: &BudgetKey, quota: &Quota, lease: Duration) -> Result<Permission, StoreError> {
-        Ok(self.shared.budgets.take(key, quota, lease, self.shared.clock.now()))
+    async fn take(&self, bounds: &[Bound], lease: Duration) -> Result<Permission, StoreError> {
+        Ok(self.shared.budgets.take(bounds, lease, self.shared.clock.now()))
     }
 
     async fn give_back(&self, permit: &Permit) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use super::Manager;
 use super::connections::Candidate;
 use super::worker::TaskError;
 use crate::backend::{BackendError, BackendErrorKind};
-use crate::budget::{BudgetKey, Permission, Permit, Quota, Rate};
+use crate::budget::{Bound, BudgetKey, Permission, Permit, Quota, Rate};
 use crate::clock::{TimedOut, timeout};
 use crate::domain::{BackendName, HookPlace, Scope, later};
 use crate::github::{GitHub, GitHubError, GitHubErrorKind, JitConfig, JitRequest};
@@ -103,16 +103,14 @@ impl Waits {
 #[must_use = "it has to be given back"]
 pub(super) struct Leave {
     permit: Permit,
-    /// Whether anybody counts that it is under way.
-    counted: bool,
+    /// Who is asked, as the budgets call them.
+    who: BudgetKey,
 }
 
-/// What bounds a call: something bounds all calls to the one who is asked, and something those of a purpose.
+/// What bounds a call: something bounds all calls to the one who is asked, which comes first, and something those of a
+/// purpose.
 #[derive(Debug)]
-struct Bounds {
-    all: (BudgetKey, Quota),
-    part: Option<(BudgetKey, Quota)>,
-}
+struct Bounds(Vec<Bound>);
 
 impl Bounds {
     fn of(candidate: &Candidate<'_>, purpose: Purpose) -> Self {
@@ -120,8 +118,9 @@ impl Bounds {
             Purpose::Registration => candidate.account.registrations.map(within_any_period),
             Purpose::Runner | Purpose::Recovery | Purpose::Sweep => None,
         };
-        let part = purpose.key(candidate).map(|key| (key, Quota { concurrent: None, rate }));
-        Self { all: (candidate.key.clone(), candidate.account.quota), part }
+        let all = Bound { key: candidate.key.clone(), quota: candidate.account.quota };
+        let part = purpose.key(candidate).map(|key| Bound { key, quota: Quota { concurrent: None, rate } });
+        Self([all].into_iter().chain(part).collect())
     }
 }
 
@@ -348,11 +347,9 @@ impl Manager {
 
     /// Gives back leave: the call is over, or is not made.
     pub(super) async fn give_back(&self, leave: Leave) {
-        if leave.counted
-            && let Err(error) = self.parts().storage.budgets.give_back(&leave.permit).await
-        {
+        if let Err(error) = self.parts().storage.budgets.give_back(&leave.permit).await {
             // It counts until its lease is over.
-            tracing::debug!(key = %leave.permit.key, %error, "a permit was not given back");
+            tracing::debug!(who = %leave.who, %error, "a permit was not given back");
         }
     }
 
@@ -361,9 +358,10 @@ impl Manager {
         // What nothing bounds is not counted, so this only tells of a pause.
         let mut paused = None;
         for candidate in self.accounts_for(scope).await? {
-            match self.take(&candidate.key, &Quota::default(), Duration::ZERO).await? {
+            let bound = Bound { key: candidate.key.clone(), quota: Quota::default() };
+            match self.parts().storage.budgets.take(&[bound], Duration::ZERO).await? {
                 Permission::Granted(_) => return Ok(None),
-                Permission::Wait(until) => {
+                Permission::Wait { until, .. } => {
                     paused = Some(paused.map_or(until, |other: Timestamp| other.min(until)));
                 }
             }
@@ -393,7 +391,7 @@ impl Manager {
         if let Ok(Err(refusal)) = &answer
             && let Some(pause) = refusal.stay_away()
         {
-            self.stay_away(&leave.permit.key, pause, &refusal.to_string()).await;
+            self.stay_away(&leave.who, pause, &refusal.to_string()).await;
         }
         self.give_back(leave).await;
         answer
@@ -442,34 +440,19 @@ impl Manager {
         }
     }
 
-    /// Leave by one way: first by what bounds all calls, then by what bounds those of a purpose.
+    /// Leave by one way.
     async fn try_leave<'b>(
         &self,
-        way: &'b Bounds,
+        Bounds(bounds): &'b Bounds,
         limit: Duration,
     ) -> Result<Result<Leave, Held<'b>>, StoreError> {
-        let (key, quota) = &way.all;
-        let permit = match self.take(key, quota, limit).await? {
-            Permission::Granted(permit) => permit,
-            Permission::Wait(until) => return self.held(&way.all, until).await.map(Err),
-        };
-        let leave = Leave { permit, counted: quota.concurrent.is_some() };
-        let Some(part) = &way.part else { return Ok(Ok(leave)) };
-        let held = match self.take(&part.0, &part.1, limit).await {
-            Ok(Permission::Granted(_)) => return Ok(Ok(leave)),
-            Ok(Permission::Wait(until)) => self.held(part, until).await.map(Err),
-            Err(error) => Err(error),
-        };
-        self.give_back(leave).await;
-        held
-    }
-
-    async fn held<'b>(
-        &self,
-        (key, quota): &'b (BudgetKey, Quota),
-        until: Timestamp,
-    ) -> Result<Held<'b>, StoreError> {
-        Ok(Held { key, rate: quota.rate, pause: self.time_until(until).await? })
+        match self.parts().storage.budgets.take(bounds, limit + PERMIT_MARGIN).await? {
+            Permission::Granted(permit) => Ok(Ok(Leave { permit, who: bounds[0].key.clone() })),
+            Permission::Wait { until, bound } => {
+                let Bound { key, quota } = &bounds[bound.min(bounds.len() - 1)];
+                Ok(Err(Held { key, rate: quota.rate, pause: self.time_until(until).await? }))
+            }
+        }
     }
 
     /// Where an account has few calls left in its period, those that matter least are not made until it is over.
@@ -486,10 +469,6 @@ impl Manager {
         }
     }
 
-    async fn take(&self, key: &BudgetKey, quota: &Quota, limit: Duration) -> Result<Permission, StoreError> {
-        self.parts().storage.budgets.take(key, quota, limit + PERMIT_MARGIN).await
-    }
-
     async fn time_until(&self, until: Timestamp) -> Result<Duration, StoreError> {
         let pause = Duration::try_from(until.duration_since(self.now().await?)).unwrap_or_default();
         Ok(pause.max(Duration::from_millis(1)))
@@ -497,7 +476,7 @@ impl Manager {
 
     fn backend_bounds(&self, name: &BackendName) -> Bounds {
         let quota = self.parts().backends.get(name).map(|connected| connected.quota).unwrap_or_default();
-        Bounds { all: (BudgetKey::backend(name), quota), part: None }
+        Bounds(vec![Bound { key: BudgetKey::backend(name), quota }])
     }
 
     fn call_timeout(&self) -> Duration {

@@ -1,5 +1,7 @@
 //! The data of one deployment in a Redis: scripts run over its keys.
 
+use std::collections::BTreeMap;
+
 use ::redis::{self, Value};
 use jiff::Timestamp;
 
@@ -35,14 +37,35 @@ impl Data {
     /// What a hash of ours has in a field; none where there is no such field. One record is one field, so this needs
     /// no script.
     pub(super) async fn field(&self, hash: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = self.key(hash);
-        let mut question = redis::cmd("HGET");
-        question.arg(&key).arg(field);
-        match self.link.look_up(&format!("HGET of key `{key}`"), &question).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(bytes) => Ok(Some(bytes)),
-            _ => Err(not_understood()),
+        text(self.command("HGET", &self.key(hash), &[field]).await?)
+    }
+
+    /// What a hash of ours has in some fields, of one moment.
+    pub(super) async fn fields<const N: usize>(
+        &self,
+        hash: &str,
+        fields: [&str; N],
+    ) -> Result<[Option<Vec<u8>>; N], StoreError> {
+        let found = list(self.command("HMGET", &self.key(hash), &fields).await?)?;
+        let found: Vec<_> = found.into_iter().map(text).collect::<Result<_, _>>()?;
+        found.try_into().map_err(|_| not_understood())
+    }
+
+    /// All fields of a hash of ours, with what it has in them, in the order of their names.
+    pub(super) async fn all(&self, hash: &str) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        let mut parts = list(self.command("HGETALL", &self.key(hash), &[]).await?)?.into_iter();
+        let mut all = BTreeMap::new();
+        while let (Some(field), Some(value)) = (parts.next(), parts.next()) {
+            all.insert(text_of(&field), text(value)?.ok_or_else(not_understood)?);
         }
+        Ok(all)
+    }
+
+    /// Asks with one command on a key, which may be asked again without harm.
+    pub(super) async fn command(&self, name: &str, key: &str, args: &[&str]) -> Result<Value, StoreError> {
+        let mut question = redis::cmd(name);
+        question.arg(key).arg(args);
+        self.link.look_up(&format!("{name} of key `{key}`"), &question).await
     }
 
     /// The server's time.
@@ -59,5 +82,20 @@ impl Data {
     /// Runs a script that only reads.
     pub(super) async fn read(&self, script: &Script, args: &Args) -> Result<Reply, StoreError> {
         Ok(Reply::read(self.link.read(script, &[&self.prefix], &args.bytes()).await?)?.1)
+    }
+}
+
+fn text(value: Value) -> Result<Option<Vec<u8>>, StoreError> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(bytes)),
+        _ => Err(not_understood()),
+    }
+}
+
+pub(super) fn list(value: Value) -> Result<Vec<Value>, StoreError> {
+    match value {
+        Value::Array(parts) => Ok(parts),
+        _ => Err(not_understood()),
     }
 }

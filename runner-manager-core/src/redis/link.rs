@@ -45,11 +45,9 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// The script that the parts make one after the other.
-    pub(super) fn new(name: &'static str, parts: &[&str]) -> Self {
-        let text = parts.concat();
-        let sha = ::redis::Script::new(&text).get_hash().to_owned();
-        Self { name, text, sha }
+    /// The script that says this.
+    pub(super) fn new(name: &'static str, text: &str) -> Self {
+        Self { name, text: text.to_owned(), sha: ::redis::Script::new(text).get_hash().to_owned() }
     }
 
     /// What it is called in messages.
@@ -164,7 +162,7 @@ impl Link {
             .map_err(|error| error.told(&script.told(), StoreError::Unavailable))
     }
 
-    /// Asks with one command that only reads; `what` names it in messages.
+    /// Asks with one command that may be asked again without harm; `what` names it in messages.
     ///
     /// # Errors
     /// As those of [`read`](Self::read).
@@ -182,7 +180,7 @@ impl Link {
     /// # Errors
     /// As those of [`run`](Self::run).
     pub(super) async fn probe(&self, key: &str) -> Result<(), StoreError> {
-        let script = Script::new("probe", &["redis.call('SET', KEYS[1], '1', 'PX', 60000)"]);
+        let script = Script::new("probe", "redis.call('SET', KEYS[1], '1', 'PX', 60000)");
         self.run(&script, &[key], &[]).await.map(drop)
     }
 

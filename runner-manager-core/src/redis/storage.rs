@@ -80,6 +80,12 @@ impl RedisStorage {
         self.data.read(&scripts::READ, &args).await
     }
 
+    /// A group as its fields tell of it.
+    fn view(&self, name: &str, record: &[u8], packed: Option<&[u8]>) -> Result<GroupView, StoreError> {
+        let record = reply::record(&self.data.key("g"), name, record)?;
+        Ok(GroupView { record, counts: counts(packed)? })
+    }
+
     /// A record of the hash `table`; none where there is none.
     async fn record<T: DeserializeOwned>(
         &self,
@@ -153,12 +159,18 @@ impl List {
     }
 }
 
-/// A group's counters as `apply.lua` writes them; empty where all are 0.
-fn counts(text: &str) -> Result<GroupCounts, StoreError> {
+/// What stands behind a group's name in the name of the field that has its counters, as in `apply.lua`.
+const COUNTS: &str = "#";
+
+fn counts_field(group: &str) -> String {
+    format!("{group}{COUNTS}")
+}
+
+/// A group's counters as `apply.lua` writes them; nothing where all are 0.
+fn counts(packed: Option<&[u8]>) -> Result<GroupCounts, StoreError> {
     let mut counts = GroupCounts::default();
-    if text.is_empty() {
-        return Ok(counts);
-    }
+    let Some(packed) = packed else { return Ok(counts) };
+    let text = std::str::from_utf8(packed).map_err(|_| not_understood())?;
     let numbers: Vec<u32> = text.split(' ').map_while(|number| number.parse().ok()).collect();
     let [queued, phases @ ..] = &numbers[..] else { return Err(not_understood()) };
     if phases.len() != Phase::ALL.len() {
@@ -169,18 +181,6 @@ fn counts(text: &str) -> Result<GroupCounts, StoreError> {
         *counts.of_mut(phase) = *count;
     }
     Ok(counts)
-}
-
-impl Reply {
-    /// A group's record and its counters; none where there is none.
-    fn group(&mut self, data: &Data, name: &str) -> Result<Option<GroupView>, StoreError> {
-        let (record, packed) = (self.bytes()?, self.text()?);
-        if record.is_empty() {
-            return Ok(None);
-        }
-        let record = reply::record(&data.key("g"), name, &record)?;
-        Ok(Some(GroupView { record, counts: counts(&packed)? }))
-    }
 }
 
 #[async_trait]
@@ -219,19 +219,19 @@ impl Store for RedisStorage {
     }
 
     async fn group(&self, name: &GroupName) -> Result<Option<GroupView>, StoreError> {
-        let mut reply = self.read(Args::of("group").text(name.as_str())).await?;
-        reply.group(&self.data, name.as_str())
+        let [record, counts] = self.data.fields("g", [name.as_str(), &counts_field(name.as_str())]).await?;
+        record.map(|record| self.view(name.as_str(), &record, counts.as_deref())).transpose()
     }
 
     async fn groups(&self) -> Result<Vec<GroupView>, StoreError> {
-        let mut reply = self.read(Args::of("groups")).await?;
-        let mut groups = Vec::new();
-        while !reply.is_empty() {
-            let name = reply.text()?;
-            groups.extend(reply.group(&self.data, &name)?);
-        }
-        groups.sort_by(|one, two| one.record.value.spec.name.cmp(&two.record.value.spec.name));
-        Ok(groups)
+        let all = self.data.all("g").await?;
+        let groups = all.iter().filter(|(field, _)| !field.ends_with(COUNTS));
+        groups
+            .map(|(name, record)| {
+                let counts = all.get(&counts_field(name)).map(Vec::as_slice);
+                self.view(name, record, counts)
+            })
+            .collect()
     }
 
     async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
@@ -264,14 +264,8 @@ impl Store for RedisStorage {
     }
 
     async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
-        let mut reply = self.read(Args::of("hooks")).await?;
-        let (table, mut hooks) = (self.data.key("h"), Vec::new());
-        while !reply.is_empty() {
-            let place = reply.text()?;
-            hooks.push(reply::record(&table, &place, &reply.bytes()?)?);
-        }
-        hooks.sort_by_key(|hook: &Versioned<HookRecord>| hook.value.place.key());
-        Ok(hooks)
+        let (table, all) = (self.data.key("h"), self.data.all("h").await?);
+        all.iter().map(|(place, record)| reply::record(&table, place, record)).collect()
     }
 
     async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {

@@ -10,7 +10,7 @@ use runner_manager_backends::fake::{Behaviour, FakeBackend, Fault, Operation};
 use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
-use runner_manager_core::budget::{BudgetKey, Budgets, Permission, Permit, Quota, Rate};
+use runner_manager_core::budget::{Bound, BudgetKey, Budgets, Permission, Permit, Quota, Rate};
 use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::{Instance, InstanceId, Owner, RunnerName};
 use runner_manager_core::manager::{Account, ConnectedBackend};
@@ -299,7 +299,7 @@ struct Forgetful {
 
 #[async_trait]
 impl Budgets for Forgetful {
-    async fn take(&self, key: &BudgetKey, quota: &Quota, lease: Duration) -> Result<Permission, StoreError> {
+    async fn take(&self, bounds: &[Bound], lease: Duration) -> Result<Permission, StoreError> {
         let asked = {
             let mut asked = self.asked.lock().unwrap();
             *asked += 1;
@@ -307,7 +307,7 @@ impl Budgets for Forgetful {
         };
         match asked % 7 {
             0 => Err(StoreError::Unavailable("it counts nothing".to_owned(), None)),
-            _ => self.inner.take(key, quota, lease).await,
+            _ => self.inner.take(bounds, lease).await,
         }
     }
 

@@ -85,7 +85,7 @@ async fn a_foreign_key_is_named_and_left_alone() {
     let Some(server) = RedisServer::start(&[]) else { return };
     // Those that a write reads, those that it only writes, and those from which it forgets.
     let keys =
-        ["m", "r", "c", "ra", "rg:linux", "rp4:linux", "rb:eu", "rs:organization:acme", "o", "ol", "j", "jf"];
+        ["m", "r", "g", "ra", "rg:linux", "rp4:linux", "rb:eu", "rs:organization:acme", "o", "ol", "j", "jf"];
     for (at, name) in keys.into_iter().chain(["t", "l", "w1:control", "k:control", "f"]).enumerate() {
         let deployment = format!("d{at}");
         let storage = open(&server, &deployment).await;
@@ -157,11 +157,11 @@ async fn counters_that_were_lost_are_told() {
     let version = adopt(&storage, "one", 1).await.unwrap().versions[0].unwrap();
     let waiting = put_job(job(7, queued("linux")));
     storage.apply(write("job", vec![waiting])).await.unwrap();
-    server.ask(&["DEL", &key("c")]);
+    server.ask(&["HDEL", &key("g"), "linux#"]);
     let put = |version: Version| Change::PutRunner { runner: runner(1, "linux"), expected: version };
     corrupt(storage.apply(write("two", vec![put(version)])).await, &["linux", "counters"]);
-    server.ask(&["HSET", &key("c"), "linux", "many"]);
-    corrupt(storage.apply(write("two", vec![put(version)])).await, &[&key("c"), "linux"]);
+    server.ask(&["HSET", &key("g"), "linux#", "many"]);
+    corrupt(storage.apply(write("two", vec![put(version)])).await, &[&key("g"), "linux#"]);
     let name: &RunnerName = &runner(1, "linux").name;
     assert_eq!(storage.runner(name).await.unwrap().unwrap().version, version, "nothing was written");
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
-use runner_manager_core::budget::{BudgetKey, Permission, Quota};
+use runner_manager_core::budget::{Bound, BudgetKey};
 use runner_manager_core::domain::later;
 
 /// Whom a call goes to, and as whom: those calls are counted together.
@@ -95,18 +95,13 @@ impl LimitsChecker {
         self.frozen.retain(|(of, _), _| *of != replica);
     }
 
-    /// A call was allowed, or not. Tells what is wrong with that.
-    pub(crate) fn taken(
+    /// A call was allowed within a bound. Tells what is wrong with that.
+    pub(crate) fn granted(
         &mut self,
         replica: usize,
-        key: &BudgetKey,
-        quota: &Quota,
-        permission: &Permission,
+        Bound { key, quota }: &Bound,
         now: Timestamp,
     ) -> Option<String> {
-        if !matches!(permission, Permission::Granted(_)) {
-            return None;
-        }
         if let Some(asked) = Asked::of(key) {
             *self.leaves.entry((replica, asked)).or_default() += 1;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use runner_manager_core::budget::{BudgetKey, Permit, Quota};
+use runner_manager_core::budget::{Bound, BudgetKey, CONCURRENCY_PAUSE, Permit, Quota};
 use runner_manager_core::domain::later;
 
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ struct Account {
     paused_until: Option<Timestamp>,
 }
 
-/// Why a call has to wait.
+/// Why a bound keeps a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Wait {
     /// When the rate and the pauses allow it, where they do not now.
@@ -31,37 +31,51 @@ pub(crate) struct Wait {
     pub(crate) crowded: bool,
 }
 
+impl Wait {
+    /// When it is worth another try; nothing where the bound keeps nothing.
+    pub(crate) fn end(self, now: Timestamp) -> Option<Timestamp> {
+        self.until.max(self.crowded.then(|| later(now, CONCURRENCY_PAUSE)))
+    }
+}
+
 /// The budgets by key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Accounts(BTreeMap<BudgetKey, Account>);
 
 impl Accounts {
-    /// Grants a call under this number, or tells why it has to wait.
+    /// Grants a call under this number, or tells why it has to wait, bound by bound.
     pub(crate) fn take(
         &mut self,
-        key: &BudgetKey,
-        quota: &Quota,
+        bounds: &[Bound],
         lease: Duration,
         now: Timestamp,
         number: u64,
-    ) -> Result<Permit, Wait> {
+    ) -> Result<Permit, Vec<Wait>> {
+        let waits: Vec<Wait> = bounds.iter().map(|bound| self.wait(bound, now)).collect();
+        if waits.iter().any(|wait| *wait != Wait::default()) {
+            return Err(waits);
+        }
+        for bound in bounds {
+            let account = self.0.entry(bound.key.clone()).or_default();
+            account.calls.push(Call { number, begun: now, until: later(now, lease) });
+        }
+        Ok(Permit::new(bounds, number))
+    }
+
+    fn wait(&mut self, Bound { key, quota }: &Bound, now: Timestamp) -> Wait {
         let account = self.0.entry(key.clone()).or_default();
         let under_way = account.calls.iter().filter(|call| call.until > now).count();
-        let wait = Wait {
+        Wait {
             until: account.paused(now).max(account.held_up(quota, now)),
             crowded: quota.concurrent.is_some_and(|most| under_way >= most as usize),
-        };
-        if wait != Wait::default() {
-            return Err(wait);
         }
-        account.calls.push(Call { number, begun: now, until: later(now, lease) });
-        Ok(Permit { key: key.clone(), number })
     }
 
     pub(crate) fn give_back(&mut self, permit: &Permit, now: Timestamp) {
-        let account = self.0.entry(permit.key.clone()).or_default();
-        for call in account.calls.iter_mut().filter(|call| call.number == permit.number) {
-            call.until = call.until.min(now);
+        for account in self.0.values_mut() {
+            for call in account.calls.iter_mut().filter(|call| call.number == permit.number) {
+                call.until = call.until.min(now);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use runner_manager_core::budget::{CONCURRENCY_PAUSE, Permission, Permit};
+use runner_manager_core::budget::{Permission, Permit};
 use runner_manager_core::domain::{Incarnation, OperationId, later};
 use runner_manager_core::manager::Storage;
 use runner_manager_core::queue::{Claim, ClaimToken, Lane, NewTask};
@@ -169,15 +169,15 @@ impl Drive<'_> {
                 self.met.add("revived", usize::from(expected));
                 same("whether it was dead", &expected, &self.storage.queue.revive(&key).await.unwrap())
             }
-            Operation::Take { budget, calls, lease } => {
+            Operation::Take { call, calls, lease } => {
                 for _ in 0..*calls {
-                    self.take(*budget, *lease).await?;
+                    self.take(*call, *lease).await?;
                 }
                 Ok(())
             }
             Operation::GiveBack(permit) => self.give_back(*permit).await,
             Operation::Pause { budget, seconds } => {
-                let ((key, _), until) = (self.budget(*budget), self.at(*seconds));
+                let (key, until) = (records::budget(*budget, self.per()).key, self.at(*seconds));
                 self.model.accounts.pause(&key, until);
                 self.storage.budgets.pause(&key, until).await.unwrap();
                 Ok(())
@@ -335,37 +335,40 @@ impl Drive<'_> {
 
     // Budgets.
 
-    fn budget(
-        &self,
-        budget: usize,
-    ) -> (runner_manager_core::budget::BudgetKey, runner_manager_core::budget::Quota) {
-        let per = match self.subject.times() {
+    fn per(&self) -> Duration {
+        match self.subject.times() {
             Times::Any => Duration::from_secs(10),
             Times::ClearCut => Duration::from_hours(1),
-        };
-        records::budget(budget, per)
+        }
     }
 
-    async fn take(&mut self, budget: usize, lease: Duration) -> Result<(), Difference> {
-        let ((key, quota), number) = (self.budget(budget), self.model.name());
-        let expected = self.model.accounts.take(&key, &quota, lease, self.model.now, number);
-        let found = self.storage.budgets.take(&key, &quota, lease).await.unwrap();
+    async fn take(&mut self, call: usize, lease: Duration) -> Result<(), Difference> {
+        let (bounds, number, now) = (records::bounds(call, self.per()), self.model.name(), self.model.now);
+        let expected = self.model.accounts.take(&bounds, lease, now, number);
+        let found = self.storage.budgets.take(&bounds, lease).await.unwrap();
         match (expected, found) {
             (Ok(permit), Permission::Granted(found)) => {
-                if self.names.permits.values().any(|known| *known == found) || found.key != key {
+                let is_known = self.names.permits.values().any(|known| *known == found);
+                if found.keys != permit.keys || (is_known && !found.keys.is_empty()) {
                     return Err(format!("{found:?} is not a permit of its own"));
                 }
                 self.names.permits.insert(number, found);
                 self.permits.push(permit);
                 self.met.add("call granted", 1);
+                self.met.add("call of several budgets granted", usize::from(bounds.len() > 1));
                 Ok(())
             }
-            (Err(wait), Permission::Wait(until)) => {
-                self.met.add("call that waits for a rate", usize::from(wait.until.is_some()));
-                self.met.add("call that waits for another", usize::from(wait.crowded));
-                let crowded = wait.crowded.then(|| later(self.model.now, CONCURRENCY_PAUSE));
-                let expected = wait.until.max(crowded).unwrap_or(self.model.now);
-                same("when it is worth another try", &expected, &self.names.time(expected, until))
+            (Err(waits), Permission::Wait { until, bound }) => {
+                let rated = waits.iter().any(|wait| wait.until.is_some());
+                let crowded = waits.iter().any(|wait| wait.crowded);
+                let partly = waits.iter().any(|wait| wait.end(now).is_none());
+                self.met.add("call that waits for a rate", usize::from(rated));
+                self.met.add("call that waits for another", usize::from(crowded));
+                self.met.add("call that some of its budgets allow", usize::from(partly));
+                let expected = waits.iter().filter_map(|wait| wait.end(now)).max().unwrap_or(now);
+                same("when it is worth another try", &expected, &self.names.time(expected, until))?;
+                let told = waits.get(bound).and_then(|wait| wait.end(now));
+                same("the end of what it is told to wait for", &Some(expected), &told)
             }
             (expected, found) => Err(format!("a call\n  should be {expected:?}\n  but is    {found:?}")),
         }

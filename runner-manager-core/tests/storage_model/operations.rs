@@ -91,8 +91,9 @@ pub(crate) enum Operation {
     Bury(Claim),
     /// One of the dead tasks or, where there are not so many, one that may not be dead.
     Revive(usize),
+    /// Several calls like each other.
     Take {
-        budget: usize,
+        call: usize,
         calls: usize,
         lease: Duration,
     },
@@ -237,8 +238,8 @@ fn queue(times: Times) -> impl Strategy<Value = Operation> {
 
 fn budget(times: Times) -> impl Strategy<Value = Operation> {
     prop_oneof![
-        4 => (0..4_usize, 1..4_usize, duration(times))
-            .prop_map(|(budget, calls, lease)| Operation::Take { budget, calls, lease }),
+        4 => (0..7_usize, 1..4_usize, duration(times))
+            .prop_map(|(call, calls, lease)| Operation::Take { call, calls, lease }),
         2 => (0..4_usize).prop_map(Operation::GiveBack),
         3 => (0..4_usize, seconds(times)).prop_map(|(budget, seconds)| Operation::Pause { budget, seconds }),
     ]

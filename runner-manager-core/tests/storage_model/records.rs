@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use runner_manager_core::budget::{BudgetKey, Quota, Rate};
+use runner_manager_core::budget::{Bound, BudgetKey, Quota, Rate};
 use runner_manager_core::domain::{
     Arch, BackendName, Bounds, Conclusion, ConnectionName, CreateStep, DeliveryId, Deployment, Digest, Doubt,
     EndedRunner, FailedDelivery, FoundHook, GitHubGroup, GroupName, HookPlace, HookRecord, Incarnation,
@@ -214,14 +214,26 @@ pub(crate) fn lane(lane: usize) -> Lane {
 }
 
 /// One of four budgets, each with what bounds it. The period comes to an end, unless the time is real.
-pub(crate) fn budget(budget: usize, per: Duration) -> (BudgetKey, Quota) {
+pub(crate) fn budget(budget: usize, per: Duration) -> Bound {
     let (two, three) = (Some(2), Some(Rate { calls: 3, per }));
-    match budget {
+    let (key, quota) = match budget {
         0 => (BudgetKey::github("acme"), Quota { concurrent: None, rate: three }),
         1 => (BudgetKey::backend(&backend(0)), Quota { concurrent: two, rate: None }),
         2 => (BudgetKey::backend(&backend(1)), Quota { concurrent: two, rate: three }),
         _ => (BudgetKey::github("other"), Quota::default()),
-    }
+    };
+    Bound { key, quota }
+}
+
+/// The budgets of one call: one of the four, or several of them.
+pub(crate) fn bounds(call: usize, per: Duration) -> Vec<Bound> {
+    let numbers: &[usize] = match call {
+        0..=3 => &[call],
+        4 => &[1, 0],
+        5 => &[3, 2],
+        _ => &[0, 1, 2],
+    };
+    numbers.iter().map(|number| budget(*number, per)).collect()
 }
 
 /// All filters of runners.

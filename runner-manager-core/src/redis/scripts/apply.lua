@@ -5,8 +5,12 @@
 -- microseconds; how many changes follow; for each its letter and what its function takes; then the tasks, as for push.
 -- Reply: ok or repeated, then the version of each record, or empty; or why it was refused.
 
--- How many entries a write forgets of each kind beyond as many as it adds, so that what was more shrinks.
-local SPARE = 2
+-- How many writes come for each that forgets what is over, and how many entries of each kind that one forgets at most
+-- beyond those that it adds: more than can have been added since, so that what was more shrinks.
+local WRITES, SPARE = 8, 32
+-- The counters of a group stand beside its record, so that one command reads both, under its name and this, which no
+-- name has in it.
+local COUNTS = '#'
 -- What is counted of a group: jobs that wait, then runners by phase.
 local QUEUED, FIRST_PHASE, COUNTED = 1, 2, 7
 
@@ -49,12 +53,12 @@ local function counts_of(group)
     return found
   end
   found = {}
-  local packed = ask('HGET', P .. 'c', group)
+  local packed = ask('HGET', P .. 'g', group .. COUNTS)
   for number in string.gmatch(packed or '0 0 0 0 0 0 0', '%d+') do
     found[#found + 1] = tonumber(number)
   end
   if #found ~= COUNTED then
-    refuse('unreadable', P .. 'c', group)
+    refuse('unreadable', P .. 'g', group .. COUNTS)
   end
   found.before = packed
   counts[group], counted[#counted + 1] = found, group
@@ -309,14 +313,14 @@ local function stage_counts()
   for _, group in ipairs(counted) do
     local found = counts[group]
     if sum(found, QUEUED) == 0 then
-      stage('HDEL', P .. 'c', group)
+      stage('HDEL', P .. 'g', group .. COUNTS)
     else
       for what = 1, COUNTED do
         found[what] = int(found[what])
       end
       local packed = table.concat(found, ' ')
       if packed ~= found.before then
-        stage('HSET', P .. 'c', group, packed)
+        stage('HSET', P .. 'g', group .. COUNTS, packed)
       end
     end
   end
@@ -344,45 +348,49 @@ local function remember(operation, versions)
   stage('RPUSH', P .. 'ol', int(NOW) .. ' ' .. operation)
 end
 
--- Takes what is too much or too old from the front of a list of times and names that gets so many more, and hands each
--- name on.
-local function forget_front(list, added, keep, before, each)
+-- Takes what is too much or too old from the front of a list of times and names that gets so many more, and hands the
+-- names on, with their times.
+local function forget_front(list, added, keep, before)
   local beyond = ask('LLEN', list) + added - keep
+  local names, times = {}, {}
   for at, entry in ipairs(ask('LRANGE', list, 0, added + SPARE - 1)) do
     local time, name = string.match(entry, '^(-?%d+) (.*)$')
     if not time then
       refuse('unreadable', list, entry)
     elseif at > beyond and tonumber(time) >= before then
-      return
+      break
     end
-    stage('LPOP', list)
-    each(name, time)
+    names[at], times[at] = name, time
   end
+  if #names > 0 then
+    stage('LTRIM', list, #names, -1)
+  end
+  return names, times
 end
 
 local function forget_operations(keep, before)
-  forget_front(P .. 'ol', 1, keep, before, function(operation)
-    stage('HDEL', P .. 'o', operation)
-  end)
+  local operations = forget_front(P .. 'ol', 1, keep, before)
+  if #operations > 0 then
+    stage('HDEL', P .. 'o', unpack(operations))
+  end
 end
 
 local function forget_jobs(keep, before)
-  forget_front(P .. 'jf', jobs_finished, keep, before, function(key, time)
-    local written = jobs_written[key]
-    if written then
+  local keys, times = forget_front(P .. 'jf', jobs_finished, keep, before)
+  for at, key in ipairs(keys) do
+    local time, written = times[at], jobs_written[key]
+    if written == time then
       -- What was just written is not forgotten, and must not be left without a place either.
-      if written == time then
-        stage('RPUSH', P .. 'jf', time .. ' ' .. key)
+      stage('RPUSH', P .. 'jf', time .. ' ' .. key)
+    elseif not written then
+      local record = ask('HGET', P .. 'j', key)
+      -- One that has another time has another place in the list, or none.
+      if record and open(P .. 'j', key, record, 4)[4] == time then
+        stage('ZREM', P .. 'ja', key)
+        stage('HDEL', P .. 'j', key)
       end
-      return
     end
-    local record = ask('HGET', P .. 'j', key)
-    -- One that has another time has another place in the list, or none.
-    if record and open(P .. 'j', key, record, 4)[4] == time then
-      stage('ZREM', P .. 'ja', key)
-      stage('HDEL', P .. 'j', key)
-    end
-  end)
+  end
 end
 
 local function forget_runners(keep, before)
@@ -400,10 +408,11 @@ local function forget_runners(keep, before)
   end
 end
 
--- Forgets what is over: answers with each write, and the rest with those of jobs and of ends, which are enough of all.
+-- Forgets what is over: with one write of several, and with each that brings more than one entry.
 local function forget(keep)
-  forget_operations(keep[1], NOW - keep[2])
-  if next(jobs_written) or runners_ended > 0 then
+  local writes = ask('LLEN', P .. 'ol') + 1
+  if writes % WRITES == 0 or jobs_finished > 1 or runners_ended > 1 then
+    forget_operations(keep[1], NOW - keep[2])
     forget_jobs(keep[3], NOW - keep[4])
     forget_runners(keep[5], NOW - keep[6])
   end

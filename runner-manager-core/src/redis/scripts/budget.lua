@@ -3,11 +3,14 @@
 -- Calls under way stand in `bu:<key>` by the end of their lease, calls that were begun in `bb:<key>` by that
 -- time, and `bp:<key>` has the end of a pause. Each goes by itself when it says nothing any more.
 --
--- Arguments: what to do, whose budget, and what that needs.
--- Reply: ok, then for take: granted and the permit's number, or wait and until when.
+-- Arguments: what to do, and what that needs. For take: for how long the call is counted as under way, and how long one
+-- waits where too many are; then each of its bounds: whose budget, how many may be under way or empty, and how many may
+-- be begun in how long a period or twice empty. For pause: whose budget, and until when.
+-- Reply: ok, then for take: granted and the permit's number, or wait, until when and for which of the bounds (from 0).
 
-local verb, key = arg(), arg()
-local under_way, begun, pause = P .. 'bu:' .. key, P .. 'bb:' .. key, P .. 'bp:' .. key
+local function pause_of(key)
+  return P .. 'bp:' .. key
+end
 
 -- Keeps a key for at least so many microseconds.
 local function keep(name, period)
@@ -17,69 +20,95 @@ local function keep(name, period)
   end
 end
 
-local function paused_until()
-  local found = ask('GET', pause)
+local function paused_until(key)
+  local found = ask('GET', pause_of(key))
   return found and tonumber(found) or 0
 end
 
 -- When the next call may be begun for the rate's sake: 0 for at once.
-local function rate_allows(calls, period)
-  ask('ZREMRANGEBYSCORE', begun, '-inf', int(NOW - period))
-  local over = ask('ZCARD', begun) + 1 - calls
+local function rate_allows(bound)
+  ask('ZREMRANGEBYSCORE', bound.begun, '-inf', int(NOW - bound.period))
+  local over = ask('ZCARD', bound.begun) + 1 - bound.calls
   if over < 1 then
     return 0
   end
-  local frees = ask('ZRANGE', begun, over - 1, over - 1, 'WITHSCORES')[2]
-  return frees and tonumber(frees) + period or 0
+  local frees = ask('ZRANGE', bound.begun, over - 1, over - 1, 'WITHSCORES')[2]
+  return frees and tonumber(frees) + bound.period or 0
+end
+
+local function is_crowded(bound)
+  ask('ZREMRANGEBYSCORE', bound.under_way, '-inf', int(NOW))
+  return ask('ZCARD', bound.under_way) >= bound.concurrent
+end
+
+local function bound_arg()
+  local key = arg()
+  return {
+    key = key, under_way = P .. 'bu:' .. key, begun = P .. 'bb:' .. key,
+    concurrent = number_arg(), calls = number_arg(), period = number_arg(),
+  }
+end
+
+-- When a bound lets a call pass: not after the present time for at once.
+local function free_at(bound, crowd)
+  local free = paused_until(bound.key)
+  if bound.calls then
+    free = math.max(free, rate_allows(bound))
+  end
+  if bound.concurrent and is_crowded(bound) then
+    free = math.max(free, NOW + crowd)
+  end
+  return free
 end
 
 -- The number of a call that is granted.
-local function grant(concurrent, calls, period, lease)
+local function grant(bounds, lease)
   local number = next_number()
   stage_number()
-  if concurrent then
-    stage('ZADD', under_way, int(NOW + lease), number)
-  end
-  if calls then
-    stage('ZADD', begun, int(NOW), number)
+  for _, bound in ipairs(bounds) do
+    if bound.concurrent then
+      stage('ZADD', bound.under_way, int(NOW + lease), number)
+    end
+    if bound.calls then
+      stage('ZADD', bound.begun, int(NOW), number)
+    end
   end
   commit()
-  if concurrent then
-    keep(under_way, lease)
-  end
-  if calls then
-    keep(begun, period)
+  for _, bound in ipairs(bounds) do
+    if bound.concurrent then
+      keep(bound.under_way, lease)
+    end
+    if bound.calls then
+      keep(bound.begun, bound.period)
+    end
   end
   return number
 end
 
 local verbs = {
   take = function()
-    local concurrent, calls, period, lease, crowd = number_arg(), number_arg(), number_arg(), number_arg(), number_arg()
-    ask('ZREMRANGEBYSCORE', under_way, '-inf', int(NOW))
-    local free = paused_until()
-    if calls then
-      free = math.max(free, rate_allows(calls, period))
+    local lease, crowd, bounds = number_arg(), number_arg(), {}
+    local latest, which = NOW, nil
+    while taken < #ARGV do
+      local bound = bound_arg()
+      local free = free_at(bound, crowd)
+      if free > latest then
+        latest, which = free, #bounds
+      end
+      bounds[#bounds + 1] = bound
     end
-    if concurrent and ask('ZCARD', under_way) >= concurrent then
-      free = math.max(free, NOW + crowd)
+    if which then
+      return { 'ok', 'wait', int(latest), int(which) }
     end
-    if free > NOW then
-      return { 'ok', 'wait', int(free) }
-    end
-    return { 'ok', 'granted', grant(concurrent, calls, period, lease) }
-  end,
-  give_back = function()
-    ask('ZREM', under_way, arg())
-    return { 'ok' }
+    return { 'ok', 'granted', grant(bounds, lease) }
   end,
   pause = function()
-    local till = number_arg()
-    if till > NOW and till > paused_until() then
-      ask('SET', pause, int(till), 'PX', int(math.ceil((till - NOW) / 1000)))
+    local key, till = arg(), number_arg()
+    if till > NOW and till > paused_until(key) then
+      ask('SET', pause_of(key), int(till), 'PX', int(math.ceil((till - NOW) / 1000)))
     end
     return { 'ok' }
   end,
 }
 
-return answer(verbs[verb])
+return answer(verbs[arg()])

@@ -62,7 +62,7 @@ end
 local staged, kinds = {}, {}
 local KIND = {
   HSET = 'hash', HDEL = 'hash', ZADD = 'zset', ZREM = 'zset', ZREMRANGEBYRANK = 'zset',
-  ZREMRANGEBYSCORE = 'zset', LPUSH = 'list', RPUSH = 'list', LPOP = 'list', SADD = 'set', SET = 'string',
+  ZREMRANGEBYSCORE = 'zset', LPUSH = 'list', RPUSH = 'list', LTRIM = 'list', SADD = 'set', SET = 'string',
 }
 
 -- Notes that a key will be of a kind, if there is one.
@@ -95,16 +95,23 @@ local function commit()
   staged, kinds = {}, {}
 end
 
+-- The last number that was given out, the schema, and the life that is trusted, read once.
+local known
+local function meta()
+  known = known or ask('HMGET', P .. 'm', 'number', 'schema', 'trusted')
+  return known
+end
+
 -- A number that was never given out before and is greater than all that were. It follows the time, so that
 -- this also holds after Redis lost the last numbers that it gave out. Written by `stage_number`.
 local last, last_written
 local function next_number()
   if not last then
-    local known = ask('HMGET', P .. 'm', 'number', 'schema')
-    if known[2] and known[2] ~= SCHEMA then
-      refuse('newer', known[2])
+    local number, schema = unpack(meta())
+    if schema and schema ~= SCHEMA then
+      refuse('newer', schema)
     end
-    last_written = known[1] and tonumber(known[1]) or 0
+    last_written = number and tonumber(number) or 0
     last = last_written
   end
   last = math.max(last + 1, NOW)
@@ -127,20 +134,19 @@ local function pack(fields, body)
   return FORM .. table.concat(fields, '\t') .. '\n' .. body
 end
 
--- The fields and the body of a record that has so many fields.
+-- The fields of a record that has so many.
 local function open(key, field, value, count)
-  local line_end = string.find(value, '\n', 1, true)
-  if not line_end or string.sub(value, 1, #FORM) ~= FORM then
-    refuse('unreadable', key, field)
-  end
-  local fields = {}
-  for part in string.gmatch(string.sub(value, #FORM + 1, line_end - 1) .. '\t', '([^\t]*)\t') do
-    fields[#fields + 1] = part
-  end
+  local line = '^' .. FORM .. '([^\t\n]*)' .. string.rep('\t([^\t\n]*)', count - 1) .. '\n'
+  local fields = { string.match(value, line) }
   if #fields ~= count then
     refuse('unreadable', key, field)
   end
-  return fields, string.sub(value, line_end + 1)
+  return fields
+end
+
+-- The body of a record.
+local function body_of(value)
+  return string.match(value, '\n(.*)$')
 end
 
 -- The life of this server: another one after a restart, and on a replica that takes over.
@@ -159,7 +165,7 @@ end
 local trusted
 local function is_trusted()
   if trusted == nil then
-    trusted = ask('HGET', P .. 'm', 'trusted') == incarnation()
+    trusted = meta()[3] == incarnation()
   end
   return trusted
 end

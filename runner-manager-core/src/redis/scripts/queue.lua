@@ -71,8 +71,8 @@ local function entry_of(key)
   entry = { key = key, before = {} }
   local value = ask('HGET', P .. 't', key)
   if value then
-    local fields, task = open(P .. 't', key, value, 13)
-    entry.lane, entry.task, entry.waiting = fields[1], task, read_wait(fields, 2)
+    local fields = open(P .. 't', key, value, 13)
+    entry.lane, entry.task, entry.waiting = fields[1], body_of(value), read_wait(fields, 2)
     if fields[7] ~= '' then
       entry.held = { number = fields[7], till = tonumber(fields[8]), from = read_wait(fields, 9) }
     end
@@ -214,8 +214,7 @@ local function forget_dead(key)
   end
   stage('HDEL', P .. 'd', key)
   stage('ZREM', P .. 'dt', key)
-  local fields, body = open(P .. 'd', key, value, 3)
-  return fields[1], string.match(body, '^[^\n]*')
+  return open(P .. 'd', key, value, 3)[1], string.match(body_of(value), '^[^\n]*')
 end
 
 -- Queues a task.

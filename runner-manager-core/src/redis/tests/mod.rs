@@ -30,7 +30,7 @@ fn clock() -> Arc<SimulatedClock> {
 }
 
 fn script() -> Script {
-    Script::new("test", &["return ", "1"])
+    Script::new("test", "return 1")
 }
 
 async fn open(url: &str, clock: Arc<SimulatedClock>) -> Result<Link, RedisOpenError> {

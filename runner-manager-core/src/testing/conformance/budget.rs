@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::Case;
 use super::storage::{StorageSubject, backend_name};
-use crate::budget::{BudgetKey, Permission, Permit, Quota, Rate};
+use crate::budget::{Bound, BudgetKey, Permission, Permit, Quota, Rate};
 use crate::domain::later;
 
 /// The cases, each named like the point of *Behaviour* that it tests.
@@ -22,6 +22,10 @@ pub fn cases() -> Vec<Case<StorageSubject>> {
         Case::new("a_wait_is_long_enough", a_wait_is_long_enough),
         Case::new("a_pause_holds_for_all", a_pause_holds_for_all),
         Case::new("budgets_are_apart", budgets_are_apart),
+        Case::new(
+            "a_call_counts_for_all_of_its_bounds_or_for_none",
+            a_call_counts_for_all_of_its_bounds_or_for_none,
+        ),
     ]
 }
 
@@ -39,15 +43,23 @@ fn github() -> BudgetKey {
     BudgetKey::github("acme")
 }
 
+fn within(key: BudgetKey, quota: Quota) -> Bound {
+    Bound { key, quota }
+}
+
 /// Asks for a call that may be under way for 50 units.
 async fn take(on: &StorageSubject, quota: &Quota) -> Permission {
-    on.budgets.take(&github(), quota, on.unit * 50).await.unwrap()
+    take_within(on, &[within(github(), *quota)]).await
+}
+
+async fn take_within(on: &StorageSubject, bounds: &[Bound]) -> Permission {
+    on.budgets.take(bounds, on.unit * 50).await.unwrap()
 }
 
 async fn granted(on: &StorageSubject, quota: &Quota) -> Permit {
     match take(on, quota).await {
         Permission::Granted(permit) => permit,
-        Permission::Wait(until) => panic!("has to wait until {until}, and it is {}", on.now().await),
+        Permission::Wait { until, .. } => panic!("has to wait until {until}, and it is {}", on.now().await),
     }
 }
 
@@ -56,7 +68,7 @@ async fn refused(on: &StorageSubject, quota: &Quota) -> Timestamp {
     let before = on.now().await;
     match take(on, quota).await {
         Permission::Granted(permit) => panic!("{permit:?} was granted"),
-        Permission::Wait(until) => {
+        Permission::Wait { until, .. } => {
             assert!(until > before, "told to wait until {until}, when it was {before}");
             until
         }
@@ -68,7 +80,7 @@ async fn granted_of(on: &StorageSubject, calls: usize, quota: &Quota) -> Vec<Per
     let answers = join_all((0..calls).map(|_| take(on, quota))).await;
     let granted = answers.into_iter().filter_map(|answer| match answer {
         Permission::Granted(permit) => Some(permit),
-        Permission::Wait(_) => None,
+        Permission::Wait { .. } => None,
     });
     granted.collect()
 }
@@ -81,9 +93,8 @@ async fn pass_until(on: &StorageSubject, until: Timestamp) {
 
 async fn what_is_not_bounded_is_granted(on: StorageSubject) {
     let permits = granted_of(&on, 100, &UNBOUNDED).await;
-    let numbers: BTreeSet<u64> = permits.iter().map(|permit| permit.number).collect();
-    assert_eq!(numbers.len(), 100, "each call has a permit of its own");
-    assert!(permits.iter().all(|permit| permit.key == github()));
+    assert_eq!(permits.len(), 100);
+    assert!(permits.iter().all(|permit| permit.keys.is_empty()), "nobody counts what is under way");
     on.budgets.give_back(&permits[0]).await.unwrap();
     granted(&on, &UNBOUNDED).await;
 }
@@ -91,7 +102,9 @@ async fn what_is_not_bounded_is_granted(on: StorageSubject) {
 async fn calls_under_way_are_bounded(on: StorageSubject) {
     let quota = at_a_time(5);
     let permits = granted_of(&on, 20, &quota).await;
-    assert_eq!(permits.len(), 5);
+    let numbers: BTreeSet<u64> = permits.iter().map(|permit| permit.number).collect();
+    assert_eq!((permits.len(), numbers.len()), (5, 5), "each call has a permit of its own");
+    assert!(permits.iter().all(|permit| permit.keys == [github()]));
     refused(&on, &quota).await;
     for permit in &permits[..2] {
         on.budgets.give_back(permit).await.unwrap();
@@ -115,7 +128,8 @@ async fn calls_under_way_are_bounded(on: StorageSubject) {
 
 async fn a_permit_runs_out(on: StorageSubject) {
     let quota = at_a_time(1);
-    let Permission::Granted(lost) = on.budgets.take(&github(), &quota, on.unit * 5).await.unwrap() else {
+    let short = on.budgets.take(&[within(github(), quota)], on.unit * 5).await.unwrap();
+    let Permission::Granted(lost) = short else {
         panic!("nothing is under way");
     };
     on.pass(2).await;
@@ -154,9 +168,9 @@ async fn holds_from_call_to_call(on: &StorageSubject) {
     let mut calls: Vec<(Timestamp, Timestamp)> = Vec::new();
     while calls.len() < 3 * CALLS + 1 {
         let before = on.now().await;
-        match on.budgets.take(&key, &quota, on.unit).await.unwrap() {
+        match on.budgets.take(&[within(key.clone(), quota)], on.unit).await.unwrap() {
             Permission::Granted(_) => calls.push((before, on.now().await)),
-            Permission::Wait(until) => pass_until(on, until).await,
+            Permission::Wait { until, .. } => pass_until(on, until).await,
         }
         // So that the calls are not all of one moment.
         on.time.pass(on.unit / 4).await;
@@ -216,10 +230,37 @@ async fn budgets_are_apart(on: StorageSubject) {
     let others =
         [BudgetKey::backend(&backend_name("acme")), BudgetKey::github("acme-2"), BudgetKey::github("")];
     for key in &others {
-        let answer = on.budgets.take(key, &quota, on.unit).await.unwrap();
+        let answer = take_within(&on, &[within(key.clone(), quota)]).await;
         assert!(matches!(answer, Permission::Granted(_)), "{key} is another budget");
     }
     on.budgets.pause(&others[0], on.in_units(50).await).await.unwrap();
-    let answer = on.budgets.take(&BudgetKey::github("acme-3"), &UNBOUNDED, on.unit).await.unwrap();
+    let answer = take_within(&on, &[within(BudgetKey::github("acme-3"), UNBOUNDED)]).await;
     assert!(matches!(answer, Permission::Granted(_)), "nobody paused that one");
+}
+
+async fn a_call_counts_for_all_of_its_bounds_or_for_none(on: StorageSubject) {
+    let part = github().part("registrations");
+    let call = [within(github(), at_a_time(2)), within(part.clone(), in_any(&on, 50, 1))];
+    let Permission::Granted(permit) = take_within(&on, &call).await else { panic!("both allow it") };
+    assert_eq!(permit.keys, [github()], "only that one counts what is under way");
+    // The second call has to wait for the rate, and is not under way then.
+    for _ in 0..3 {
+        let Permission::Wait { until, bound } = take_within(&on, &call).await else { panic!("one a period") };
+        assert!(until > on.now().await);
+        assert_eq!(bound, 1);
+    }
+    granted(&on, &at_a_time(2)).await;
+    refused(&on, &at_a_time(2)).await;
+    // Where both keep it, it is told of the one that does for longer.
+    on.budgets.give_back(&permit).await.unwrap();
+    let far = on.in_units(200).await;
+    on.budgets.pause(&github(), far).await.unwrap();
+    let Permission::Wait { until, bound } = take_within(&on, &call).await else { panic!("it is paused") };
+    assert!(until >= far && bound == 0, "{bound} until {until}");
+    // A pause of one of several that nothing else bounds.
+    let unbounded = [within(part, UNBOUNDED), within(github(), UNBOUNDED)];
+    let Permission::Wait { until, bound } = take_within(&on, &unbounded).await else {
+        panic!("it is paused")
+    };
+    assert!(until >= far && bound == 1, "{bound} until {until}");
 }

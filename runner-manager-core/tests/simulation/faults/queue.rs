@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use runner_manager_core::budget::{BudgetKey, Budgets, Permission, Permit, Quota};
+use runner_manager_core::budget::{Bound, BudgetKey, Budgets, Permission, Permit};
 use runner_manager_core::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
 use runner_manager_core::store::StoreError;
 
@@ -173,14 +173,17 @@ impl FaultyBudgets {
 
 #[async_trait]
 impl Budgets for FaultyBudgets {
-    async fn take(&self, key: &BudgetKey, quota: &Quota, lease: Duration) -> Result<Permission, StoreError> {
+    async fn take(&self, bounds: &[Bound], lease: Duration) -> Result<Permission, StoreError> {
         let made = async {
-            let permission = self.0.shared.storage.take(key, quota, lease).await?;
+            let permission = self.0.shared.storage.take(bounds, lease).await?;
             let now = self.0.shared.now();
             let mut state = self.0.shared.state();
-            let wrong = state.checker.limits.taken(self.0.replica, key, quota, &permission, now);
-            if let Some(wrong) = wrong {
-                state.checker.broken(Promise::Limits, wrong);
+            if matches!(permission, Permission::Granted(_)) {
+                for bound in bounds {
+                    if let Some(wrong) = state.checker.limits.granted(self.0.replica, bound, now) {
+                        state.checker.broken(Promise::Limits, wrong);
+                    }
+                }
             }
             Ok(permission)
         };
