@@ -16,9 +16,12 @@ import uuid
 
 DEFAULTS = {
     "zones": {"europe-west1-b": "europe-west1", "europe-west1-c": "europe-west1", "us-central1-a": "us-central1"},
-    "machine_types": {"e2-standard-2": 2, "e2-standard-4": 4, "n1-standard-4": 4},
+    "machine_types": {"e2-standard-2": 2, "e2-standard-4": 4, "n1-standard-4": 4, "t2a-standard-2": 2},
     "accelerators": ["nvidia-tesla-t4"],
-    "images": ["projects/debian-cloud/global/images/family/debian-12"],
+    "images": [
+        "projects/debian-cloud/global/images/family/debian-12", "projects/debian-cloud/global/images/family/debian-12-arm64",
+    ],
+    "networks": ["default"],
     "subnets": ["regions/europe-west1/subnetworks/default", "regions/us-central1/subnetworks/default"],
     "templates": {},
     "quota": {"INSTANCES": 1000, "CPUS": 10000},  # a region each
@@ -31,6 +34,9 @@ DEFAULTS = {
     "denied": [],
     "faults": [],  # {"method", "fault", "chance", "times", "following_pages", "after"}
 }
+# Projects of Google's own whose images are everybody's.
+PUBLIC = ("debian-cloud",)
+ARM = ("t2a-", "c4a-")
 LABEL = re.compile(r"[\w-]{0,63}")
 METADATA_KEY = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 GONE_SOON = ("STOPPING", "DEPROVISIONING")
@@ -262,6 +268,36 @@ class Project:
 
         return self.operate(zone, "setLabels", instance, fault, lambda: None, done)
 
+    # --- what instances are made from ---
+
+    def part(self, kind, path):
+        """One of what an instance is made from, by its path within the project."""
+        *scope, name = path.split("/")
+        there = {
+            "images": any(image.endswith(f"projects/{self.name}/{path}") for image in self.settings["images"]),
+            "networks": name in self.settings["networks"],
+            "subnetworks": any(subnet.endswith(path) for subnet in self.settings["subnets"]),
+            "machineTypes": name in self.settings["machine_types"],
+            "acceleratorTypes": name in self.settings["accelerators"],
+            "instanceTemplates": name in self.settings["templates"],
+        }[kind]
+        if not there or scope[0] == "zones" and scope[1] not in self.settings["zones"]:
+            raise not_found(f"projects/{self.name}/{path}")
+        shape = {"kind": f"compute#{kind[0].lower()}{kind[1:-1]}", "name": name, "id": "1", "selfLink": f"{self.base}projects/{self.name}/{path}"}
+        if kind == "images":
+            architecture = "ARM64" if name.endswith("arm64") else "X86_64"
+            shape |= {"status": "READY", "architecture": architecture, "diskSizeGb": "10"}
+            if "family" in scope:
+                shape |= {"name": f"{name}-v1", "family": name}
+        if kind == "machineTypes":
+            architecture = "ARM64" if name.startswith(ARM) else "X86_64"
+            shape |= {"guestCpus": self.settings["machine_types"][name], "memoryMb": 8192, "architecture": architecture, "zone": scope[1]}
+        if kind == "instanceTemplates":
+            body = copy.deepcopy(self.settings["templates"][name])
+            body.pop("name", None)
+            shape["properties"] = body | {"machineType": body.get("machineType", "").rsplit("/", 1)[-1]}
+        return shape
+
     # --- what an instance may be ---
 
     def check(self, zone, body):
@@ -309,7 +345,10 @@ class Project:
         if not interfaces:
             raise invalid("resource.networkInterfaces", "", "At least one network interface is required.")
         for at, interface in enumerate(interfaces):
-            subnet = interface.get("subnetwork")
+            subnet, network = interface.get("subnetwork"), interface.get("network")
+            if network and network.rsplit("/", 1)[-1] not in self.settings["networks"]:
+                field = f"resource.networkInterfaces[{at}].network"
+                raise invalid(field, network, "The referenced network resource cannot be found.")
             field = f"resource.networkInterfaces[{at}].subnetwork"
             if subnet and not any(subnet.endswith(known) for known in self.settings["subnets"]):
                 raise invalid(field, subnet, "The referenced subnetwork resource cannot be found.")

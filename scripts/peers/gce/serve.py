@@ -4,8 +4,11 @@
     POST /fake/projects/NAME/faults                these rules in place of those before
     GET  /fake/projects/NAME                       its books: calls, faults that fired, instances made and removed
     POST /fake/projects/NAME/instances/ZONE/INSTANCE/{stop,preempt}
+    POST /fake/token                               OAuth: the access token is the refresh token's text; `revoked` is refused
+    POST /fake/impersonate                         as IAM gives out tokens of service accounts: `as-` and the token that asked
 
-Each project is a world of its own, so tests can share one server.
+Each project is a world of its own, so tests can share one server. The metadata server of a machine of GCE answers, too: its
+service account's token is `of-the-machine`.
 """
 
 import argparse
@@ -17,15 +20,17 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cloud import Project, Refusal, invalid, not_found
+from cloud import PUBLIC, Project, Refusal, invalid, not_found
 from discovery import Document, Wrong
 from filters import BadFilter, parse
 
 METHODS = [
     "instances.insert", "instances.get", "instances.list", "instances.aggregatedList", "instances.delete",
     "instances.stop", "instances.setLabels", "zoneOperations.get", "zoneOperations.wait", "zoneOperations.list",
-    "zones.get", "zones.list",
+    "zones.get", "zones.list", "images.get", "images.getFromFamily", "networks.get", "subnetworks.get", "machineTypes.get",
+    "acceleratorTypes.get", "instanceTemplates.get",
 ]
+PARTS = ("images", "networks", "subnetworks", "machineTypes", "acceleratorTypes", "instanceTemplates")
 PERMISSIONS = {"insert": "create", "aggregatedList": "list", "wait": "get"}
 LONGEST_WAIT = 120
 LARGEST_BODY = 1 << 20
@@ -35,7 +40,7 @@ class Fake:
     def __init__(self, base):
         self.document = Document(METHODS)
         self.base = base
-        self.projects = {}
+        self.projects = {name: Project(name, base, {}, time.time()) for name in PUBLIC}
         self.changed = threading.Condition()
         self.wrong_answers = []
 
@@ -56,7 +61,10 @@ class Fake:
             self.admit(project, name, path, bearer)
             fault = project.fault(name, following_page="pageToken" in read)
             befall(fault)
-            answer = self.answer(project, name, where, read, body, fault)
+            if name.split(".")[0] in PARTS:
+                answer = project.part(name.split(".")[0], path.split("/", 2)[2])
+            else:
+                answer = self.answer(project, name, where, read, body, fault)
             answer = {key: value for key, value in copy.deepcopy(answer).items() if key != "failure"}
         try:
             self.document.check_answer(name, answer)
@@ -185,6 +193,28 @@ class Fake:
             raise not_found("/".join(steps))
 
 
+def grant(path, form, bearer):
+    """The answers of Google's token services to a form of theirs."""
+    if path == "/fake/impersonate":
+        end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        return {"accessToken": f"as-{bearer}", "expireTime": end}
+    token = form.get("refresh_token", "")
+    if token == "revoked":
+        raise Denied({"error": "invalid_grant", "error_description": "Token has been expired or revoked."})
+    return {"access_token": token, "token_type": "Bearer", "expires_in": 3600, "scope": form.get("scope", "")}
+
+
+def metadata(path):
+    """The answers of the metadata server to a machine with a service account."""
+    if path.endswith("/token"):
+        return {"access_token": "of-the-machine", "token_type": "Bearer", "expires_in": 3600}
+    raise not_found(path)
+
+
+class Denied(Exception):
+    """A token service's refusal: it has another form than Compute's."""
+
+
 class Lost(Exception):
     """The connection ends without an answer."""
 
@@ -213,6 +243,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, self.result())
         except Lost:
             self.close_connection = True
+        except Denied as denied:
+            self.reply(400, denied.args[0])
         except Refusal as refusal:
             self.refuse(refusal)
         except Wrong as wrong:
@@ -227,22 +259,32 @@ class Handler(BaseHTTPRequestHandler):
         if length > LARGEST_BODY:
             raise Refusal(413, "uploadTooLarge", "The request is too large.")
         text = self.rfile.read(length)
+        url = urllib.parse.urlsplit(self.path)
+        path = urllib.parse.unquote(url.path)
+        bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if path in ("/fake/token", "/fake/impersonate"):
+            return grant(path, self.form(text), bearer)
+        if path.startswith("/computeMetadata/v1/") and self.headers.get("Metadata-Flavor") == "Google":
+            return metadata(path)
         try:
             body = json.loads(text) if text else None
         except ValueError:
             raise Refusal(400, "parseError", "Parse Error") from None
-        url = urllib.parse.urlsplit(self.path)
-        path = urllib.parse.unquote(url.path)
         if path.startswith("/fake/projects/"):
             return self.fake.control(self.command, path.split("/")[3:], body)
         if not path.startswith("/compute/v1/"):
             raise not_found(path)
         query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
-        bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         answer, fault = self.fake.call(self.command, path.removeprefix("/compute/v1/"), query, body, bearer)
         if fault == "lost_reply":
             raise Lost
         return answer
+
+    def form(self, text):
+        """Google's libraries send it as JSON or as a form."""
+        if "json" in (self.headers.get("Content-Type") or ""):
+            return json.loads(text)
+        return dict(urllib.parse.parse_qsl(text.decode()))
 
     def refuse(self, refusal):
         error = {"message": refusal.message, "domain": "global", "reason": refusal.reason}

@@ -192,6 +192,38 @@ class WithGoogle(unittest.TestCase):
         self.wait(insert("runner"))
         self.assertEqual(self.get("a-1")["labels"], {"from": "template"})
 
+    def test_parts_can_be_asked_for(self):
+        self.settings(templates={"runner": self.body("x")})
+        compute, here = self.compute, {"project": self.project}
+        zone, region = {**here, "zone": ZONE}, {**here, "region": "europe-west1"}
+        debian = {"project": "debian-cloud", "family": "debian-12-arm64"}
+        for call, missing, field, value in (
+            (lambda name: compute.images().getFromFamily(**{**debian, "family": name or "debian-12-arm64"}), "none", "architecture", "ARM64"),
+            (lambda name: compute.networks().get(**here, network=name or "default"), "none", "name", "default"),
+            (lambda name: compute.subnetworks().get(**region, subnetwork=name or "default"), "none", "name", "default"),
+            (lambda name: compute.machineTypes().get(**zone, machineType=name or "e2-standard-4"), "none", "guestCpus", 4),
+            (lambda name: compute.acceleratorTypes().get(**zone, acceleratorType=name or "nvidia-tesla-t4"), "none", "name", "nvidia-tesla-t4"),
+            (lambda name: compute.instanceTemplates().get(**here, instanceTemplate=name or "runner"), "none", "name", "runner"),
+        ):
+            self.assertEqual(call(None).execute()[field], value)
+            self.assertEqual(self.refused(404, call(missing).execute), "notFound")
+
+    def test_tokens_are_given_out(self):
+        def ask(path, headers, data=None):
+            request = urllib.request.Request(f"{self.url}{path}", data, headers)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)
+
+        self.assertEqual(ask("/fake/token", {}, b"grant_type=refresh_token&refresh_token=good")["access_token"], "good")
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            ask("/fake/token", {}, b"refresh_token=revoked")
+        self.assertEqual((refused.exception.code, json.load(refused.exception)["error"]), (400, "invalid_grant"))
+        refused.exception.close()
+        as_other = ask("/fake/impersonate", {"Authorization": "Bearer good", "Content-Type": "application/json"}, b"{}")
+        self.assertEqual(as_other["accessToken"], "as-good")
+        path = "/computeMetadata/v1/instance/service-accounts/default/token"
+        self.assertEqual(ask(path, {"Metadata-Flavor": "Google"})["access_token"], "of-the-machine")
+
     def test_rules_preempt_too(self):
         self.settings(faults=[{"method": "instances.insert", "fault": "preempted", "times": 1}])
         self.wait(self.insert("a-1"))
