@@ -16,6 +16,8 @@ pub mod bootstrap;
 pub mod docker;
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "gcp")]
+pub mod gcp;
 #[cfg(feature = "openstack")]
 pub mod openstack;
 pub mod settings;
@@ -38,6 +40,8 @@ pub fn registry() -> BackendRegistry {
         Arc::new(docker::DockerKind::new()),
         #[cfg(feature = "fake")]
         Arc::new(fake::FakeKind::new()),
+        #[cfg(feature = "gcp")]
+        Arc::new(gcp::GcpKind::new()),
         #[cfg(feature = "openstack")]
         Arc::new(openstack::OpenStackKind::new()),
         #[cfg(feature = "vsphere")]

@@ -5,7 +5,7 @@
     GET  /fake/projects/NAME                       its books: calls, faults that fired, instances made and removed
     POST /fake/projects/NAME/instances/ZONE/INSTANCE/{stop,preempt}
     POST /fake/token                               OAuth: the access token is the refresh token's text; `revoked` is refused
-    POST /fake/impersonate                         as IAM gives out tokens of service accounts: `as-` and the token that asked
+    POST /fake/serviceAccounts/ACCOUNT:generateAccessToken   as IAM gives out tokens: `as-` and the token that asked
 
 Each project is a world of its own, so tests can share one server. The metadata server of a machine of GCE answers, too: its
 service account's token is `of-the-machine`.
@@ -30,6 +30,7 @@ METHODS = [
     "zones.get", "zones.list", "images.get", "images.getFromFamily", "networks.get", "subnetworks.get", "machineTypes.get",
     "acceleratorTypes.get", "instanceTemplates.get",
 ]
+ACCOUNTS = "/fake/serviceAccounts/"
 PARTS = ("images", "networks", "subnetworks", "machineTypes", "acceleratorTypes", "instanceTemplates")
 PERMISSIONS = {"insert": "create", "aggregatedList": "list", "wait": "get"}
 LONGEST_WAIT = 120
@@ -195,7 +196,7 @@ class Fake:
 
 def grant(path, form, bearer):
     """The answers of Google's token services to a form of theirs."""
-    if path == "/fake/impersonate":
+    if path.startswith(ACCOUNTS):
         end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
         return {"accessToken": f"as-{bearer}", "expireTime": end}
     token = form.get("refresh_token", "")
@@ -262,7 +263,7 @@ class Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         path = urllib.parse.unquote(url.path)
         bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if path in ("/fake/token", "/fake/impersonate"):
+        if path == "/fake/token" or path.startswith(ACCOUNTS):
             return grant(path, self.form(text), bearer)
         if path.startswith("/computeMetadata/v1/") and self.headers.get("Metadata-Flavor") == "Google":
             return metadata(path)

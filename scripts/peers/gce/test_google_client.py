@@ -219,7 +219,7 @@ class WithGoogle(unittest.TestCase):
             ask("/fake/token", {}, b"refresh_token=revoked")
         self.assertEqual((refused.exception.code, json.load(refused.exception)["error"]), (400, "invalid_grant"))
         refused.exception.close()
-        as_other = ask("/fake/impersonate", {"Authorization": "Bearer good", "Content-Type": "application/json"}, b"{}")
+        as_other = ask("/fake/serviceAccounts/a@b:generateAccessToken", {"Authorization": "Bearer good", "Content-Type": "application/json"}, b"{}")
         self.assertEqual(as_other["accessToken"], "as-good")
         path = "/computeMetadata/v1/instance/service-accounts/default/token"
         self.assertEqual(ask(path, {"Metadata-Flavor": "Google"})["access_token"], "of-the-machine")
