@@ -244,6 +244,7 @@ impl Backend for GcpBackend {
         query.extend(template.as_deref().map(|template| ("sourceInstanceTemplate", template)));
         let path = connection.in_zone(config.zone(), "instances");
         let asked = connection.call(Method::POST, &path, &query, Some(body), connection.timeout).await;
+        let asked = asked.map_err(|failure| failure.without(&request::beginnings(spec, &script)));
         let made = match asked {
             Ok(operation) => {
                 let until = later(began, connection.timeout.mul_f64(FOR_ITS_OPERATION));

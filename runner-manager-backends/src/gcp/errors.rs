@@ -172,6 +172,17 @@ impl Failure {
         Some(Self::Ended { words, message: told(&message) })
     }
 
+    /// The same without what Compute repeats of a value that it refuses: all from the first of these texts on.
+    pub(super) fn without(mut self, beginnings: &[&str]) -> Self {
+        if let Self::Refused { message, .. } | Self::Ended { message, .. } = &mut self
+            && let Some(at) = beginnings.iter().filter_map(|text| message.find(text)).min()
+        {
+            message.truncate(at);
+            message.push_str("...");
+        }
+        self
+    }
+
     fn words(&self) -> &[String] {
         match self {
             Self::Refused { words, .. } | Self::Ended { words, .. } => words,
@@ -349,6 +360,16 @@ mod tests {
         assert_eq!(of(refused(503, "ZONE_RESOURCE_POOL_EXHAUSTED")), [Kind::NoCapacity; 2]);
         let page = Failure::refused(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>");
         assert_eq!(of(page), [Kind::Unavailable, Kind::Unclear]);
+    }
+
+    #[test]
+    fn what_is_repeated_of_the_script_is_not_told_on() {
+        let message =
+            "Invalid value for field 'metadata': '#!/bin/bash jit_config=abcdefgh'. It is too long.";
+        let body = json!({"error": {"message": message, "errors": [{"reason": "invalid"}]}}).to_string();
+        let failure = Failure::refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes());
+        let failure = failure.without(&["abcdefgh", "#!/bin/bash"]);
+        assert_eq!(failure.to_string(), "invalid: Invalid value for field 'metadata': '...");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::errors::{Effect, Failure};
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The type of the operation by which Compute ends a Spot instance.
+/// <https://cloud.google.com/compute/docs/samples/compute-preemptible-history>
 const PREEMPTED: &str = "compute.instances.preempted";
 
 /// The most operations on one instance that are looked at.

@@ -23,6 +23,9 @@ use crate::bootstrap::{Cloud, Mode};
 /// What short names of scopes are short for.
 const SCOPES: &str = "https://www.googleapis.com/auth/";
 
+/// How much of a JIT config is enough to know it by.
+const BEGINNING: usize = 8;
+
 /// The network of a project that nobody changed.
 const DEFAULT_NETWORK: &str = "default";
 
@@ -40,6 +43,16 @@ pub(super) fn script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Se
     let mode = Mode::Direct { jit_config: jit_config.clone() };
     let script = scripts.user_data(Cloud::Gcp, &spec.runner, &mode, None);
     script.map_err(|error| refuse(BackendErrorKind::InvalidConfig, error.to_string()))
+}
+
+/// What an answer that repeats the script would have in it: its first line, and the beginning of the JIT config.
+pub(super) fn beginnings<'a>(spec: &'a InstanceSpec, script: &'a Secret) -> Vec<&'a str> {
+    let first = script.expose().lines().map(str::trim).find(|line| !line.is_empty());
+    let jit_config = match &spec.bootstrap {
+        Bootstrap::Direct { jit_config } => jit_config.expose().get(..BEGINNING),
+        _ => None,
+    };
+    first.into_iter().chain(jit_config).collect()
 }
 
 /// The id of the request for a runner's instance: Compute makes one instance of all requests of one id. It takes UUIDs.

@@ -95,6 +95,23 @@ async fn refusals_are_told_apart_and_nothing_is_made() {
     assert_eq!(peer.look(&deployment), Vec::<Value>::new());
 }
 
+/// Compute repeats a value that it refuses.
+#[tokio::test]
+async fn a_refused_script_is_not_told_on() {
+    let Some(peer) = Peer::find(json!({})).await else { return };
+    let (backend, _proxy) = behind(&peer, "10s", |seen| {
+        let body: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
+        let script = body["metadata"]["items"][0]["value"].as_str()?.to_owned();
+        let message =
+            format!("Invalid value for field 'resource.metadata.items[0].value': '{script}'. Too long.");
+        Some(("repeated", refusal(400, "invalid", &message)))
+    })
+    .await;
+    let error = backend.create(&spec(owner("acme", "key"), "acme-linux-1", &Peer::good())).await.unwrap_err();
+    assert_eq!(error.kind, Kind::InvalidConfig);
+    assert!(error.detail.ends_with("items[0].value': '..."), "{error}");
+}
+
 #[tokio::test]
 async fn a_pause_that_compute_asks_for_is_told_on() {
     let Some(peer) =
