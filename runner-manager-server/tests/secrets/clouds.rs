@@ -1,5 +1,5 @@
 //! What hosts instances elsewhere: a Docker Engine that is given JIT configs, a vCenter that is given a password, and an
-//! OpenStack that is given both. All are played, look whether it came, and refuse.
+//! OpenStack and a Compute Engine that are given both. All are played, look whether it came, and refuse.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,10 +13,16 @@ pub(crate) const STACK_PASSWORD: &str = "os-Ws4Ed7Rf2Tg9Yh3Uj";
 /// What its Keystone gives out.
 pub(crate) const STACK_TOKEN: &str = "gAAAAABw-Qe5Rt8Yu1Io4Pa7Sd0Fg";
 
+pub(crate) const COMPUTE_SECRET: &str = "gce-Lk6Jh3Gf9Ds2Ap5Qw";
+/// What Google gives out for it.
+pub(crate) const COMPUTE_TOKEN: &str = "ya29.Vb2Nm7Xc4Zl9Kj1Hg6Fd";
+
 /// What each says once it has the secret.
 pub(crate) const ENGINE_IS_FULL: &str = "write /var/lib/docker/x: no space left on device";
 pub(crate) const VCENTER_REFUSES: &str = "this vCenter knows no such password";
 pub(crate) const STACK_REFUSES: &str = "Invalid input for field/attribute user_data.";
+
+pub(crate) const COMPUTE_REFUSES: &str = "Invalid value for field 'resource.metadata.items[0].value'";
 
 /// A Docker Engine that has an image, and no room for a container.
 pub(crate) async fn engine() -> Server {
@@ -77,6 +83,30 @@ pub(crate) async fn stack() -> Server {
             _ => (404, json!({"itemNotFound": {"message": "no such thing"}})),
         };
         answer(status, body.to_string())
+    })
+    .await
+}
+
+/// Google's tokens, and a Compute that repeats the start script that it refuses.
+pub(crate) async fn compute() -> Server {
+    Server::start(|request| {
+        let path = request.uri().path();
+        if path == "/token" && says(&request, COMPUTE_SECRET) {
+            let token = json!({"access_token": COMPUTE_TOKEN, "token_type": "Bearer", "expires_in": 3600});
+            return answer(200, token.to_string());
+        }
+        let bearer = request.headers().get("authorization");
+        if bearer.is_none_or(|bearer| *bearer != format!("Bearer {COMPUTE_TOKEN}")) {
+            return answer(401, json!({"error": {"message": "a token is missing"}}).to_string());
+        }
+        if path.ends_with("/instances") && request.method() == "POST" {
+            let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            let script = asked["metadata"]["items"][0]["value"].as_str().unwrap();
+            let message = format!("{COMPUTE_REFUSES}: '{script}'. It is too long.");
+            let reasons = json!([{"reason": "invalid", "message": message}]);
+            return answer(400, json!({"error": {"message": message, "errors": reasons}}).to_string());
+        }
+        answer(200, json!({}).to_string())
     })
     .await
 }

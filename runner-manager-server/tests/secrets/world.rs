@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::Outputs;
 use super::clouds::{
-    self, ENGINE_IS_FULL, STACK_PASSWORD, STACK_REFUSES, STACK_TOKEN, VCENTER_PASSWORD, VCENTER_REFUSES,
+    self, COMPUTE_REFUSES, COMPUTE_SECRET, COMPUTE_TOKEN, ENGINE_IS_FULL, STACK_PASSWORD, STACK_REFUSES,
+    STACK_TOKEN, VCENTER_PASSWORD, VCENTER_REFUSES,
 };
 use super::http_server::Server;
 use super::http_server::keys::private_key;
@@ -43,7 +44,7 @@ pub(crate) struct World {
     github: Listening,
     cloud: Listening,
     proxy: Proxy,
-    _clouds: [Server; 3],
+    _clouds: [Server; 4],
     key: String,
     pub(crate) config: String,
     pub(crate) folder: TempDir,
@@ -61,14 +62,14 @@ impl World {
         let github = start("github", &["github-simulator", "--settings", &settings]);
         let cloud =
             start("cloud", &["fake-cloud", "--github", &github.url, "--behaviour", r#"{"settle": "1s"}"#]);
-        let [engine, vcenter, stack] =
-            [clouds::engine().await, clouds::vcenter().await, clouds::stack().await];
+        let [engine, vcenter, stack, compute] =
+            [clouds::engine().await, clouds::vcenter().await, clouds::stack().await, clouds::compute().await];
         let key = private_key();
         std::fs::write(folder.path().join("app.pem"), &key).unwrap();
         let mut text = configuration(store, &github.url, &cloud.url, &proxy.url);
         text =
             text.replace("ENGINE", &engine.url.replace("http://", "tcp://")).replace("VCENTER", &vcenter.url);
-        text = text.replace("STACK", &stack.url);
+        text = text.replace("STACK", &stack.url).replace("COMPUTE", &compute.url);
         // A Redis that is new is not relied on before all outside was listed, which these never are.
         let is_new_redis = store.contains("redis");
         if is_new_redis {
@@ -76,7 +77,16 @@ impl World {
         }
         let config = write(&folder, &text);
         let manager = start("manager", &["serve", "--config", &config]);
-        Self { manager, github, cloud, proxy, _clouds: [engine, vcenter, stack], key, config, folder }
+        Self {
+            manager,
+            github,
+            cloud,
+            proxy,
+            _clouds: [engine, vcenter, stack, compute],
+            key,
+            config,
+            folder,
+        }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -114,7 +124,7 @@ impl World {
         }
     }
 
-    /// GitHub refuses one connection and is not reached by another, two backends have no room, and two refuse.
+    /// GitHub refuses one connection and is not reached by another, two backends have no room, and three refuse.
     pub(crate) async fn until_all_went_wrong(&self) {
         let deadline = Instant::now() + PATIENCE;
         let text = self.text();
@@ -125,6 +135,7 @@ impl World {
             ("engine", ENGINE_IS_FULL),
             ("vcenter", VCENTER_REFUSES),
             ("stack", STACK_REFUSES),
+            ("compute", COMPUTE_REFUSES),
         ];
         for (group, why) in groups.into_iter().filter(|(group, _)| text.contains(&format!("name: {group},")))
         {
@@ -231,6 +242,8 @@ impl World {
             .and("the vCenter's password", VCENTER_PASSWORD)
             .and("OpenStack's password", STACK_PASSWORD)
             .and("OpenStack's token", STACK_TOKEN)
+            .and("Google's client secret", COMPUTE_SECRET)
+            .and("Google's token", COMPUTE_TOKEN)
             .and("the proxy's password", PROXY_PASSWORD[0])
             .and("the App's key", &key)
             .and("the App's key, as bytes", BASE64_STANDARD.decode(&key).unwrap());
@@ -280,6 +293,10 @@ fn key_of(jit_config: &str) -> String {
 
 fn configuration(store: &str, github: &str, cloud: &str, proxy: &str) -> String {
     let proxy = proxy.replace("://", &format!("://ann:{}@", PROXY_PASSWORD[1]));
+    let credentials = json!({
+        "type": "authorized_user", "client_id": "rm", "client_secret": COMPUTE_SECRET, "refresh_token": "r",
+        "token_uri": "COMPUTE/token",
+    });
     let text = format!(
         "
 name: rm
@@ -304,6 +321,7 @@ backends:
   engine: {{kind: docker, host: 'ENGINE', settle: 1s}}
   vcenter: {{kind: vsphere, url: 'VCENTER', username: rm, password: {VCENTER_PASSWORD}}}
   stack: {{kind: openstack, auth: {{auth_url: 'STACK', username: rm, password: {STACK_PASSWORD}, project_name: ci}}, settle: 1s}}
+  compute: {{kind: gcp, project: p, credentials: '{credentials}', endpoint: 'COMPUTE', settle: 1s}}
 runner_groups:
   - {{name: app, organization: acme, github: app, labels: [build], max: 3, placements: [{{backend: fake}}]}}
   - {{name: token, organization: tools, github: token, labels: [build], max: 3, placements: [{{backend: fake}}]}}
@@ -313,8 +331,10 @@ runner_groups:
   - {{name: engine, organization: engine, github: token, min_idle: 1, placements: [{{backend: engine, image: x}}]}}
   - {{name: vcenter, organization: vcenter, github: token, min_idle: 1, placements: [{{backend: vcenter, template: t, cluster: c}}]}}
   - {{name: stack, organization: stack, github: token, min_idle: 1, placements: [{{backend: stack, flavor: f, image: {IMAGE}}}]}}
+  - {{name: compute, organization: compute, github: token, min_idle: 1, placements: [{{backend: compute, zones: z, machine_types: t, image: i}}]}}
 "
     );
+    let text = if cfg!(feature = "gcp") { text } else { without(&["compute"], &text) };
     let text = if cfg!(feature = "vsphere") { text } else { without(&["vcenter"], &text) };
     if cfg!(feature = "openstack") { text } else { without(&["stack"], &text) }
 }
