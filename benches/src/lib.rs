@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use runner_manager_core::domain::{
-    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobState, Labels, Limits, Os,
-    Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobState, Labels, Limits,
+    Machine, Os, Placement, PlacementKey, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
+    WorkflowJob,
 };
 
 /// One of GitHub's published examples, 13 KiB long.
@@ -86,6 +87,7 @@ pub fn runner(number: u64) -> Runner {
         missing_since: None,
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state: RunnerState::Requested,
     }
 }

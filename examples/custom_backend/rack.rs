@@ -118,6 +118,12 @@ impl Backend for Rack {
 
     fn capabilities(&self) -> Capabilities {
         // An instance is there once `create` returned, and never later: nothing settles, nothing lags.
-        Capabilities { unique_names: true, settle: Duration::ZERO, lag: Duration::ZERO, update: false }
+        Capabilities {
+            unique_names: true,
+            settle: Duration::ZERO,
+            lag: Duration::ZERO,
+            update: false,
+            callback: false,
+        }
     }
 }

@@ -28,6 +28,16 @@ pub enum Bootstrap {
         /// GitHub's `encoded_jit_config`.
         jit_config: Secret,
     },
+    /// It calls the manager, which gives it its script and its JIT config. Handed only to a backend that
+    /// [can](Capabilities::callback).
+    Callback {
+        /// The manager's address as the instance reaches it, without `/bootstrap`.
+        url: String,
+        /// The certificates in PEM that sign the manager's; none where the instance's own do.
+        ca: Option<String>,
+        /// By which the instance shows whose it is: good for its runner alone.
+        token: Secret,
+    },
 }
 
 /// All that a backend must know to make one instance.
@@ -70,6 +80,9 @@ pub struct Capabilities {
     pub lag: Duration,
     /// Whether [`Backend::update`] writes onto the instance.
     pub update: bool,
+    /// Whether its instances can call the manager ([`Bootstrap::Callback`]), for which [`Backend::start_script`] has what
+    /// they fetch. Where not, they are given their JIT config.
+    pub callback: bool,
 }
 
 /// What kind of thing went wrong at a backend.
@@ -271,7 +284,7 @@ impl BackendError {
 ///     }
 ///
 ///     fn capabilities(&self) -> Capabilities {
-///         Capabilities { unique_names: true, settle: Duration::ZERO, lag: Duration::ZERO, update: false }
+///         Capabilities { unique_names: true, settle: Duration::ZERO, lag: Duration::ZERO, update: false, callback: false }
 ///     }
 /// }
 ///
@@ -321,6 +334,15 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// What this backend can and cannot do.
     fn capabilities(&self) -> Capabilities;
+
+    /// The script that an instance fetches from the manager in callback mode. Asks nobody.
+    ///
+    /// # Errors
+    /// `Unsupported` where its instances cannot call the manager, `InvalidConfig` where there is no such script.
+    fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+        let detail = format!("there is no script for {}", spec.runner);
+        Err(BackendError::new(BackendErrorKind::Unsupported, "start_script", detail))
+    }
 
     /// Writes onto an instance what its runner is doing, so that the cloud's bill and console can be read by
     /// jobs. Does nothing where the backend cannot.

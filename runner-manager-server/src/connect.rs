@@ -149,7 +149,8 @@ pub(crate) async fn backends(
         let backend = backend(name, settings, registry, clock.clone()).await?;
         let concurrency = usize::from(settings.concurrency);
         let quota = Quota { concurrent: None, rate: settings.rate };
-        connected.insert(name.clone(), ConnectedBackend { backend, concurrency, quota });
+        connected
+            .insert(name.clone(), ConnectedBackend { backend, concurrency, quota, direct: settings.direct });
     }
     Ok(connected)
 }

@@ -11,7 +11,9 @@ use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
 use runner_manager_core::clock::Clock;
-use runner_manager_core::domain::{Instance, InstanceId, InstanceState, Owner, Placement, RunnerName, later};
+use runner_manager_core::domain::{
+    Instance, InstanceId, InstanceState, Owner, Placement, RunnerName, Secret, later,
+};
 
 use super::config::{PlacementConfig, Settings};
 use super::connection::Connection;
@@ -182,7 +184,11 @@ impl Backend for AwsBackend {
     /// Names are not unique for certain: EC2 knows a client token for a while only, and compares it with the whole
     /// request.
     fn capabilities(&self) -> Capabilities {
-        Capabilities { unique_names: false, settle: self.settle, lag: LAG, update: true }
+        Capabilities { unique_names: false, settle: self.settle, lag: LAG, update: true, callback: true }
+    }
+
+    fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+        request::start_script(spec, &config("start_script", &spec.placement)?)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

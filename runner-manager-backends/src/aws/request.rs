@@ -15,12 +15,13 @@ use aws_sdk_ec2::types::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use runner_manager_core::backend::{BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
+use runner_manager_core::backend::{BackendError, InstanceSpec};
+use runner_manager_core::domain::Secret;
 
 use super::config::{LaunchTemplateConfig, PlacementConfig, VolumeConfig};
 use super::errors::Failure;
 use super::images::Ami;
-use crate::bootstrap::{Cloud, Mode};
+use crate::bootstrap::{self, Cloud};
 
 /// The tag that EC2's console shows as an instance's name.
 const NAME_TAG: &str = "Name";
@@ -30,16 +31,17 @@ const NAME_TAG: &str = "Name";
 /// # Errors
 /// Where the instance cannot be told what to do.
 pub(super) fn user_data(spec: &InstanceSpec, config: &PlacementConfig) -> Result<String, BackendError> {
-    let refuse = |kind, detail: String| BackendError::new(kind, "create", detail);
-    let Bootstrap::Direct { jit_config } = &spec.bootstrap else {
-        let detail = "the aws backend hands over JIT configs alone".to_owned();
-        return Err(refuse(BackendErrorKind::Unsupported, detail));
-    };
     let scripts = config.scripts().map_err(|faults| super::refused("create", &faults))?;
-    let mode = Mode::Direct { jit_config: jit_config.clone() };
-    let script = scripts.user_data(Cloud::Aws, &spec.runner, &mode, None);
-    let script = script.map_err(|error| refuse(BackendErrorKind::InvalidConfig, error.to_string()))?;
-    Ok(BASE64.encode(script.expose()))
+    Ok(BASE64.encode(bootstrap::user_data(&scripts, Cloud::Aws, spec)?.expose()))
+}
+
+/// The script that an instance fetches in callback mode.
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn start_script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
+    let scripts = config.scripts().map_err(|faults| super::refused("start_script", &faults))?;
+    bootstrap::script(&scripts, spec)
 }
 
 /// The request for a runner's instance.

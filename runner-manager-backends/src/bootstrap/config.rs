@@ -33,7 +33,7 @@ pub struct StartConfig {
     pub job_started: Option<String>,
     /// A script of the group's own that runs on the machine when a job has ended (bash or PowerShell).
     pub job_completed: Option<String>,
-    /// How long between two heartbeats, from 1 s to 5 min. Default 15 s.
+    /// How long between two heartbeats, from 1 s to 1 min. Default 1 min.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub heartbeat: Duration,
@@ -53,7 +53,7 @@ impl Default for StartConfig {
             no_proxy: None,
             job_started: None,
             job_completed: None,
-            heartbeat: Duration::from_secs(15),
+            heartbeat: Duration::from_mins(1),
             template: None,
             fetch_template: None,
         }
@@ -147,8 +147,8 @@ impl StartConfig {
         check("no_proxy", self.no_proxy.as_deref().map_or(Ok(()), check_plain));
         check("job_started", self.job_started.as_deref().map_or(Ok(()), check_text));
         check("job_completed", self.job_completed.as_deref().map_or(Ok(()), check_text));
-        if !(1..=300).contains(&self.heartbeat.as_secs()) {
-            check("heartbeat", Err("not between 1 s and 5 min".to_owned()));
+        if !(1..=60).contains(&self.heartbeat.as_secs()) {
+            check("heartbeat", Err("not between 1 s and 1 min".to_owned()));
         }
         faults
     }

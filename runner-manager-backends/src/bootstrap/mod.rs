@@ -55,7 +55,7 @@ mod tests;
 
 use std::time::Duration;
 
-use runner_manager_core::backend::SettingsFault;
+use runner_manager_core::backend::{BackendError, BackendErrorKind, Bootstrap, InstanceSpec, SettingsFault};
 use runner_manager_core::domain::{Arch, Os, RunnerName, Secret};
 use thiserror::Error;
 
@@ -90,6 +90,45 @@ pub enum Mode {
         /// GitHub's `encoded_jit_config`.
         jit_config: Secret,
     },
+}
+
+impl Mode {
+    /// The mode that a specification asks for; `None` for one that no script knows.
+    pub fn of(bootstrap: &Bootstrap) -> Option<Self> {
+        match bootstrap.clone() {
+            Bootstrap::Direct { jit_config } => Some(Self::Direct { jit_config }),
+            Bootstrap::Callback { url, ca, token } => Some(Self::Callback { url, ca, token }),
+            _ => None,
+        }
+    }
+}
+
+/// The user data of an instance, in the mode that its specification asks for.
+///
+/// # Errors
+/// `Unsupported` for a mode that no script knows, `InvalidConfig` where the script cannot be rendered.
+pub fn user_data(scripts: &Scripts, cloud: Cloud, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+    let mode = mode("create", spec)?;
+    scripts.user_data(cloud, &spec.runner, &mode, None).map_err(|error| unfit("create", &error))
+}
+
+/// The script that an instance fetches in callback mode.
+///
+/// # Errors
+/// As [`user_data`].
+pub fn script(scripts: &Scripts, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+    let mode = mode("start_script", spec)?;
+    scripts.script(&spec.runner, &mode, None).map_err(|error| unfit("start_script", &error))
+}
+
+fn mode(operation: &'static str, spec: &InstanceSpec) -> Result<Mode, BackendError> {
+    let detail = "there is no start script for this kind of bootstrap";
+    Mode::of(&spec.bootstrap)
+        .ok_or_else(|| BackendError::new(BackendErrorKind::Unsupported, operation, detail))
+}
+
+fn unfit(operation: &'static str, error: &ScriptError) -> BackendError {
+    BackendError::new(BackendErrorKind::InvalidConfig, operation, error.to_string())
 }
 
 /// Why no script was rendered.

@@ -209,7 +209,13 @@ impl Backend for DockerBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { unique_names: true, settle: self.settle, lag: Duration::ZERO, update: false }
+        Capabilities {
+            unique_names: true,
+            settle: self.settle,
+            lag: Duration::ZERO,
+            update: false,
+            callback: false,
+        }
     }
 
     async fn validate(&self, placement: &Placement) -> Result<Vec<String>, BackendError> {

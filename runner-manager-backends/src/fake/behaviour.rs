@@ -65,6 +65,8 @@ pub struct Behaviour {
     pub tell_gone: Duration,
     /// How many instances one page of a list has; at least 1. Default 100.
     pub page_size: usize,
+    /// Whether its machines can call the manager. Default no.
+    pub callback: bool,
     /// What goes wrong by chance. Default nothing.
     pub faults: Vec<Rule>,
 }
@@ -85,6 +87,7 @@ impl Default for Behaviour {
             delete_time: Duration::ZERO,
             tell_gone: Duration::ZERO,
             page_size: 100,
+            callback: false,
             faults: Vec::new(),
         }
     }
@@ -93,8 +96,8 @@ impl Default for Behaviour {
 impl Behaviour {
     /// What a backend that behaves so tells of itself.
     pub fn capabilities(&self) -> Capabilities {
-        let Self { unique_names, settle, lag, .. } = *self;
-        Capabilities { unique_names, settle, lag, update: true }
+        let Self { unique_names, settle, lag, callback, .. } = *self;
+        Capabilities { unique_names, settle, lag, update: true, callback }
     }
 
     /// Looks for what cannot be meant.

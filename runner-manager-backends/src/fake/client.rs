@@ -13,7 +13,9 @@ use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
 use runner_manager_core::clock::Clock;
-use runner_manager_core::domain::{Instance, InstanceId, InstanceState, Owner, Placement, RunnerName};
+use runner_manager_core::domain::{
+    Arch, Instance, InstanceId, InstanceState, Limits, Os, Owner, Placement, RunnerName, Secret,
+};
 use runner_manager_core::retry::Retry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +24,8 @@ use super::behaviour::Script;
 use super::books::Books;
 use super::cloud::{FakeCloud, StartedInstance};
 use super::config::Place;
-use super::wire::{CreateBody, ErrorBody, Page, StartedBody, TagsBody, jit_config};
+use super::wire::{CreateBody, ErrorBody, Page, StartedBody, TagsBody, to_wire};
+use crate::bootstrap::{self, Scripts, StartConfig};
 
 /// A list of more pages than this is not followed: it would be the cloud's mistake.
 const MOST_PAGES: usize = 10_000;
@@ -264,8 +267,8 @@ fn place(operation: &'static str, placement: &Placement) -> Result<Place, Backen
 
 fn create_body(spec: &InstanceSpec) -> Result<CreateBody, BackendError> {
     let place = place("create", &spec.placement)?;
-    let jit_config = jit_config(&spec.bootstrap).ok_or_else(|| {
-        let detail = "a fake cloud hands over JIT configs alone";
+    let (jit_config, callback) = to_wire(&spec.bootstrap).ok_or_else(|| {
+        let detail = "a fake cloud hands over JIT configs and callbacks alone";
         BackendError::new(BackendErrorKind::Unsupported, "create", detail)
     })?;
     let mut tags = spec.tags.clone();
@@ -278,8 +281,23 @@ fn create_body(spec: &InstanceSpec) -> Result<CreateBody, BackendError> {
         instance_type: place.instance_type,
         image: place.image,
         tags,
-        jit_config: jit_config.expose().to_owned(),
+        jit_config,
+        callback,
     })
+}
+
+/// The script that a machine of a placement fetches: what a machine of a real cloud would run.
+fn start_script(spec: &InstanceSpec) -> Result<Secret, BackendError> {
+    let refuse = |kind, detail: String| BackendError::new(kind, "start_script", detail);
+    let start = place("start_script", &spec.placement)?.start.unwrap_or_else(|| serde_json::json!({}));
+    let start: StartConfig = serde_json::from_value(start)
+        .map_err(|error| refuse(BackendErrorKind::InvalidConfig, error.to_string()))?;
+    let scripts = Scripts::new(start, Os::Linux, Arch::X64, Limits::default().start_timeout);
+    let scripts = scripts.map_err(|faults| {
+        let told: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+        refuse(BackendErrorKind::InvalidConfig, told.join("; "))
+    })?;
+    bootstrap::script(&scripts, spec)
 }
 
 #[async_trait]
@@ -310,6 +328,10 @@ impl Backend for FakeBackend {
 
     async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
         self.search("list", &format!("owner={owner}")).await
+    }
+
+    fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+        start_script(spec)
     }
 
     fn capabilities(&self) -> Capabilities {

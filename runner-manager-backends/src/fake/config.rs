@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::behaviour::Behaviour;
+use crate::bootstrap::StartConfig;
 use crate::settings::{OneOrMany, fault, read};
 
 /// The settings of a backend of kind `fake`.
@@ -22,8 +23,8 @@ pub struct Settings {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How the cloud behaves. One at `url` behaves as it was started: of these, `unique_names`, `settle` and `lag`
-    /// must then say what that is, and no other can stand here.
+    /// How the cloud behaves. One at `url` behaves as it was started: of these, `unique_names`, `settle`, `lag`
+    /// and `callback` must then say what that is, and no other can stand here.
     pub behaviour: Behaviour,
 }
 
@@ -57,9 +58,9 @@ impl Settings {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
             _ => faults.push(fault(["url"], format!("`{url}` is not an http or https URL"))),
         }
-        let Behaviour { unique_names, settle, lag, .. } = self.behaviour;
-        if self.behaviour != (Behaviour { unique_names, settle, lag, ..Behaviour::default() }) {
-            let message = "the cloud at `url` behaves as it was started: only unique_names, settle and lag can stand here";
+        let Behaviour { unique_names, settle, lag, callback, .. } = self.behaviour;
+        if self.behaviour != (Behaviour { unique_names, settle, lag, callback, ..Behaviour::default() }) {
+            let message = "the cloud at `url` behaves as it was started: only unique_names, settle, lag and callback can stand here";
             faults.push(fault(["behaviour"], message));
         }
         faults
@@ -76,11 +77,18 @@ pub struct PlacementConfig {
     pub instance_types: OneOrMany,
     /// The image. Default `image-1`.
     pub image: String,
+    /// How the runner is started where machines call the manager: see docs/bootstrap.md.
+    pub start: StartConfig,
 }
 
 impl Default for PlacementConfig {
     fn default() -> Self {
-        Self { zones: "zone-a".into(), instance_types: "small".into(), image: "image-1".to_owned() }
+        Self {
+            zones: "zone-a".into(),
+            instance_types: "small".into(),
+            image: "image-1".to_owned(),
+            start: StartConfig::default(),
+        }
     }
 }
 
@@ -92,20 +100,28 @@ pub(super) struct Place {
     #[serde(rename = "instance_types")]
     pub(super) instance_type: String,
     pub(super) image: String,
+    /// A start that is not the usual one, as it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) start: Option<Value>,
 }
 
 /// Expands the lists of a placement's settings: types first, and each in every zone.
 pub(super) fn placements(settings: &Value) -> Result<Vec<PlacementSettings>, Vec<SettingsFault>> {
     let config: PlacementConfig = read(settings)?;
+    let start = settings.get("start").cloned();
     let types = config.instance_types.values().iter();
     let pairs = types.flat_map(|kind| config.zones.values().iter().map(move |zone| (kind, zone)));
     Ok(pairs
         .map(|(kind, zone)| {
-            let place =
-                Place { zone: zone.clone(), instance_type: kind.clone(), image: config.image.clone() };
+            let place = Place {
+                zone: zone.clone(),
+                instance_type: kind.clone(),
+                image: config.image.clone(),
+                start: start.clone(),
+            };
             PlacementSettings {
                 description: format!("{kind} in {zone}"),
-                settings: serde_json::to_value(place).expect("a place is three texts"),
+                settings: serde_json::to_value(place).expect("a place is texts and what was JSON before"),
             }
         })
         .collect())

@@ -27,7 +27,20 @@ pub(super) struct CreateBody {
     pub(super) image: String,
     #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,
-    pub(super) jit_config: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) jit_config: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) callback: Option<CallbackWire>,
+}
+
+/// How an instance calls the manager. It bears a secret, so it has no `Debug`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CallbackWire {
+    url: String,
+    #[serde(default)]
+    ca: Option<String>,
+    token: String,
 }
 
 impl From<CreateBody> for Order {
@@ -41,7 +54,7 @@ impl From<CreateBody> for Order {
             group: body.group,
             zone: body.zone,
             tags,
-            bootstrap: Bootstrap::Direct { jit_config: Secret::new(body.jit_config) },
+            bootstrap: from_wire(body.jit_config, body.callback),
         }
     }
 }
@@ -74,27 +87,42 @@ pub(super) struct StartedWire {
     runner: RunnerName,
     group: GroupName,
     at: Timestamp,
-    /// None where the instance was told something else than a JIT config.
-    jit_config: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jit_config: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    callback: Option<CallbackWire>,
 }
 
-/// The JIT config of a bootstrap; `None` for one that the fake cloud cannot hand over.
-pub(super) fn jit_config(bootstrap: &Bootstrap) -> Option<&Secret> {
+/// A bootstrap as it goes over the wire; `None` for one that the fake cloud cannot hand over.
+pub(super) fn to_wire(bootstrap: &Bootstrap) -> Option<(Option<String>, Option<CallbackWire>)> {
     match bootstrap {
-        Bootstrap::Direct { jit_config } => Some(jit_config),
+        Bootstrap::Direct { jit_config } => Some((Some(jit_config.expose().to_owned()), None)),
+        Bootstrap::Callback { url, ca, token } => {
+            let token = token.expose().to_owned();
+            Some((None, Some(CallbackWire { url: url.clone(), ca: ca.clone(), token })))
+        }
         _ => None,
+    }
+}
+
+fn from_wire(jit_config: Option<String>, callback: Option<CallbackWire>) -> Bootstrap {
+    match callback {
+        Some(CallbackWire { url, ca, token }) => Bootstrap::Callback { url, ca, token: Secret::new(token) },
+        None => Bootstrap::Direct { jit_config: Secret::new(jit_config.unwrap_or_default()) },
     }
 }
 
 impl StartedWire {
     pub(super) fn new(started: &StartedInstance) -> Option<Self> {
+        let (jit_config, callback) = to_wire(&started.bootstrap)?;
         Some(Self {
             sequence: started.sequence,
             id: started.id.clone(),
             runner: started.runner.clone(),
             group: started.group.clone(),
             at: started.at,
-            jit_config: jit_config(&started.bootstrap)?.expose().to_owned(),
+            jit_config,
+            callback,
         })
     }
 }
@@ -107,7 +135,7 @@ impl From<StartedWire> for StartedInstance {
             runner: wire.runner,
             group: wire.group,
             at: wire.at,
-            bootstrap: Bootstrap::Direct { jit_config: Secret::new(wire.jit_config) },
+            bootstrap: from_wire(wire.jit_config, wire.callback),
         }
     }
 }

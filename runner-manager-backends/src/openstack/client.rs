@@ -8,7 +8,7 @@ use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
 use runner_manager_core::domain::{
-    Instance, InstanceId, InstanceState, Owner, OwnerTags, Placement, RunnerName,
+    Instance, InstanceId, InstanceState, Owner, OwnerTags, Placement, RunnerName, Secret,
 };
 use serde_json::json;
 
@@ -239,7 +239,11 @@ impl Backend for OpenStackBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { unique_names: false, settle: self.settle, lag: LAG, update: true }
+        Capabilities { unique_names: false, settle: self.settle, lag: LAG, update: true, callback: true }
+    }
+
+    fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+        request::start_script(spec, &config("start_script", &spec.placement)?)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

@@ -5,14 +5,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use runner_manager_core::backend::{BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
-use runner_manager_core::domain::Owner;
+use runner_manager_core::backend::{BackendError, InstanceSpec};
+use runner_manager_core::domain::{Owner, Secret};
 use serde_json::{Map, Value, json};
 
 use super::config::{PlacementConfig, VolumeConfig};
 use super::errors::Failure;
 use super::server::{WITH, With};
-use crate::bootstrap::{Cloud, Mode};
+use crate::bootstrap::{self, Cloud};
 
 /// The microversion since which a request must say what the networks are, and may say `auto`.
 const NETWORKS_ARE_SAID: u32 = 37;
@@ -42,16 +42,17 @@ pub(super) struct Place {
 /// # Errors
 /// Where the instance cannot be told what to do.
 pub(super) fn user_data(spec: &InstanceSpec, config: &PlacementConfig) -> Result<String, BackendError> {
-    let refuse = |kind, detail: String| BackendError::new(kind, "create", detail);
-    let Bootstrap::Direct { jit_config } = &spec.bootstrap else {
-        let detail = "the openstack backend hands over JIT configs alone".to_owned();
-        return Err(refuse(BackendErrorKind::Unsupported, detail));
-    };
     let scripts = config.scripts().map_err(|faults| super::refused("create", &faults))?;
-    let mode = Mode::Direct { jit_config: jit_config.clone() };
-    let script = scripts.user_data(Cloud::OpenStack, &spec.runner, &mode, None);
-    let script = script.map_err(|error| refuse(BackendErrorKind::InvalidConfig, error.to_string()))?;
-    Ok(BASE64.encode(script.expose()))
+    Ok(BASE64.encode(bootstrap::user_data(&scripts, Cloud::OpenStack, spec)?.expose()))
+}
+
+/// The script that an instance fetches in callback mode.
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn start_script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
+    let scripts = config.scripts().map_err(|faults| super::refused("start_script", &faults))?;
+    bootstrap::script(&scripts, spec)
 }
 
 /// The whole request.

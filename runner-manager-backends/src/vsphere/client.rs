@@ -281,6 +281,7 @@ impl Backend for VsphereBackend {
             settle: self.clone_timeout,
             lag: Duration::ZERO,
             update: self.custom_attributes,
+            callback: false,
         }
     }
 

@@ -15,7 +15,7 @@ use super::duration::{
 use super::github::{CONNECTION_KEYS, CONNECTIONS, DEFAULT_API_URL, MAX_APPS};
 use super::groups::{MAX_LABELS, MAX_PLACEMENTS, MAX_TAGS, PROCESSORS, SYSTEMS};
 use super::server::{MAX_WEBHOOK_SECRETS, ROLES};
-use super::services::{DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
+use super::services::{BOOTSTRAPS, DEFAULT_STORE_PATH, MAX_CONCURRENCY, STORES};
 use super::{BALANCES, BackendSettings, GitHubSettings, MIN_SECRET_LENGTH, Server, github_groups};
 use crate::backend::BackendRegistry;
 use crate::budget::Rate;
@@ -105,6 +105,19 @@ fn server() -> Value {
                 text(
                     "Where GitHub sends webhooks, where that is not `/webhook` below `public_url`: an https URL. The \
                      hooks that lead there are ours.",
+                ),
+            ),
+            (
+                "bootstrap_url",
+                text(
+                    "Where machines reach the manager, where that is not `public_url`: an https URL. With either of them, \
+                     machines whose backend lets them call for their JIT config; without, they have it in their user data.",
+                ),
+            ),
+            (
+                "bootstrap_ca",
+                certificates(
+                    "Certificates in PEM by which machines know the manager, in place of their own system's.",
                 ),
             ),
             ("webhook_secret", webhook_secret()),
@@ -361,6 +374,19 @@ fn backends(registry: &BackendRegistry, defs: &mut Map<String, Value>) -> Value 
             &mut part,
             "rate",
             rate("How many calls may be begun in a period, over all replicas. Without it, as many as come."),
+            false,
+        );
+        add(
+            &mut part,
+            "bootstrap",
+            with_default(
+                json!({
+                    "description": "How its machines get their JIT config, where they could call the manager for it: \
+                                    `direct` for machines that cannot reach it.",
+                    "enum": BOOTSTRAPS.map(|(word, _)| word),
+                }),
+                BOOTSTRAPS[0].0,
+            ),
             false,
         );
         part

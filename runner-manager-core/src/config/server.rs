@@ -4,12 +4,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::MIN_SECRET_LENGTH;
 use super::cursor::{Cursor, Fields, all};
-use super::environment::{Environment, secret};
+use super::environment::{Environment, certificates, secret};
 use super::url::BaseUrl;
 use crate::domain::Secret;
 
-pub(super) const KEYS: [&str; 6] =
-    ["listen", "public_url", "webhook_url", "webhook_secret", "allow_unsigned_webhooks", "tokens"];
+pub(super) const KEYS: [&str; 8] = [
+    "listen",
+    "public_url",
+    "webhook_url",
+    "bootstrap_url",
+    "bootstrap_ca",
+    "webhook_secret",
+    "allow_unsigned_webhooks",
+    "tokens",
+];
 pub(super) const TOKEN_KEYS: [&str; 3] = ["name", "role", "token"];
 pub(super) const ROLES: [(&str, Role); 2] = [("admin", Role::Admin), ("viewer", Role::Viewer)];
 
@@ -31,6 +39,11 @@ pub struct Server {
     pub public_url: Option<BaseUrl>,
     /// Where GitHub sends webhooks. Default `/webhook` below `public_url`, and none without one.
     pub webhook_url: Option<BaseUrl>,
+    /// Where machines reach the manager. Default `public_url`, and none without one: then machines are given their JIT
+    /// config in their user data.
+    pub bootstrap_url: Option<BaseUrl>,
+    /// The certificates in PEM that sign the manager's there. Default those of the machines' own systems.
+    pub bootstrap_ca: Option<String>,
     /// How webhooks prove that they come from GitHub.
     pub webhooks: Webhooks,
     /// Who may use the API. Default nobody.
@@ -99,12 +112,27 @@ pub(super) fn read(at: &Cursor<'_>, environment: &dyn Environment) -> Option<Ser
     let listen = fields.or("listen", Server::DEFAULT_LISTEN, listen);
     let public_url = fields.or("public_url", None, |at| at.parsed(BaseUrl::new).map(Some));
     let webhook_url = fields.or("webhook_url", None, |at| at.parsed(BaseUrl::new).map(Some));
+    let bootstrap_url = fields.or("bootstrap_url", None, |at| at.parsed(BaseUrl::new).map(Some));
+    let bootstrap_ca = fields.or("bootstrap_ca", None, |at| certificates(at, environment).map(Some));
     let webhooks = webhooks(&fields, listen, environment);
     let tokens = fields.or("tokens", Vec::new(), |at| tokens(at, environment));
     let public_url = public_url?;
     let below = public_url.as_ref().map(|url| url.join(WEBHOOK_PATH));
     let webhook_url = webhook_url?.or(below);
-    Some(Server { listen: listen?, public_url, webhook_url, webhooks: webhooks?, tokens: tokens? })
+    let bootstrap_url = bootstrap_url?.or_else(|| public_url.clone());
+    if let (Some(at), None) = (fields.optional("bootstrap_ca"), &bootstrap_url) {
+        at.fault("has no meaning without bootstrap_url or public_url");
+        return None;
+    }
+    Some(Server {
+        listen: listen?,
+        public_url,
+        webhook_url,
+        bootstrap_url,
+        bootstrap_ca: bootstrap_ca?,
+        webhooks: webhooks?,
+        tokens: tokens?,
+    })
 }
 
 fn listen(at: &Cursor<'_>) -> Option<SocketAddr> {

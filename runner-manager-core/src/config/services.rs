@@ -22,7 +22,9 @@ pub(super) const REDIS_KEYS: [&str; 8] =
 /// The kinds of stores, whether or not this program was built with them.
 pub(super) const STORES: [&str; 2] = ["embedded", "redis"];
 /// The keys of a backend that are ours, not its kind's.
-pub(super) const BACKEND_KEYS: [&str; 3] = ["kind", "concurrency", "rate"];
+pub(super) const BACKEND_KEYS: [&str; 4] = ["kind", "concurrency", "rate", "bootstrap"];
+/// How the machines of a backend get their JIT config: whether they have it in their user data.
+pub(super) const BOOTSTRAPS: [(&str, bool); 2] = [("callback", false), ("direct", true)];
 pub(super) const RATE_KEYS: [&str; 2] = ["calls", "per"];
 /// Where the embedded store keeps its file by default, beside the configuration.
 pub(super) const DEFAULT_STORE_PATH: &str = "runner-manager.redb";
@@ -53,6 +55,9 @@ pub struct BackendSettings {
     pub concurrency: u16,
     /// How many calls may be begun in a period, over all replicas. Default none: as many as come.
     pub rate: Option<Rate>,
+    /// Whether its machines are given their JIT config although they could call the manager, for machines that cannot
+    /// reach it. Default no.
+    pub direct: bool,
     /// The settings in the kind's own form, checked by it. May have secrets in it.
     pub settings: serde_json::Value,
 }
@@ -68,6 +73,7 @@ impl fmt::Debug for BackendSettings {
             .field("kind", &self.kind)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
+            .field("direct", &self.direct)
             .finish_non_exhaustive()
     }
 }
@@ -138,13 +144,16 @@ fn backend<'r>(
     let bounds = 1..=MAX_CONCURRENCY;
     let concurrency = fields.or("concurrency", BackendSettings::DEFAULT_CONCURRENCY, |at| at.whole(bounds));
     let rate = fields.or("rate", None, |at| rate(at).map(Some));
+    let direct = fields.or("bootstrap", false, |at| at.word(&BOOTSTRAPS));
     let Some(kind) = kind(&fields, registry) else { return (None, None) };
     let settings = at.settings(&BACKEND_KEYS);
     let checked = kind.check(&settings).map_err(|faults| at.tell(faults)).ok();
-    let read = checked.zip(concurrency.zip(rate)).map(|((), (concurrency, rate))| BackendSettings {
+    let ours = concurrency.zip(rate).zip(direct);
+    let read = checked.zip(ours).map(|((), ((concurrency, rate), direct))| BackendSettings {
         kind: kind.kind().to_owned(),
         concurrency,
         rate,
+        direct,
         settings,
     });
     (Some(kind), read)

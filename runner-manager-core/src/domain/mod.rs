@@ -13,6 +13,7 @@ mod instance;
 mod job;
 mod label;
 mod loss;
+mod machine;
 mod names;
 mod owner;
 mod runner;
@@ -21,6 +22,7 @@ mod secret;
 mod sweep;
 mod text;
 mod time;
+mod token;
 mod webhook;
 
 pub use deployment::{Deployment, Doubt, Replica, Source, SourceError};
@@ -40,6 +42,7 @@ pub use job::{
 };
 pub use label::{Label, LabelError, Labels};
 pub use loss::{Loss, Rerun};
+pub use machine::{Boot, Machine, Mint, Told};
 pub use names::{BackendName, ConnectionName, DeploymentName, GroupName, NameError, RunnerName};
 pub use owner::{Fingerprint, Owner, OwnerTags};
 pub use runner::{
@@ -50,4 +53,5 @@ pub use secret::Secret;
 pub use sweep::{Finding, GoOn, Withheld, WithheldBecause};
 pub use text::bounded;
 pub use time::later;
+pub use token::TokenKey;
 pub use webhook::{JOB_EVENT, WebhookDelivery};

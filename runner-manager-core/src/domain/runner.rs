@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BackendName, GitHubRunnerId, GroupName, InstanceFailure, InstanceId, JobRef, PlacementKey, RunnerName,
-    Scope, bounded,
+    BackendName, GitHubRunnerId, GroupName, InstanceFailure, InstanceId, JobRef, Machine, PlacementKey,
+    RunnerName, Scope, Told, bounded,
 };
 
 /// How far the making of a runner has come.
@@ -37,6 +37,9 @@ pub struct Leaving {
     pub reason: RetireReason,
     /// When the first of two readings in a row that called it not busy was over.
     pub not_busy_at: Option<Timestamp>,
+    /// Until when its machine is asked itself; none where it cannot be, or need not. No reading counts before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_until: Option<Timestamp>,
 }
 
 /// How far a retirement has come.
@@ -113,6 +116,13 @@ pub enum RetireReason {
         /// What the backend said.
         detail: String,
     },
+    /// Its machine said that it ends, and was not asked to.
+    MachineEnded {
+        /// Whether something failed on it.
+        failed: bool,
+        /// What it said.
+        detail: String,
+    },
     /// An operator asked for it; forced where a running job does not matter.
     Operator {
         /// Whether a running job may be killed for it.
@@ -134,6 +144,7 @@ impl RetireReason {
             | Self::InstanceGone
             | Self::InstanceStopped
             | Self::InstanceFailed { .. } => true,
+            Self::MachineEnded { failed, .. } => *failed,
             Self::JobCompleted { .. }
             | Self::Surplus
             | Self::TooOld
@@ -149,7 +160,8 @@ impl RetireReason {
         match &mut self {
             Self::RegistrationFailed { detail }
             | Self::CreateFailed { detail, .. }
-            | Self::InstanceFailed { detail, .. } => *detail = bounded(detail, Failure::LONGEST_DETAIL),
+            | Self::InstanceFailed { detail, .. }
+            | Self::MachineEnded { detail, .. } => *detail = bounded(detail, Failure::LONGEST_DETAIL),
             Self::JobCompleted { .. }
             | Self::Surplus
             | Self::TooOld
@@ -185,6 +197,8 @@ impl fmt::Display for RetireReason {
             Self::InstanceGone => f.write_str("its instance is gone"),
             Self::InstanceStopped => f.write_str("its instance stopped"),
             Self::InstanceFailed { detail, .. } => write!(f, "its instance failed: {detail}"),
+            Self::MachineEnded { failed: true, detail } => write!(f, "its machine failed: {detail}"),
+            Self::MachineEnded { failed: false, detail } => write!(f, "its machine left: {detail}"),
             Self::Operator { force: true } => f.write_str("an operator forced it"),
             Self::Operator { force: false } => f.write_str("an operator asked for it"),
         }
@@ -310,6 +324,9 @@ pub struct Runner {
     /// What last went wrong with what is done for it; none once it came up after that.
     #[serde(default)]
     pub trouble: Option<Failure>,
+    /// What its machine said.
+    #[serde(default, skip_serializing_if = "Machine::is_empty")]
+    pub machine: Machine,
     /// Where it is in its life.
     pub state: RunnerState,
 }
@@ -371,4 +388,7 @@ pub struct EndedRunner {
     /// What last went wrong with what was done for it, where it did not come up after that.
     #[serde(default)]
     pub trouble: Option<Failure>,
+    /// What its machine said, and was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Told>,
 }

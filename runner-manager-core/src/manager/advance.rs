@@ -6,7 +6,9 @@ use super::Manager;
 use super::loss::LostJob;
 use crate::domain::{EndedRunner, Limits, Phase, RetireReason, Runner, RunnerName};
 use crate::flaws::{Flaw, is_on};
-use crate::policy::lifecycle::{Event, Next, Wake, may_leave_registration, relies_on_the_store, step, wake};
+use crate::policy::lifecycle::{
+    Event, MachineWord, Next, Wake, may_leave_registration, relies_on_the_store, step, wake,
+};
 use crate::policy::placement::{learn, may_teach};
 use crate::queue::{ClaimToken, NewTask, Priority, Task};
 use crate::store::{Applied, Change, Expected, GroupView, StoreError, Versioned, Write};
@@ -76,7 +78,9 @@ pub(super) fn consequences(
     let before = &runner.value;
     let reconcile = NewTask::now(Task::Reconcile { group: before.group.clone() });
     let next = step(before, event, limits, now);
-    let on_trust = relies_on_the_store(&before.state, &next);
+    // GitHub is about to make something for it.
+    let on_trust = relies_on_the_store(&before.state, &next)
+        || matches!(event, Event::Machine(MachineWord::ConfigAsked { .. }));
     match next {
         Next::Unchanged => None,
         Next::Changed(after) => {
@@ -107,6 +111,7 @@ pub(super) fn consequences(
                 ended_at: now,
                 why: why.clone(),
                 trouble: before.trouble.clone(),
+                timeline: before.machine.timeline.clone(),
             };
             let mut tasks = vec![reconcile];
             if may_leave_registration(&why) {

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::Manager;
-use crate::domain::{EndedRunner, Failure, GroupName, JobId, Phase, Runner, RunnerName, Scope, WorkflowJob};
+use crate::domain::{
+    EndedRunner, Failure, GroupName, JobId, Phase, Runner, RunnerName, Scope, Told, WorkflowJob,
+};
 use crate::policy::waiting::{Hindrances, LastError, WaitReason, last_error, reason};
 use crate::store::{GroupView, JobFilter, Page, RunnerFilter, StoreError, Versioned};
 
@@ -50,13 +52,16 @@ pub struct FailedRunner {
     pub what: String,
     /// What was last said when something was done for it, and when.
     pub last_error: Option<Failure>,
+    /// What its machine said, and was given.
+    pub timeline: Vec<Told>,
 }
 
 impl FailedRunner {
     fn alive(runner: &Runner) -> Option<Self> {
         let last_error = Some(runner.trouble.clone()?);
         let what = runner.phase().to_string();
-        Some(Self { name: runner.name.clone(), ended_at: None, what, last_error })
+        let timeline = runner.machine.timeline.clone();
+        Some(Self { name: runner.name.clone(), ended_at: None, what, last_error, timeline })
     }
 
     fn ended(ended: EndedRunner) -> Option<Self> {
@@ -65,6 +70,7 @@ impl FailedRunner {
             ended_at: Some(ended.ended_at),
             what: ended.why.to_string(),
             last_error: ended.trouble,
+            timeline: ended.timeline,
         })
     }
 

@@ -266,7 +266,7 @@ impl Manager {
         });
         if let Some(other) = other {
             let limits = self.limits_of(&other.value).await?;
-            let event = Event::JobSignalled { presumed: Some(wrong.clone()) };
+            let event = Event::JobSignalled { presumed: Some(wrong.clone()), said: None };
             if let Some(learns) = consequences(&other, &event, &limits, now) {
                 write.changes.extend(learns.changes);
                 write.tasks.extend(learns.tasks);

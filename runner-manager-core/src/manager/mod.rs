@@ -7,6 +7,7 @@
 //! matters lives in the process alone.
 //!
 //! - [`intake`](self) takes in what is said of jobs, whoever says it.
+//! - `bootstrap` gives machines what they start with and takes in what they say; `mint` has their runners registered.
 //! - `signals` takes in what machines say of their jobs.
 //! - `reconcile` is the one path that makes runners; `provision` brings each one up.
 //! - `retire` is the one path that takes them away.
@@ -24,6 +25,7 @@
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
 
 mod advance;
+mod bootstrap;
 mod calls;
 mod catalogue;
 mod configuration;
@@ -35,6 +37,7 @@ mod intake;
 mod keeper;
 mod looked;
 mod loss;
+mod mint;
 mod operate;
 mod provision;
 mod reconcile;
@@ -53,6 +56,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use bootstrap::{Callback, CallbackAddress, Caller, Denied, Pulse, Reply};
 pub use configuration::{ConfigureError, Configured};
 pub use connections::{Account, Connections};
 pub use explain::{FailedRunner, JobExplanation, JobStatus, MOST_FAILED};
@@ -80,12 +84,14 @@ pub struct ConnectedBackend {
     pub concurrency: usize,
     /// What else bounds the calls to it, over all replicas. Default: nothing.
     pub quota: Quota,
+    /// Whether its instances are given their JIT config although they could call the manager. Default no.
+    pub direct: bool,
 }
 
 impl ConnectedBackend {
     /// A backend that so many of whose runners are worked on at a time, and nothing else bounds.
     pub fn new(backend: Arc<dyn Backend>, concurrency: usize) -> Self {
-        Self { backend, concurrency, quota: Quota::default() }
+        Self { backend, concurrency, quota: Quota::default(), direct: false }
     }
 }
 
@@ -117,6 +123,8 @@ pub struct Settings {
     pub control_concurrency: usize,
     /// Whether sweeps only say what they would do: see [`Manager::set_dry_sweeps`]. Default no.
     pub sweep_dry_run: bool,
+    /// How machines call the manager. Default none: they do not.
+    pub callback: Option<Callback>,
 }
 
 impl Default for Settings {
@@ -133,6 +141,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(5),
             control_concurrency: 8,
             sweep_dry_run: false,
+            callback: None,
         }
     }
 }

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use super::Manager;
 use super::advance::{Fed, InHand, Under};
 use super::calls::{CallError, Leave};
+use super::mint::is_of_group;
 use super::worker::{TaskError, Work};
-use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, Capabilities, InstanceSpec};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, Capabilities};
 use crate::domain::{
-    CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Label, Limits, Runner, RunnerName,
+    CreateStep, GitHubGroup, GitHubGroupId, Instance, InstanceFailure, Limits, Runner, RunnerName,
     RunnerState, Scope, Secret, later,
 };
 use crate::flaws::{Flaw, is_on};
@@ -61,6 +62,11 @@ impl Manager {
         let now = self.now().await?;
         let group = self.store().group(&runner.value.group).await?;
         let begins = group.as_ref().is_some_and(|group| may_start(&group.record.value, &runner.value, now));
+        if let (true, Some(group), Some(address)) = (begins, &group, self.calls_back(&runner.value.backend))
+            && let Some(bootstrap) = self.callback_for(&runner.value.name, address)
+        {
+            return self.start_to_call_back(claim, runner, group, bootstrap).await;
+        }
         let event = if begins { Event::Started } else { Event::Unneeded };
         let in_hand = InHand { runner, group: group.as_ref() };
         match self.feed_in_hand(Under::Claim(claim), in_hand, &event).await? {
@@ -69,6 +75,48 @@ impl Manager {
             }
             (Fed::Alive(_) | Fed::Gone, _) => Ok(Work::Done),
         }
+    }
+
+    /// Has its instance created, which is registered once it calls.
+    async fn start_to_call_back(
+        &self,
+        claim: &ClaimToken,
+        in_hand: Versioned<Runner>,
+        group: &GroupView,
+        bootstrap: Bootstrap,
+    ) -> Result<Work, TaskError> {
+        let (runner, record) = (&in_hand.value, &group.record.value);
+        if self.github_group(&runner.scope, &record.spec.github_group).await?.is_none() {
+            return self.no_github_group(claim, runner, group).await;
+        }
+        let leave = self.leave_to_create(&runner.backend).await?;
+        let in_hand = InHand { runner: in_hand, group: Some(group) };
+        match self.feed_in_hand(Under::Claim(claim), in_hand, &Event::StartedToCallBack).await {
+            Ok((Fed::Alive(runner), _)) if is_asked(&runner.value) => {
+                self.create(claim, *runner, group, bootstrap, leave).await
+            }
+            Ok((Fed::Alive(_) | Fed::Gone, _)) => {
+                self.give_back(leave).await;
+                Ok(Work::Done)
+            }
+            Err(error) => {
+                self.give_back(leave).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// GitHub has not the group that a runner is to be in.
+    async fn no_github_group(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        group: &GroupView,
+    ) -> Result<Work, TaskError> {
+        let spec = &group.record.value.spec;
+        self.miss_github_group(&runner.scope, &spec.github_group).await?;
+        let detail = missing(&spec.github_group, &runner.scope, group.record.value.github.as_deref());
+        self.registration_failed(claim, runner, &detail, true).await
     }
 
     async fn register(
@@ -84,22 +132,16 @@ impl Manager {
                 .await;
         };
         let spec = &group.record.value.spec;
-        let Some(id) = self.github_group(&runner.scope, &spec.github_group).await? else {
-            self.miss_github_group(&runner.scope, &spec.github_group).await?;
-            let finding = group.record.value.github.as_deref();
-            let detail = missing(&spec.github_group, &runner.scope, finding);
-            return self.registration_failed(claim, runner, &detail, true).await;
+        let Some(request) = self.jit_request(runner, spec).await? else {
+            return self.no_github_group(claim, runner, &group).await;
         };
-        let mut labels = spec.offered_labels();
-        labels.insert(Label::new(self.parts().owner.label()).expect("the owner's label is a label"));
-        let request =
-            JitRequest { scope: runner.scope.clone(), name: runner.name.clone(), group: id, labels };
         // What the backend may be asked is settled before GitHub makes a secret that cannot be kept.
         let leave = self.leave_to_create(&runner.backend).await?;
         let (scope, name) = (runner.scope.clone(), runner.name.clone());
         match self.register_at_github(claim, in_hand, &group, &request).await {
             Ok(Registered::Asked(runner, jit_config)) => {
-                self.create(claim, *runner, &group, jit_config, leave).await
+                let bootstrap = Bootstrap::Direct { jit_config };
+                self.create(claim, *runner, &group, bootstrap, leave).await
             }
             Ok(Registered::InVain) => {
                 self.give_back(leave).await;
@@ -144,19 +186,11 @@ impl Manager {
                     let detail = "GitHub has a registration of this name, whose secret was lost on the way";
                     self.registration_failed(claim, runner, detail, false).await
                 }
-                GitHubErrorKind::NotFound
-                | GitHubErrorKind::PermissionDenied
-                | GitHubErrorKind::NoInstallation
-                | GitHubErrorKind::Unauthenticated
-                | GitHubErrorKind::Invalid => {
+                _ if is_of_group(&error) => {
                     self.github_groups_forget(&runner.scope);
                     self.registration_failed(claim, runner, &error.to_string(), true).await
                 }
-                GitHubErrorKind::Busy
-                | GitHubErrorKind::RateLimited
-                | GitHubErrorKind::Unavailable
-                | GitHubErrorKind::Unclear
-                | GitHubErrorKind::Unexpected => Err(TaskError::outside(&error, error.retry)),
+                _ => Err(TaskError::outside(&error, error.retry)),
             },
             Err(error) => Err(error.into()),
         };
@@ -182,24 +216,16 @@ impl Manager {
         claim: &ClaimToken,
         in_hand: Versioned<Runner>,
         group: &GroupView,
-        jit_config: Secret,
+        bootstrap: Bootstrap,
         leave: Leave,
     ) -> Result<Work, TaskError> {
         let (runner, spec) = (&in_hand.value, &group.record.value.spec);
-        let (Some(placement), Some(backend)) =
-            (spec.placement(&runner.placement), self.backend(&runner.backend))
+        let (Some(mut spec), Some(backend)) =
+            (self.instance_spec(runner, spec, bootstrap), self.backend(&runner.backend))
         else {
             self.give_back(leave).await;
             let detail = format!("group {} has this placement no more", runner.group);
             return self.create_failed(claim, runner, InstanceFailure::Other, &detail, Retry::Backoff).await;
-        };
-        let mut spec = InstanceSpec {
-            runner: runner.name.clone(),
-            group: runner.group.clone(),
-            owner: self.parts().owner.clone(),
-            placement: placement.clone(),
-            tags: spec.tags.clone(),
-            bootstrap: Bootstrap::Direct { jit_config },
         };
         let answer = self.create_with(leave, backend.create(&spec)).await;
         let word = match &answer {
@@ -210,7 +236,8 @@ impl Manager {
         self.inner.statistics.count(|counters| *counters.creates.entry(word).or_default() += 1);
         let answer = match answer {
             Ok(Err(error)) if error.kind == BackendErrorKind::Unclear && is_on(Flaw::FallOverWhenUnclear) => {
-                spec.placement = group.record.value.spec.placements.last().unwrap_or(placement).clone();
+                spec.placement
+                    .clone_from(group.record.value.spec.placements.last().unwrap_or(&spec.placement.clone()));
                 Ok(backend.create(&spec).await)
             }
             answer => answer,
@@ -368,7 +395,7 @@ impl Manager {
     }
 
     /// GitHub's number of a group of ours at GitHub; none where GitHub has no such group.
-    async fn github_group(
+    pub(super) async fn github_group(
         &self,
         scope: &Scope,
         group: &GitHubGroup,

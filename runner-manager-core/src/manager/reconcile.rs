@@ -8,7 +8,7 @@ use super::Manager;
 use super::advance::{MOST_CONFLICTS, wake_task};
 use super::worker::{TaskError, Work};
 use crate::domain::{
-    GroupName, JobState, Phase, Placement, Runner, RunnerName, RunnerState, WorkflowJob, later,
+    GroupName, JobState, Machine, Phase, Placement, Runner, RunnerName, RunnerState, WorkflowJob, later,
 };
 use crate::policy::lifecycle::Event;
 use crate::policy::placement::{Choice, choose, mark_probe};
@@ -116,6 +116,7 @@ impl Manager {
             missing_since: None,
             presumed: None,
             trouble: None,
+            machine: Machine::default(),
             state: RunnerState::Requested,
         })
     }

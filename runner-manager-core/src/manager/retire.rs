@@ -18,6 +18,7 @@ use crate::policy::lifecycle::{
 use crate::policy::scaling::{Allowance, plan};
 use crate::queue::ClaimToken;
 use crate::retry::Retry;
+use crate::store::StoreError;
 
 /// How long a deletion that was accepted may take before it is asked for again.
 const DELETE_PATIENCE: Duration = Duration::from_mins(1);
@@ -111,7 +112,7 @@ impl Manager {
         Ok(reading)
     }
 
-    async fn has_surplus(&self, runner: &Runner) -> Result<bool, TaskError> {
+    pub(super) async fn has_surplus(&self, runner: &Runner) -> Result<bool, StoreError> {
         let Some(view) = self.store().group(&runner.group).await? else { return Ok(true) };
         let record = &view.record.value;
         let plan = plan(record.spec.bounds, &view.counts, record.draining.is_some(), Allowance::Any);

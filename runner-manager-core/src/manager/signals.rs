@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Manager;
 use super::advance::{Consequences, MOST_CONFLICTS, consequences};
 use super::intake::Taken;
-use crate::domain::{JobSignal, JobState, Limits, Runner, RunnerState, WorkflowJob};
+use crate::domain::{JobMoment, JobSignal, JobState, Limits, Runner, RunnerState, WorkflowJob};
 use crate::flaws::{Flaw, is_on};
 use crate::policy::jobs::presumed;
 use crate::policy::lifecycle::{Event, Next, step};
@@ -62,7 +62,10 @@ impl Manager {
         } else {
             None
         };
-        let event = Event::JobSignalled { presumed: job.as_ref().map(|job| job.value.reference()) };
+        let event = Event::JobSignalled {
+            presumed: job.as_ref().map(|job| job.value.reference()),
+            said: Some(in_words(signal)),
+        };
         let Some(mut write) = consequences(&runner, &event, &limits, now) else { return Ok(None) };
         if runner.value.online_at.is_none() {
             let learned = self.what_the_group_learns(&runner.value, None, &event, &write, now).await?;
@@ -118,9 +121,18 @@ impl Consequences {
     }
 }
 
+fn in_words(signal: &JobSignal) -> String {
+    let JobSignal { repository, run, attempt, key, .. } = signal;
+    let moment = match signal.moment {
+        JobMoment::Begins => "begins",
+        JobMoment::Ends => "ends",
+    };
+    format!("job {key} of run {run}, attempt {attempt}, of {repository} {moment}")
+}
+
 /// Whether a runner of which a signal comes has a job, and nobody knows or presumes which.
 fn has_an_unknown_job(runner: &Runner, limits: &Limits, now: Timestamp) -> bool {
-    let after = match step(runner, &Event::JobSignalled { presumed: None }, limits, now) {
+    let after = match step(runner, &Event::JobSignalled { presumed: None, said: None }, limits, now) {
         Next::Unchanged => &runner.state,
         Next::Changed(after) => &after.state.clone(),
         Next::Ended { .. } => return false,

@@ -55,6 +55,7 @@ pub fn of_end(runner: &Runner, why: &RetireReason, now: Timestamp) -> Option<Los
         | RetireReason::NeverCreated
         | RetireReason::Offline
         | RetireReason::Orphan
+        | RetireReason::MachineEnded { .. }
         | RetireReason::Operator { .. } => None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::lifecycle::Event;
+use super::lifecycle::{Event, MachineWord};
 use crate::domain::{
     Failure, InstanceFailure, Phase, Placement, PlacementKey, RetireReason, Runner, RunnerName, RunnerState,
     later,
@@ -201,13 +201,16 @@ pub fn learn(
         }
     }
     match event {
-        Event::Registered { .. } => learned.registration = None,
+        Event::Registered { .. } | Event::Machine(MachineWord::ConfigMade { .. }) => {
+            learned.registration = None;
+        }
         Event::RegistrationFailed { detail, of_group: true } => {
             let before = group.registration.as_ref();
             learned.registration = Some(after_failure(before, InstanceFailure::Other, detail, now, entropy));
         }
         Event::RegistrationFailed { of_group: false, .. }
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Created { .. }
         | Event::CreateFailed { .. }
         | Event::CreateUnclear { .. }
@@ -224,6 +227,13 @@ pub fn learn(
         | Event::DeregisterRefused
         | Event::DeleteAccepted
         | Event::Troubled { .. }
+        | Event::Machine(
+            MachineWord::Said { .. }
+            | MachineWord::Listens
+            | MachineWord::ConfigAsked { .. }
+            | MachineWord::ConfigLost { .. }
+            | MachineWord::Ends { .. },
+        )
         | Event::EvidenceLost => {}
     }
     if after.is_none_or(|after| after.phase() == Phase::Retiring) {
@@ -235,8 +245,12 @@ pub fn learn(
 /// Whether a group may learn anything from an event, by the runner alone: where not, [`learn`] learns nothing of any
 /// group.
 pub fn may_teach(before: &Runner, event: &Event, after: Option<&Runner>) -> bool {
-    let is_of_registering =
-        matches!(event, Event::Registered { .. } | Event::RegistrationFailed { of_group: true, .. });
+    let is_of_registering = matches!(
+        event,
+        Event::Registered { .. }
+            | Event::RegistrationFailed { of_group: true, .. }
+            | Event::Machine(MachineWord::ConfigMade { .. })
+    );
     let leaves = after.is_none_or(|after| after.phase() == Phase::Retiring);
     is_of_registering || leaves || verdict(before, event, after).is_some()
 }
@@ -266,6 +280,7 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
         Event::CreateFailed { kind, detail, .. } => return Some(Verdict::Failed(*kind, detail.clone())),
         Event::JobCompleted { .. } => return Some(Verdict::Registered),
         Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::CreateUnclear { .. }
@@ -281,6 +296,7 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
         | Event::DeregisterRefused
         | Event::DeleteAccepted
         | Event::Troubled { .. }
+        | Event::Machine(_)
         | Event::EvidenceLost => {}
     }
     if before.online_at.is_some() {
@@ -296,12 +312,17 @@ fn verdict(before: &Runner, event: &Event, after: Option<&Runner>) -> Option<Ver
 
 /// A machine that ended, or ran out of time, before its runner was ever online.
 fn never_came_up(before: &Runner, why: &RetireReason) -> Option<Verdict> {
-    if before.phase() != Phase::Booting {
+    // A machine that speaks is there, whatever its backend has said yet.
+    let speaks = matches!(why, RetireReason::MachineEnded { .. }) && before.phase() == Phase::Creating;
+    if before.phase() != Phase::Booting && !speaks {
         return None;
     }
     match why {
         RetireReason::InstanceFailed { kind, detail } => Some(Verdict::Failed(*kind, detail.clone())),
-        RetireReason::StartTimeout | RetireReason::InstanceStopped | RetireReason::InstanceGone => {
+        RetireReason::StartTimeout
+        | RetireReason::InstanceStopped
+        | RetireReason::InstanceGone
+        | RetireReason::MachineEnded { .. } => {
             Some(Verdict::Failed(InstanceFailure::NeverRegistered, why.to_string()))
         }
         RetireReason::JobCompleted { .. }

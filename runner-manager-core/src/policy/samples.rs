@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use crate::domain::{
     Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GitHubGroupId, GroupName, GroupVisibility, JobId,
-    JobObservation, JobReport, Labels, Limits, Os, Placement, PlacementKey, RegisteredGroup, RunId, Runner,
-    RunnerGroup, RunnerName, RunnerState, Scope,
+    JobObservation, JobReport, Labels, Limits, Machine, Os, Placement, PlacementKey, RegisteredGroup, RunId,
+    Runner, RunnerGroup, RunnerName, RunnerState, Scope,
 };
 use crate::store::{GroupCounts, GroupRecord, GroupView, Version, Versioned};
 
@@ -82,6 +82,7 @@ pub(crate) fn runner(group: &GroupRecord, placement: PlacementKey) -> Runner {
         missing_since: None,
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state: RunnerState::Requested,
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use runner_manager_core::domain::{
     Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, JobId, JobState, Labels, Limits,
-    OperationId, Os, Placement, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
+    Machine, OperationId, Os, Placement, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope,
+    WorkflowJob,
 };
 use runner_manager_core::queue::{NewTask, Task};
 use runner_manager_core::store::{Change, Expected, GroupRecord, Write};
@@ -67,6 +68,7 @@ pub(crate) fn runner(name: &str, group: &str) -> Runner {
         missing_since: None,
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state: RunnerState::Requested,
     }
 }

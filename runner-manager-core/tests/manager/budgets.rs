@@ -142,7 +142,8 @@ async fn two_managers(behaviour: Behaviour, concurrency: usize, quota: Quota) ->
     world.adjust = Box::new(move |parts| {
         let inner = FakeBackend::in_process(cloud.clone(), clock.clone());
         let backend = Arc::new(Counted { inner, counter: shared.clone(), lists });
-        parts.backends = [(self::backend(), ConnectedBackend { backend, concurrency, quota })].into();
+        parts.backends =
+            [(self::backend(), ConnectedBackend { backend, concurrency, quota, direct: false })].into();
     });
     world.start();
     world.start();

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end there")]
 
 mod budgets;
+mod callback;
 mod connections;
 mod doubt;
 mod drift;
@@ -11,6 +12,7 @@ mod fleet;
 mod github_groups;
 mod lies;
 mod loss;
+mod machine;
 mod reasons;
 mod recover;
 mod redeliver;

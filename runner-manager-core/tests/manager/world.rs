@@ -13,10 +13,12 @@ use runner_manager_core::clock::{Clock, SimulatedClock};
 use runner_manager_core::domain::{
     Arch, BackendName, Bounds, ConnectionName, DeliveryId, DeploymentName, GitHubGroup, GroupName,
     InstanceId, JobMoment, JobReport, JobSignal, Labels, Limits, Os, Owner, Placement, RunId, RunnerGroup,
-    RunnerName, Scope, Secret,
+    RunnerName, Scope, Secret, TokenKey,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{Account, Configured, ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{
+    Account, Callback, CallbackAddress, Configured, ConnectedBackend, Manager, Parts, Settings,
+};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::store::{Page, RunnerFilter};
@@ -27,6 +29,8 @@ use runner_manager_core::testing::simulator::{
 use runner_manager_core::webhook::{Webhook, parse, verify};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use crate::machine::{Habits, Outside, live};
 
 /// An App that may do all that a manager needs, but run jobs again.
 pub(crate) const APP: u64 = 12345;
@@ -76,6 +80,10 @@ pub(crate) struct World {
     running: JoinSet<()>,
     stop: CancellationToken,
     agents: Vec<Agent>,
+    /// The machines that call back, what they do, and whom they call.
+    machines: JoinSet<()>,
+    pub(crate) machine: Habits,
+    pub(crate) door: Arc<Mutex<Manager>>,
     /// How long a machine's word of its job is on its way; none where machines say nothing.
     pub(crate) signals: Option<SignedDuration>,
     /// What machines have said, and when it arrives.
@@ -207,6 +215,7 @@ impl World {
         let owner = Owner::new(DeploymentName::new("rm").unwrap(), &Secret::new("a secret key"));
         let manager = Manager::new(parts(&clock, &github, &cloud, &storage, &owner, 1));
         manager.configure(groups.clone()).await.unwrap();
+        let door = Arc::new(Mutex::new(manager.clone()));
         let mut world = Self {
             clock,
             github,
@@ -217,6 +226,9 @@ impl World {
             running: JoinSet::new(),
             stop: CancellationToken::new(),
             agents: Vec::new(),
+            machines: JoinSet::new(),
+            machine: Habits::default(),
+            door,
             signals: None,
             said: Vec::new(),
             removed: 0,
@@ -237,6 +249,7 @@ impl World {
     pub(crate) fn start(&mut self) {
         self.seed += 1;
         self.manager = Manager::new(self.parts());
+        *self.door.lock().unwrap() = self.manager.clone();
         self.stop = CancellationToken::new();
         self.launch(self.manager.clone());
     }
@@ -352,6 +365,7 @@ impl World {
         settle().await;
         self.steps_at_once += 1;
         assert!(self.steps_at_once < MOST_STEPS_AT_ONCE, "time stands still at {}", self.clock.now());
+        while self.machines.try_join_next().is_some() {}
         if self.deliver_webhooks().await || self.deliver_signals().await || self.play_agents() {
             return;
         }
@@ -440,10 +454,12 @@ impl World {
     }
 
     fn boot(&mut self, instance: StartedInstance, now: Timestamp) {
-        let Bootstrap::Direct { jit_config } = &instance.bootstrap else { panic!("direct mode only") };
         if self.broken_image {
             return;
         }
+        let Bootstrap::Direct { jit_config } = &instance.bootstrap else {
+            return self.boot_to_call_back(&instance);
+        };
         let connected = self.github().connect(jit_config.expose(), now);
         match connected {
             Ok(session) => {
@@ -452,6 +468,17 @@ impl World {
             }
             Err(_) => self.cloud().instance_ended(&instance.id, now),
         }
+    }
+
+    /// A machine that calls whichever manager runs, and is there as long as its instance.
+    fn boot_to_call_back(&mut self, instance: &StartedInstance) {
+        let outside = Outside {
+            github: self.github.clone(),
+            cloud: self.cloud.clone(),
+            clock: self.clock.clone(),
+            manager: self.door.clone(),
+        };
+        self.machines.spawn(live(outside, instance.clone(), self.machine));
     }
 
     /// Whether the agent lives on, and whether it did anything.
@@ -536,8 +563,14 @@ fn parts(
         backends: [(self::backend(), ConnectedBackend::new(backend, 32))].into(),
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(seed)),
-        settings: Settings::default(),
+        settings: Settings { callback: Some(callback()), ..Settings::default() },
     }
+}
+
+/// Machines may call. They are told so by clouds alone that say so.
+fn callback() -> Callback {
+    let address = CallbackAddress { url: "http://manager".to_owned(), ca: None };
+    Callback { key: TokenKey::new(Secret::new("a secret key")), address: Some(address) }
 }
 
 /// Has the one account at GitHub be another.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use runner_manager_core::domain::{
     Arch, BackendName, Bounds, Conclusion, ConnectionName, EndedRunner, GitHubGroup, GitHubRunnerId,
-    GroupName, InstanceId, JobId, JobRef, JobState, Labels, Limits, OperationId, Os, Placement, RetireReason,
-    RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
+    GroupName, InstanceId, JobId, JobRef, JobState, Labels, Limits, Machine, OperationId, Os, Placement,
+    RetireReason, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob,
 };
 use runner_manager_core::queue::{NewTask, Task};
 use runner_manager_core::store::{Change, Expected, GroupRecord, Store, Write};
@@ -75,6 +75,7 @@ pub(crate) fn runner(number: usize, group: &str) -> Runner {
         missing_since: None,
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state: RunnerState::Busy { job: Some(job) },
     }
 }
@@ -88,6 +89,7 @@ pub(crate) fn ended(runner: &Runner) -> EndedRunner {
         ended_at: noon(),
         why: RetireReason::Surplus,
         trouble: None,
+        timeline: Vec::new(),
     }
 }
 

@@ -8,8 +8,9 @@ use runner_manager_core::budget::{Bound, BudgetKey, Quota, Rate};
 use runner_manager_core::domain::{
     Arch, BackendName, Bounds, Conclusion, ConnectionName, CreateStep, DeliveryId, Deployment, Digest, Doubt,
     EndedRunner, FailedDelivery, FoundHook, GitHubGroup, GroupName, HookPlace, HookRecord, Incarnation,
-    JobId, JobState, Labels, Limits, Os, Phase, Placement, Redelivery, Replica, ReplicaId, RetireReason,
-    RetireStep, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, Source, WorkflowJob, later,
+    JobId, JobState, Labels, Limits, Machine, Os, Phase, Placement, Redelivery, Replica, ReplicaId,
+    RetireReason, RetireStep, RunId, Runner, RunnerGroup, RunnerName, RunnerState, Scope, Source,
+    WorkflowJob, later,
 };
 use runner_manager_core::queue::{Lane, Task};
 use runner_manager_core::store::{Draining, GroupRecord, JobFilter, RunnerFilter};
@@ -100,6 +101,7 @@ pub(crate) fn runner(runner: usize, kind: usize, phase: usize, now: Timestamp) -
         missing_since: None,
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state: state(phase, now),
     }
 }
@@ -113,6 +115,7 @@ pub(crate) fn ended(runner: &Runner, now: Timestamp) -> EndedRunner {
         ended_at: now,
         why: RetireReason::Surplus,
         trouble: None,
+        timeline: Vec::new(),
     }
 }
 

@@ -58,8 +58,13 @@ async fn answer(State(cloud): State<Cloud>, request: axum::extract::Request) -> 
 }
 
 fn backend(url: &str, timeout: Duration) -> FakeBackend {
-    let capabilities =
-        Capabilities { unique_names: true, settle: Duration::ZERO, lag: Duration::ZERO, update: true };
+    let capabilities = Capabilities {
+        unique_names: true,
+        settle: Duration::ZERO,
+        lag: Duration::ZERO,
+        update: true,
+        callback: false,
+    };
     FakeBackend::http(url, timeout, capabilities).unwrap()
 }
 

@@ -104,6 +104,7 @@ fn parts() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("", "", KEYS.to_vec()),
         ("server", "/properties/server", server::KEYS.to_vec()),
         ("server.tokens[]", "/properties/server/properties/tokens/items", server::TOKEN_KEYS.to_vec()),
+        ("server.bootstrap_ca", "/properties/server/properties/bootstrap_ca", vec!["file"]),
         ("store", "/properties/store", [&services::EMBEDDED_KEYS[..], &services::REDIS_KEYS[1..]].concat()),
         ("store.ca", "/properties/store/properties/ca", vec!["file"]),
         ("github", "/properties/github", [&github::CONNECTION_KEYS[..], &[github::CONNECTIONS]].concat()),

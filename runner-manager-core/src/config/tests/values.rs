@@ -30,7 +30,10 @@ fn the_good_file() {
     assert_eq!((read.github.len(), github.concurrency), (1, 60));
     let backend = &read.backends[&BackendName::new("here").unwrap()];
     let settings = serde_json::json!({"region": "r1"});
-    assert_eq!(*backend, BackendSettings { kind: "boxes".into(), concurrency: 32, rate: None, settings });
+    assert_eq!(
+        *backend,
+        BackendSettings { kind: "boxes".into(), concurrency: 32, rate: None, direct: false, settings }
+    );
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::super::worker::{TaskError, Work};
 use super::{Records, unchanged};
 use crate::backend::Backend;
 use crate::domain::{
-    BackendName, Finding, Instance, InstanceId, InstanceState, Leaving, Limits, PlacementKey, RetireReason,
-    RetireStep, Runner, RunnerName, RunnerState, Source, later,
+    BackendName, Finding, Instance, InstanceId, InstanceState, Leaving, Limits, Machine, PlacementKey,
+    RetireReason, RetireStep, Runner, RunnerName, RunnerState, Source, later,
 };
 use crate::flaws::{Flaw, is_on};
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading};
@@ -174,7 +174,7 @@ impl Manager {
         let InstanceVerdict::Adopt(mut state) = verdict else { return Ok(Recordless::Settled) };
         if let (RunnerState::Idle { leaving }, None) = (&mut state, spec) {
             // Of a group that is configured no more: nobody will ever need it.
-            *leaving = Some(Leaving { reason: RetireReason::Surplus, not_busy_at: None });
+            *leaving = Some(Leaving { reason: RetireReason::Surplus, not_busy_at: None, asked_until: None });
         }
         let any_scope = || groups.first().map(|group| group.spec.scope.clone());
         let scope =
@@ -197,6 +197,7 @@ impl Manager {
             missing_since: None,
             presumed: None,
             trouble: None,
+            machine: Machine::default(),
             state,
         };
         if suspect {

@@ -10,6 +10,7 @@
 
 #![allow(clippy::match_same_arms, reason = "in a table two rows may well say the same")]
 
+mod machine;
 mod retiring;
 mod serving;
 mod starting;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use machine::{MOST_MINTS, MachineWord, NoConfig, may_mint};
 pub use retiring::{is_given_up_unseen, is_too_early_to_count};
 pub use trust::relies_on_the_store;
 
@@ -70,6 +72,8 @@ pub enum InstanceReading {
 pub enum Event {
     /// A worker begins to bring it up.
     Started,
+    /// A worker begins to bring it up, and its machine is to ask for its JIT config: the backend is about to be asked.
+    StartedToCallBack,
     /// GitHub gave a JIT config; the backend is about to be asked.
     Registered {
         /// GitHub's number of the registration.
@@ -124,7 +128,11 @@ pub enum Event {
     JobSignalled {
         /// The job that it presumably is.
         presumed: Option<JobRef>,
+        /// What it said, in words.
+        said: Option<String>,
     },
+    /// Its machine said something else.
+    Machine(MachineWord),
     /// A job that it ran has ended.
     JobCompleted {
         /// The job.
@@ -186,7 +194,7 @@ pub enum Wake {
 /// What follows for a runner from an event.
 pub fn step(runner: &Runner, event: &Event, limits: &Limits, now: Timestamp) -> Next {
     let change = match &runner.state {
-        RunnerState::Requested => starting::requested(event),
+        RunnerState::Requested => starting::requested(event, now),
         RunnerState::Creating { create } => starting::creating(runner, *create, event, limits, now),
         RunnerState::Booting => serving::booting(runner, event, limits, now),
         RunnerState::Idle { leaving } => serving::idle(runner, leaving.as_ref(), event, limits, now),
@@ -241,12 +249,17 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         {
             named(runner, id, now);
         }
-        Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. }
-        | Event::JobSignalled { presumed: None } => seen_online(runner, now),
-        Event::JobSignalled { presumed: Some(job) } => {
+        Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. } => {
             seen_online(runner, now);
-            runner.presumed = Some(job.clone());
         }
+        Event::JobSignalled { presumed, said } => {
+            seen_online(runner, now);
+            runner.presumed = presumed.clone().or(runner.presumed.take());
+            if let Some(said) = said {
+                runner.machine.note(said, now);
+            }
+        }
+        Event::Machine(word) => machine::learn(runner, word, now),
         Event::JobStarted { .. } => {
             seen_online(runner, now);
             runner.presumed = None;
@@ -255,6 +268,7 @@ fn learn(runner: &mut Runner, event: &Event, now: Timestamp) {
         Event::EvidenceLost => runner.missing_since = None,
         Event::Troubled { detail } | Event::CreateUnclear { detail } => trouble::note(runner, detail, now),
         Event::Started
+        | Event::StartedToCallBack
         | Event::RegistrationFailed { .. }
         | Event::CreateFailed { .. }
         | Event::Instance { .. }
@@ -333,6 +347,7 @@ pub const fn may_leave_registration(why: &RetireReason) -> bool {
         | RetireReason::Offline
         | RetireReason::NeverCreated
         | RetireReason::Orphan
+        | RetireReason::MachineEnded { .. }
         | RetireReason::Operator { force: false } => false,
         RetireReason::JobTimeout { .. }
         | RetireReason::RegistrationFailed { .. }
@@ -344,11 +359,17 @@ pub const fn may_leave_registration(why: &RetireReason) -> bool {
     }
 }
 
+/// How long a machine waits for the answer to its call for a JIT config: no call to GitHub for it takes longer.
+pub const MINT_WITHIN: Duration = Duration::from_secs(20);
+
+/// For how long the machine of an idle runner that is to go is asked itself before GitHub is: five heartbeats or more.
+pub const ASKED_FOR: Duration = Duration::from_mins(5);
+
 /// When the next reading of an idle runner that is to go may count.
 fn next_reading(runner: &Runner, leaving: &Leaving, now: Timestamp) -> Timestamp {
     let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
     let apart = leaving.not_busy_at.map_or(now, |first| later(first, Limits::READING_GAP));
-    settled.max(apart).max(now)
+    settled.max(apart).max(leaving.asked_until.unwrap_or(now)).max(now)
 }
 
 /// A pause that grows with the time something has taken already, between 100 ms and one minute.

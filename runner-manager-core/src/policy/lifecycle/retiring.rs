@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use super::{Change, Event, InstanceReading, RegistrationReading, pause_after};
+use super::{Change, Event, InstanceReading, MachineWord, RegistrationReading, pause_after};
 use crate::domain::{InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later};
 use crate::flaws::{Flaw, is_on};
 
@@ -22,7 +22,7 @@ pub(super) fn retiring(
         return Change::Nothing;
     }
     match retire {
-        RetireStep::Deregister => deregister(why, event, limits, now),
+        RetireStep::Deregister => deregister(runner, why, event, limits, now),
         RetireStep::Grace { until } => grace(why, until, event, limits, now),
         RetireStep::Delete => delete(why, event),
         RetireStep::Confirm => confirm(why, event),
@@ -44,6 +44,7 @@ pub fn is_too_early_to_count(runner: &Runner, event: &Event) -> bool {
         }
         Event::Instance { reading: InstanceReading::Present { .. }, .. }
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -61,6 +62,7 @@ pub fn is_too_early_to_count(runner: &Runner, event: &Event) -> bool {
         | Event::DeregisterRefused
         | Event::DeleteAccepted
         | Event::Troubled { .. }
+        | Event::Machine(_)
         | Event::EvidenceLost => false,
     }
 }
@@ -82,20 +84,24 @@ pub const fn is_given_up_unseen(why: &RetireReason) -> bool {
 }
 
 /// GitHub is being asked to let it go. Any sign of a job keeps it.
-fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp) -> Change {
+fn deregister(runner: &Runner, why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp) -> Change {
     match event {
-        Event::Deregistered => after_deregister(why, limits, now),
+        Event::Deregistered => after_deregister(runner, why, limits, now),
         Event::DeregisterRefused => Change::State(RunnerState::Busy { job: None }),
         // It was given up because it was not seen, and here it is: it goes as any other that is idle, if at all.
         Event::Registration {
             reading: RegistrationReading::Present { online: true, busy: false }, ..
         } if is_given_up_unseen(why) => Change::State(RunnerState::Idle { leaving: None }),
+        Event::Machine(MachineWord::Listens) if is_given_up_unseen(why) => {
+            Change::State(RunnerState::Idle { leaving: None })
+        }
         Event::JobStarted { .. }
         | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
         | Event::Registration { .. }
         | Event::OperatorRetire { .. } => sign_of_a_job(event),
         Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -107,17 +113,19 @@ fn deregister(why: &RetireReason, event: &Event, limits: &Limits, now: Timestamp
         | Event::Tick
         | Event::DeleteAccepted
         | Event::Troubled { .. }
+        | Event::Machine(_)
         | Event::EvidenceLost => Change::Nothing,
     }
 }
 
 /// One that never had an instance is done. Any other waits a while, also one that was never seen online: it
-/// may have come online, and been given a job, since it was last looked at.
-fn after_deregister(why: &RetireReason, limits: &Limits, now: Timestamp) -> Change {
+/// may have come online, and been given a job, since it was last looked at. Where its machine said that it ends, no listener
+/// is left that a job could have come to.
+fn after_deregister(runner: &Runner, why: &RetireReason, limits: &Limits, now: Timestamp) -> Change {
     if matches!(why, RetireReason::NeverCreated) {
         return Change::End(why.clone());
     }
-    if is_on(Flaw::NoRemovalGrace) {
+    if runner.machine.ended_at.is_some() || is_on(Flaw::NoRemovalGrace) {
         return Change::retire(why.clone(), RetireStep::Delete);
     }
     Change::retire(why.clone(), RetireStep::Grace { until: later(now, limits.removal_grace) })
@@ -130,6 +138,14 @@ fn grace(why: &RetireReason, until: Timestamp, event: &Event, limits: &Limits, n
             Change::retire(why.clone(), RetireStep::Grace { until: later(now, limits.removal_grace) })
         }
         Event::Tick if now >= until => Change::retire(why.clone(), RetireStep::Delete),
+        Event::Machine(MachineWord::Ends { .. }) => Change::retire(why.clone(), RetireStep::Delete),
+        Event::Machine(
+            MachineWord::Said { .. }
+            | MachineWord::Listens
+            | MachineWord::ConfigAsked { .. }
+            | MachineWord::ConfigMade { .. }
+            | MachineWord::ConfigLost { .. },
+        ) => Change::Nothing,
         Event::JobStarted { .. }
         | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
@@ -138,6 +154,7 @@ fn grace(why: &RetireReason, until: Timestamp, event: &Event, limits: &Limits, n
         Event::Instance { reading, .. } if is_absent(reading) => Change::End(why.clone()),
         Event::Tick
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -169,6 +186,7 @@ fn sign_of_a_job(event: &Event) -> Change {
         Event::OperatorRetire { force: false }
         | Event::Registration { .. }
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -182,6 +200,7 @@ fn sign_of_a_job(event: &Event) -> Change {
         | Event::DeregisterRefused
         | Event::DeleteAccepted
         | Event::Troubled { .. }
+        | Event::Machine(_)
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -198,6 +217,7 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         },
         Event::JobCompleted { .. } => explained(why, event, RetireStep::Delete),
         Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -213,6 +233,7 @@ fn delete(why: &RetireReason, event: &Event) -> Change {
         | Event::Deregistered
         | Event::DeregisterRefused
         | Event::Troubled { .. }
+        | Event::Machine(_)
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -230,6 +251,7 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
         Event::Tick => Change::retire(why.clone(), RetireStep::Delete),
         Event::JobCompleted { .. } => explained(why, event, RetireStep::Confirm),
         Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -245,6 +267,7 @@ fn confirm(why: &RetireReason, event: &Event) -> Change {
         | Event::DeregisterRefused
         | Event::DeleteAccepted
         | Event::Troubled { .. }
+        | Event::Machine(_)
         | Event::EvidenceLost => Change::Nothing,
     }
 }
@@ -267,6 +290,14 @@ fn suspect(why: &RetireReason, since: Timestamp, event: &Event, now: Timestamp) 
             }
             RegistrationReading::Absent | RegistrationReading::Unknown => Change::Nothing,
         },
+        Event::Machine(MachineWord::Listens) => Change::State(RunnerState::Idle { leaving: None }),
+        Event::Machine(
+            MachineWord::Said { .. }
+            | MachineWord::ConfigAsked { .. }
+            | MachineWord::ConfigMade { .. }
+            | MachineWord::ConfigLost { .. }
+            | MachineWord::Ends { .. },
+        ) => Change::Nothing,
         Event::JobStarted { .. }
         | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
@@ -274,6 +305,7 @@ fn suspect(why: &RetireReason, since: Timestamp, event: &Event, now: Timestamp) 
         Event::Instance { reading, .. } if is_absent(reading) => Change::End(why.clone()),
         Event::Instance { .. }
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }

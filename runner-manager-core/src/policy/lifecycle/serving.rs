@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Change, Event, InstanceReading, RegistrationReading, start_deadline};
+use super::machine;
+use super::{ASKED_FOR, Change, Event, InstanceReading, MachineWord, RegistrationReading, start_deadline};
 use crate::domain::{
     InstanceState, JobRef, Leaving, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
@@ -30,14 +31,28 @@ pub(super) fn booting(runner: &Runner, event: &Event, limits: &Limits, now: Time
             Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
         }
         // It may be online, and have a job, since it was last looked at: it goes as an idle one does.
-        Event::OperatorRetire { force: false } => leave(None, RetireReason::Operator { force: false }),
+        Event::OperatorRetire { force: false } => {
+            leave(runner, None, RetireReason::Operator { force: false }, now)
+        }
+        Event::RegistrationFailed { detail, .. } => Change::retire(
+            RetireReason::RegistrationFailed { detail: detail.clone() },
+            RetireStep::Deregister,
+        ),
+        Event::Machine(MachineWord::Listens) => stay(),
+        Event::Machine(MachineWord::Ends { failed, detail }) => machine::ends(*failed, detail),
         Event::Tick if now >= start_deadline(runner, limits) => {
             Change::retire(RetireReason::StartTimeout, RetireStep::Deregister)
         }
         Event::Tick
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
-        | Event::RegistrationFailed { .. }
+        | Event::Machine(
+            MachineWord::Said { .. }
+            | MachineWord::ConfigAsked { .. }
+            | MachineWord::ConfigMade { .. }
+            | MachineWord::ConfigLost { .. },
+        )
         | Event::Created { .. }
         | Event::CreateFailed { .. }
         | Event::CreateUnclear { .. }
@@ -65,7 +80,7 @@ pub(super) fn idle(
         Event::JobCompleted { job } => completed(job),
         Event::Registration { reading, begun } => idle_reading(runner, leaving, *reading, *begun, now),
         Event::Instance { reading, begun } => instance(runner, reading, *begun),
-        Event::Unneeded => leave(leaving, RetireReason::Surplus),
+        Event::Unneeded => leave(runner, leaving, RetireReason::Surplus, now),
         Event::Needed => match leaving {
             Some(Leaving { reason: RetireReason::Surplus, .. }) => stay(),
             Some(_) | None => Change::Nothing,
@@ -74,23 +89,37 @@ pub(super) fn idle(
             Change::retire(RetireReason::Operator { force: true }, RetireStep::Delete)
         }
         Event::OperatorRetire { force: false } => {
-            let not_busy_at = leaving.and_then(|leaving| leaving.not_busy_at);
             let reason = RetireReason::Operator { force: false };
-            Change::State(RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at }) })
+            let leaving = match leaving {
+                Some(leaving) => Leaving { reason, ..leaving.clone() },
+                None => to_go(runner, reason, now),
+            };
+            Change::State(RunnerState::Idle { leaving: Some(leaving) })
         }
         Event::EvidenceLost => match leaving {
-            Some(Leaving { reason, not_busy_at: Some(_) }) => Change::State(RunnerState::Idle {
-                leaving: Some(Leaving { reason: reason.clone(), not_busy_at: None }),
-            }),
-            Some(_) | None => Change::Nothing,
+            Some(leaving) => no_reading(leaving),
+            None => Change::Nothing,
         },
         Event::Tick if now >= later(runner.since, limits.max_idle_age) => {
-            leave(leaving, RetireReason::TooOld)
+            leave(runner, leaving, RetireReason::TooOld, now)
         }
+        // It was asked, or it ends by itself: no job can come to it any more.
+        Event::Machine(MachineWord::Ends { failed, detail }) => match leaving {
+            Some(leaving) => Change::retire(leaving.reason.clone(), RetireStep::Deregister),
+            None => machine::ends(*failed, detail),
+        },
         Event::Tick
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
+        | Event::Machine(
+            MachineWord::Said { .. }
+            | MachineWord::Listens
+            | MachineWord::ConfigAsked { .. }
+            | MachineWord::ConfigMade { .. }
+            | MachineWord::ConfigLost { .. },
+        )
         | Event::Created { .. }
         | Event::CreateFailed { .. }
         | Event::CreateUnclear { .. }
@@ -101,10 +130,26 @@ pub(super) fn idle(
     }
 }
 
-fn leave(leaving: Option<&Leaving>, reason: RetireReason) -> Change {
+fn leave(runner: &Runner, leaving: Option<&Leaving>, reason: RetireReason, now: Timestamp) -> Change {
     match leaving {
         Some(_) => Change::Nothing,
-        None => Change::State(RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at: None }) }),
+        None => Change::State(RunnerState::Idle { leaving: Some(to_go(runner, reason, now)) }),
+    }
+}
+
+/// It is to go. Its machine knows best whether it may: where it can be asked, it is.
+fn to_go(runner: &Runner, reason: RetireReason, now: Timestamp) -> Leaving {
+    let asked_until = runner.machine.can_be_asked().then(|| later(now, ASKED_FOR));
+    Leaving { reason, not_busy_at: None, asked_until }
+}
+
+/// The count of readings begins anew.
+fn no_reading(leaving: &Leaving) -> Change {
+    match leaving.not_busy_at {
+        Some(_) => Change::State(RunnerState::Idle {
+            leaving: Some(Leaving { not_busy_at: None, ..leaving.clone() }),
+        }),
+        None => Change::Nothing,
     }
 }
 
@@ -125,36 +170,37 @@ fn idle_reading(
         (RegistrationReading::Present { busy: true, .. }, _) => {
             Change::State(RunnerState::Busy { job: None })
         }
-        (RegistrationReading::Unknown, Some(Leaving { reason, not_busy_at: Some(_) })) => {
-            Change::State(RunnerState::Idle {
-                leaving: Some(Leaving { reason: reason.clone(), not_busy_at: None }),
-            })
-        }
-        (RegistrationReading::Unknown, _) => Change::Nothing,
+        (RegistrationReading::Unknown, Some(leaving)) => no_reading(leaving),
+        (RegistrationReading::Unknown, None) => Change::Nothing,
         (RegistrationReading::Present { online: true, busy: false }, None) => Change::Nothing,
         (
             RegistrationReading::Present { online: true, busy: false },
             Some(Leaving { reason: RetireReason::Offline | RetireReason::RegistrationGone, .. }),
         ) => stay(),
         (RegistrationReading::Present { online: false, busy: false }, None) => {
-            not_busy(runner, &Leaving { reason: RetireReason::Offline, not_busy_at: None }, begun, now)
+            not_busy(runner, &lost_to_github(RetireReason::Offline), begun, now)
         }
-        (RegistrationReading::Absent, None) => not_busy(
-            runner,
-            &Leaving { reason: RetireReason::RegistrationGone, not_busy_at: None },
-            begun,
-            now,
-        ),
+        (RegistrationReading::Absent, None) => {
+            not_busy(runner, &lost_to_github(RetireReason::RegistrationGone), begun, now)
+        }
         (RegistrationReading::Present { busy: false, .. } | RegistrationReading::Absent, Some(leaving)) => {
             not_busy(runner, leaving, begun, now)
         }
     }
 }
 
+/// GitHub gives it no job any more, whatever its machine says: that is not waited for.
+const fn lost_to_github(reason: RetireReason) -> Leaving {
+    Leaving { reason, not_busy_at: None, asked_until: None }
+}
+
 /// Counts a complete reading that called the runner not busy: the first counts no earlier than 2 min after
 /// it came online, the second at least 60 s after the first. What GitHub said, it said at some time between
 /// the begin and the end of a reading, so the gap is from the first one's end to the second one's begin.
 fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp, now: Timestamp) -> Change {
+    if leaving.asked_until.is_some_and(|until| begun < until) {
+        return Change::Nothing;
+    }
     let settled = later(runner.online_at.unwrap_or(runner.since), Limits::READING_AGE);
     let not_busy_at = match leaving.not_busy_at {
         Some(first) if begun >= later(first, Limits::READING_GAP) => {
@@ -166,9 +212,7 @@ fn not_busy(runner: &Runner, leaving: &Leaving, begun: Timestamp, now: Timestamp
         }
         None => (begun >= settled).then_some(now),
     };
-    Change::State(RunnerState::Idle {
-        leaving: Some(Leaving { reason: leaving.reason.clone(), not_busy_at }),
-    })
+    Change::State(RunnerState::Idle { leaving: Some(Leaving { not_busy_at, ..leaving.clone() }) })
 }
 
 /// It runs a job. Nothing that GitHub says of its registration ends that.
@@ -197,6 +241,8 @@ pub(super) fn busy(
         | Event::OperatorRetire { force: false }
         | Event::Tick
         | Event::Started
+        | Event::StartedToCallBack
+        | Event::Machine(_)
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }

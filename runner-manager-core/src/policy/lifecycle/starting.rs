@@ -2,28 +2,37 @@
 
 use jiff::Timestamp;
 
-use super::{Change, Event, InstanceReading, RegistrationReading, start_deadline};
+use super::machine;
+use super::{Change, Event, InstanceReading, MachineWord, RegistrationReading, start_deadline};
 use crate::domain::{
     CreateStep, InstanceState, Limits, RetireReason, RetireStep, Runner, RunnerState, later,
 };
 use crate::flaws::{Flaw, is_on};
 
 /// Nothing has been made, so it can go at once.
-pub(super) fn requested(event: &Event) -> Change {
+pub(super) fn requested(event: &Event, now: Timestamp) -> Change {
     match event {
         Event::Started => Change::State(RunnerState::Creating { create: CreateStep::Registering }),
+        Event::StartedToCallBack => Change::State(RunnerState::Creating {
+            create: CreateStep::Asked { at: now, unclear_since: None },
+        }),
+        Event::RegistrationFailed { detail, .. } => {
+            Change::End(RetireReason::RegistrationFailed { detail: detail.clone() })
+        }
+        // The store lost what came after this: the instance was made.
+        Event::Machine(MachineWord::Said { .. }) => Change::State(RunnerState::Booting),
         Event::Unneeded => Change::End(RetireReason::Surplus),
         Event::OperatorRetire { force } => Change::End(RetireReason::Operator { force: *force }),
         Event::JobStarted { .. }
         | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
+        | Event::Machine(_)
         | Event::Registration { .. } => sign_of_life(event),
         // The store lost what came after this: the instance was made.
         Event::Instance { reading: InstanceReading::Present { .. }, .. } => {
             Change::State(RunnerState::Booting)
         }
         Event::Registered { .. }
-        | Event::RegistrationFailed { .. }
         | Event::Created { .. }
         | Event::CreateFailed { .. }
         | Event::CreateUnclear { .. }
@@ -57,7 +66,11 @@ pub(super) fn creating(
             CreateStep::Registering => {
                 Change::End(RetireReason::RegistrationFailed { detail: detail.clone() })
             }
-            CreateStep::Asked { .. } => Change::Nothing,
+            // Its machine called, and cannot be registered.
+            CreateStep::Asked { .. } => Change::retire(
+                RetireReason::RegistrationFailed { detail: detail.clone() },
+                RetireStep::Deregister,
+            ),
         },
         Event::Created { .. } => Change::State(RunnerState::Booting),
         Event::CreateFailed { kind, detail, .. } => {
@@ -86,8 +99,10 @@ pub(super) fn creating(
         Event::JobStarted { .. }
         | Event::JobSignalled { .. }
         | Event::JobCompleted { .. }
+        | Event::Machine(_)
         | Event::Registration { .. } => sign_of_life(event),
         Event::Started
+        | Event::StartedToCallBack
         | Event::Unneeded
         | Event::Needed
         | Event::Tick
@@ -127,11 +142,18 @@ fn sign_of_life(event: &Event) -> Change {
         | Event::Registration { reading: RegistrationReading::Present { busy: true, .. }, .. } => {
             Change::State(RunnerState::Busy { job: None })
         }
-        Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. } => {
-            Change::State(RunnerState::Idle { leaving: None })
-        }
-        Event::Registration { .. }
+        Event::Registration { reading: RegistrationReading::Present { online: true, .. }, .. }
+        | Event::Machine(MachineWord::Listens) => Change::State(RunnerState::Idle { leaving: None }),
+        Event::Machine(MachineWord::Ends { failed, detail }) => machine::ends(*failed, detail),
+        Event::Machine(
+            MachineWord::Said { .. }
+            | MachineWord::ConfigAsked { .. }
+            | MachineWord::ConfigMade { .. }
+            | MachineWord::ConfigLost { .. },
+        )
+        | Event::Registration { .. }
         | Event::Started
+        | Event::StartedToCallBack
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }

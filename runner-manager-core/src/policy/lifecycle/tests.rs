@@ -1,5 +1,7 @@
 //! The table of a runner's life, and what must hold whatever happens.
 
+mod machine;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,11 +10,13 @@ use jiff::Timestamp;
 use proptest::prelude::{any, proptest};
 use proptest::{prop_assert, prop_assert_eq};
 
-use super::{Event, InstanceReading, Next, RegistrationReading, Wake, relies_on_the_store, step, wake};
+use super::{
+    Event, InstanceReading, MachineWord, Next, RegistrationReading, Wake, relies_on_the_store, step, wake,
+};
 use crate::domain::{
-    BackendName, CreateStep, GitHubRunnerId, GroupName, InstanceFailure, InstanceId, InstanceState, JobId,
-    JobRef, Leaving, Limits, PlacementKey, RetireReason, RetireStep, Runner, RunnerName, RunnerState, Scope,
-    later,
+    BackendName, Boot, CreateStep, GitHubRunnerId, GroupName, InstanceFailure, InstanceId, InstanceState,
+    JobId, JobRef, Leaving, Limits, Machine, OperationId, PlacementKey, RetireReason, RetireStep, Runner,
+    RunnerName, RunnerState, Scope, later,
 };
 use crate::policy::samples::at;
 
@@ -39,6 +43,7 @@ fn runner(state: RunnerState) -> Runner {
         missing_since: Some(at(0)),
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state,
     }
 }
@@ -48,7 +53,14 @@ fn limits() -> Limits {
 }
 
 fn leaving(reason: RetireReason, not_busy_at: Option<Timestamp>) -> RunnerState {
-    RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at }) }
+    RunnerState::Idle { leaving: Some(Leaving { reason, not_busy_at, asked_until: None }) }
+}
+
+fn asked_to_leave(until: i64) -> RunnerState {
+    let asked_until = Some(at(until));
+    RunnerState::Idle {
+        leaving: Some(Leaving { reason: RetireReason::Surplus, not_busy_at: None, asked_until }),
+    }
 }
 
 fn retiring(why: RetireReason, retire: RetireStep) -> RunnerState {
@@ -65,6 +77,7 @@ fn states() -> Vec<RunnerState> {
         RunnerState::Creating { create: asked(Some(at(0))) },
         RunnerState::Booting,
         RunnerState::Idle { leaving: None },
+        asked_to_leave(300),
         leaving(RetireReason::Surplus, None),
         leaving(RetireReason::Surplus, Some(at(120))),
         RunnerState::Busy { job: None },
@@ -84,8 +97,10 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
     let registration = |reading| Event::Registration { reading, begun: now };
     let registered = |online, busy| registration(RegistrationReading::Present { online, busy });
     let detail = || "no".to_owned();
+    let call = || OperationId::new("a call");
     vec![
         ("started", Event::Started),
+        ("started, to call back", Event::StartedToCallBack),
         ("registered", Event::Registered { id: GitHubRunnerId(7) }),
         ("registration failed", Event::RegistrationFailed { detail: detail(), of_group: true }),
         ("created", Event::Created { id: InstanceId::new("i-1") }),
@@ -105,7 +120,7 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
         ("GitHub idle", registered(true, false)),
         ("GitHub busy", registered(true, true)),
         ("job 1 started", Event::JobStarted { job: job(1) }),
-        ("job signalled", Event::JobSignalled { presumed: None }),
+        ("job signalled", Event::JobSignalled { presumed: None, said: None }),
         ("job 1 completed", Event::JobCompleted { job: job(1) }),
         ("job 2 completed", Event::JobCompleted { job: job(2) }),
         ("unneeded", Event::Unneeded),
@@ -117,6 +132,12 @@ fn events(now: Timestamp) -> Vec<(&'static str, Event)> {
         ("deregister refused", Event::DeregisterRefused),
         ("delete accepted", Event::DeleteAccepted),
         ("troubled", Event::Troubled { detail: detail() }),
+        ("machine speaks", Event::Machine(MachineWord::Said { what: "began".to_owned() })),
+        ("machine listens", Event::Machine(MachineWord::Listens)),
+        ("machine asks", Event::Machine(MachineWord::ConfigAsked { boot: Boot::of("a"), by: call() })),
+        ("machine is given", Event::Machine(MachineWord::ConfigMade { by: call(), id: GitHubRunnerId(7) })),
+        ("machine gets none", Event::Machine(MachineWord::ConfigLost { by: call() })),
+        ("machine ends", Event::Machine(MachineWord::Ends { failed: false, detail: detail() })),
         ("evidence lost", Event::EvidenceLost),
     ]
 }
@@ -133,6 +154,9 @@ fn label(state: &RunnerState) -> String {
         }
         RunnerState::Booting => "Booting".to_owned(),
         RunnerState::Idle { leaving: None } => "Idle".to_owned(),
+        RunnerState::Idle { leaving: Some(Leaving { not_busy_at: None, asked_until: Some(_), .. }) } => {
+            "Idle, to go, asked".to_owned()
+        }
         RunnerState::Idle { leaving: Some(Leaving { not_busy_at: None, .. }) } => "Idle, to go".to_owned(),
         RunnerState::Idle { leaving: Some(Leaving { not_busy_at: Some(_), .. }) } => {
             "Idle, to go, one reading".to_owned()
@@ -205,6 +229,8 @@ fn may_end_a_busy_runner(event: &Event) -> bool {
             }
         },
         Event::Started
+        | Event::StartedToCallBack
+        | Event::Machine(_)
         | Event::Registered { .. }
         | Event::RegistrationFailed { .. }
         | Event::Created { .. }
@@ -297,7 +323,7 @@ fn any_sign_of_a_job_keeps_a_runner_that_is_on_its_way_out() {
     for retire in [RetireStep::Deregister, RetireStep::Grace { until: at(60) }] {
         for sign in [
             Event::JobStarted { job: job(1) },
-            Event::JobSignalled { presumed: None },
+            Event::JobSignalled { presumed: None, said: None },
             Event::Registration {
                 reading: RegistrationReading::Present { online: true, busy: true },
                 begun: at(1),
@@ -410,7 +436,7 @@ fn every_state_is_reached() {
     let mut frontier =
         vec![fresh(), runner(retiring(RetireReason::Orphan, RetireStep::Suspect { since: at(0) }))];
     while let Some(runner) = frontier.pop() {
-        if !seen.insert(label(&runner.state)) {
+        if !seen.insert((label(&runner.state), runner.machine.ended_at.is_some())) {
             continue;
         }
         for second in [0, 130, 86_400] {
@@ -422,7 +448,8 @@ fn every_state_is_reached() {
             }
         }
     }
-    let missing: Vec<_> = states().iter().map(label).filter(|state| !seen.contains(state)).collect();
+    let missing: Vec<_> =
+        states().iter().map(label).filter(|state| !seen.iter().any(|(label, _)| label == state)).collect();
     assert!(missing.is_empty(), "never reached: {missing:?}");
 }
 
@@ -521,15 +548,20 @@ fn what_relies_on_the_store_is_making_and_taking_away() {
         relying,
         [
             "Requested: started",
+            "Requested: started, to call back",
             "Requested: unneeded",
             "Requested: operator",
             "Creating, registering: registered",
             "Booting: tick",
+            "Idle, to go, asked: machine ends",
+            "Idle, to go: machine ends",
             "Idle, to go, one reading: GitHub absent",
             "Idle, to go, one reading: GitHub offline",
             "Idle, to go, one reading: GitHub idle",
+            "Idle, to go, one reading: machine ends",
             "Retiring, deregister: deregistered",
             "Retiring, grace: tick",
+            "Retiring, grace: machine ends",
             "Retiring, suspect: GitHub absent",
         ]
     );

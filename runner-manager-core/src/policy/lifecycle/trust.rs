@@ -59,6 +59,7 @@ const fn the_outside_said_so(why: &RetireReason) -> bool {
         | RetireReason::InstanceGone
         | RetireReason::InstanceStopped
         | RetireReason::InstanceFailed { .. }
+        | RetireReason::MachineEnded { .. }
         | RetireReason::Operator { force: true } => true,
         RetireReason::Surplus
         | RetireReason::TooOld

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use crate::budget::Budgets;
 use crate::domain::{
     Arch, BackendName, Bounds, Conclusion, ConnectionName, EndedRunner, GitHubGroup, GroupName, Incarnation,
-    JobId, JobState, Labels, Limits, OperationId, Os, Placement, RetireReason, RunId, Runner, RunnerGroup,
-    RunnerName, RunnerState, Scope, WorkflowJob, later,
+    JobId, JobState, Labels, Limits, Machine, OperationId, Os, Placement, RetireReason, RunId, Runner,
+    RunnerGroup, RunnerName, RunnerState, Scope, WorkflowJob, later,
 };
 use crate::manager::Storage;
 use crate::queue::{Claim, NewTask, Task, TaskQueue};
@@ -240,6 +240,7 @@ pub(super) fn runner(name: &str, group: &str) -> Runner {
         missing_since: None,
         presumed: None,
         trouble: None,
+        machine: Machine::default(),
         state: RunnerState::Requested,
     }
 }
@@ -253,6 +254,7 @@ pub(super) fn ended(runner: &Runner, at: Timestamp) -> EndedRunner {
         ended_at: at,
         why: RetireReason::Surplus,
         trouble: None,
+        timeline: Vec::new(),
     }
 }
 

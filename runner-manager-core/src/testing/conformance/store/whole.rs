@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::super::storage::{StorageSubject, ended, group, group_name, job, presumed, runner, runner_name};
 use crate::domain::{
-    Failure, FoundGroup, GitHubGroupId, GitHubRunnerId, GroupFinding, GroupVisibility, InstanceFailure,
-    InstanceId, JobId, JobRef, Leaving, Loss, Mended, RegisteredGroup, Rerun, RetireReason, Runner,
-    RunnerState, WorkflowJob,
+    Boot, Failure, FoundGroup, GitHubGroupId, GitHubRunnerId, GroupFinding, GroupVisibility, InstanceFailure,
+    InstanceId, JobId, JobRef, Leaving, Loss, Machine, Mended, Mint, OperationId, RegisteredGroup, Rerun,
+    RetireReason, Runner, RunnerState, WorkflowJob,
 };
 use crate::policy::placement::Health;
 use crate::store::{Change, Expected, GroupRecord};
@@ -54,11 +54,24 @@ fn full_runner(at: Timestamp) -> Runner {
         missing_since: Some(at),
         presumed: Some(job),
         trouble: Some(failure(at)),
+        machine: full_machine(at),
         state: RunnerState::Idle {
-            leaving: Some(Leaving { reason: RetireReason::Surplus, not_busy_at: Some(at) }),
+            leaving: Some(Leaving {
+                reason: RetireReason::Surplus,
+                not_busy_at: Some(at),
+                asked_until: Some(at),
+            }),
         },
         ..runner("r", "a")
     }
+}
+
+fn full_machine(at: Timestamp) -> Machine {
+    let mint = Mint { boot: Boot::of("a word"), by: OperationId::new("a call"), until: at, made: 2 };
+    let mut machine =
+        Machine { mint: Some(mint), listening_at: Some(at), ended_at: Some(at), ..Machine::default() };
+    machine.note("it said: \"no\" ☃", at);
+    machine
 }
 
 fn lost_job(at: Timestamp, id: u64, rerun: Rerun) -> WorkflowJob {
@@ -85,7 +98,8 @@ pub(super) async fn records_come_back_whole(on: StorageSubject) {
 
     let kind = InstanceFailure::Other;
     let why = RetireReason::InstanceFailed { kind, detail: failure(now).detail };
-    let over = crate::domain::EndedRunner { why, trouble: full.trouble.clone(), ..ended(&full, now) };
+    let (trouble, timeline) = (full.trouble.clone(), full.machine.timeline.clone());
+    let over = crate::domain::EndedRunner { why, trouble, timeline, ..ended(&full, now) };
     on.try_apply(Change::EndRunner { ended: over.clone(), expected }).await.unwrap();
     assert_eq!(on.store.ended_runners(1).await.unwrap(), [over]);
 
