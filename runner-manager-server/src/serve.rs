@@ -12,7 +12,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use runner_manager_core::clock::{Clock, SystemClock};
 use runner_manager_core::config::{self, Configuration, Webhooks};
-use runner_manager_core::manager::{Manager, Parts, Settings};
+use runner_manager_core::domain::TokenKey;
+use runner_manager_core::manager::{Callback, CallbackAddress, Manager, Parts, Settings};
 use runner_manager_core::random::SystemRandom;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -92,9 +93,20 @@ async fn parts(configuration: &Configuration, clock: Arc<dyn Clock>) -> anyhow::
             recover_interval: configuration.recover_interval,
             redeliver_interval: configuration.redeliver_interval,
             webhook_url: webhook_url(configuration),
+            callback: Some(callback(configuration)),
             ..Settings::default()
         },
     })
+}
+
+/// Machines that call are always heard: some may have been told to before the configuration was another.
+fn callback(configuration: &Configuration) -> Callback {
+    let server = &configuration.server;
+    let address = server.bootstrap_url.as_ref().map(|url| CallbackAddress {
+        url: url.as_str().trim_end_matches('/').to_owned(),
+        ca: server.bootstrap_ca.clone(),
+    });
+    Callback { key: TokenKey::new(configuration.secret_key.clone()), address }
 }
 
 fn warn_of(configuration: &Configuration, access: &Access) {

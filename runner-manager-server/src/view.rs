@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::hooks::Hook;
 pub(crate) use self::loss::Loss;
-pub(crate) use self::reasons::{FailedRunner, Failure, LastError};
+pub(crate) use self::reasons::{FailedRunner, Failure, LastError, Told};
 pub(crate) use self::sweeps::{GoOn, Sweeps, Withheld};
 
 /// How a moment is described in the API's schema.
@@ -152,6 +152,9 @@ pub(crate) struct Runner {
     /// What last went wrong with what is done for it; null once it came up after that.
     #[serde(default)]
     pub(crate) last_error: Option<Failure>,
+    /// What its machine said and was given, in order; empty where machines say nothing.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Told>,
 }
 
 /// A runner that is gone.
@@ -174,6 +177,9 @@ pub(crate) struct EndedRunner {
     /// What last went wrong with what was done for it, where it did not come up after that.
     #[serde(default)]
     pub(crate) last_error: Option<Failure>,
+    /// What its machine said and was given, in order; empty where machines say nothing.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Told>,
 }
 
 /// A workflow job.
@@ -493,6 +499,7 @@ impl Runner {
             since: runner.since,
             online_at: runner.online_at,
             last_error: runner.trouble.as_ref().map(Failure::from),
+            timeline: Told::all(&runner.machine.timeline),
         }
     }
 }
@@ -532,20 +539,6 @@ const fn step(step: &RetireStep) -> &'static str {
         RetireStep::Delete => "its instance is being deleted",
         RetireStep::Confirm => "waiting until its instance is gone",
         RetireStep::Suspect { .. } => "found without a record: looked at once more",
-    }
-}
-
-impl From<&domain::EndedRunner> for EndedRunner {
-    fn from(ended: &domain::EndedRunner) -> Self {
-        Self {
-            name: ended.name.to_string(),
-            group: ended.group.to_string(),
-            backend: ended.backend.to_string(),
-            requested_at: ended.requested_at,
-            ended_at: ended.ended_at,
-            why: ended.why.to_string(),
-            last_error: ended.trouble.as_ref().map(Failure::from),
-        }
     }
 }
 

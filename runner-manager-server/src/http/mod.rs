@@ -1,6 +1,6 @@
 //! The HTTP face of the manager: its routes, and what they share.
 //!
-//! [`webhook`] takes in what GitHub sends, [`api`] tells what is going on, [`operate`] has something done,
+//! [`webhook`] takes in what GitHub sends, [`bootstrap`] what machines say, [`api`] tells what is going on, [`operate`] has something done,
 //! [`routes`] lists and describes both; [`health`] tells whether all is well, [`events`] that something changed; [`auth`] decides who may ask. [`server`] accepts connections. Nothing in
 //! here decides anything about runners: that is the manager's.
 
@@ -8,6 +8,7 @@ mod answer;
 mod api;
 pub(crate) mod auth;
 mod body;
+mod bootstrap;
 mod events;
 mod health;
 mod lingering;
@@ -52,6 +53,7 @@ struct Shared {
     parts: AppParts,
     bodies: Bodies,
     watchers: Watchers,
+    turns: bootstrap::Turns,
     metrics: Metrics,
 }
 
@@ -75,7 +77,8 @@ impl AppState {
     pub(crate) fn new(parts: AppParts) -> Self {
         let bodies = Bodies::new(parts.clock.clone());
         let watchers = Watchers::default();
-        Self(Arc::new(Shared { parts, bodies, watchers, metrics: Metrics::default() }))
+        let turns = bootstrap::Turns::default();
+        Self(Arc::new(Shared { parts, bodies, watchers, turns, metrics: Metrics::default() }))
     }
 
     pub(crate) fn manager(&self) -> &Manager {
@@ -101,6 +104,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .route_layer(from_fn_with_state(state.clone(), auth::guard));
     Router::new()
         .route("/webhook", post(webhook::receive))
+        .merge(bootstrap::router(&state))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/assets/{name}", get(dashboard::asset))

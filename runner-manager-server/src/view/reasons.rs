@@ -7,7 +7,7 @@ use runner_manager_core::policy::waiting;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Time};
+use super::{EndedRunner, Job, Time};
 
 /// Something that was said when something failed.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -75,6 +75,26 @@ pub(crate) struct FailedRunner {
     pub(crate) what: String,
     /// What last went wrong with what was done for it.
     pub(crate) last_error: Option<Failure>,
+    /// What its machine said and was given, in order; empty where machines say nothing.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Told>,
+}
+
+/// Something that a machine said, or was given.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Told {
+    /// When.
+    #[schemars(with = "Time")]
+    pub(crate) at: Timestamp,
+    /// What, in words.
+    pub(crate) what: String,
+}
+
+impl Told {
+    /// All of a timeline.
+    pub(crate) fn all(timeline: &[domain::Told]) -> Vec<Self> {
+        timeline.iter().map(|told| Self { at: told.at, what: told.what.clone() }).collect()
+    }
 }
 
 impl From<&manager::FailedRunner> for FailedRunner {
@@ -84,6 +104,7 @@ impl From<&manager::FailedRunner> for FailedRunner {
             ended_at: failed.ended_at,
             what: failed.what.clone(),
             last_error: failed.last_error.as_ref().map(Failure::from),
+            timeline: Told::all(&failed.timeline),
         }
     }
 }
@@ -94,7 +115,10 @@ impl FailedRunner {
         let ended = self.ended_at.map_or_else(String::new, |at| format!("ended at {at:.0}: "));
         let error =
             self.last_error.as_ref().map_or_else(String::new, |error| format!("; {}", error.sentence()));
-        format!("runner {}: {ended}{}{error}", self.name, self.what)
+        let told = self.timeline.iter().map(|told| format!("{:.0} {}", told.at, told.what));
+        let told = told.collect::<Vec<_>>().join(", ");
+        let told = if told.is_empty() { told } else { format!("; its machine: {told}") };
+        format!("runner {}: {ended}{}{error}{told}", self.name, self.what)
     }
 }
 
@@ -102,5 +126,20 @@ impl From<&manager::JobExplanation> for Job {
     fn from(explanation: &manager::JobExplanation) -> Self {
         let failed_runners = explanation.failed_runners.iter().map(FailedRunner::from).collect();
         Self { failed_runners, ..Self::from(&explanation.status) }
+    }
+}
+
+impl From<&domain::EndedRunner> for EndedRunner {
+    fn from(ended: &domain::EndedRunner) -> Self {
+        Self {
+            name: ended.name.to_string(),
+            group: ended.group.to_string(),
+            backend: ended.backend.to_string(),
+            requested_at: ended.requested_at,
+            ended_at: ended.ended_at,
+            why: ended.why.to_string(),
+            last_error: ended.trouble.as_ref().map(Failure::from),
+            timeline: Told::all(&ended.timeline),
+        }
     }
 }

@@ -3,9 +3,11 @@
 #![expect(clippy::print_stderr, reason = "a test that fails shows the logs of its processes")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bootstrap;
 mod commands;
 mod connections;
 mod deployment;
+mod machine;
 mod operate;
 mod support;
 mod webhook;
