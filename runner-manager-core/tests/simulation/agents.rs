@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake::StartedInstance;
 use runner_manager_core::backend::Bootstrap;
-use runner_manager_core::domain::{InstanceId, JobMoment};
+use runner_manager_core::domain::{InstanceId, JobMoment, Secret};
 use runner_manager_core::testing::simulator::{AgentJob, Conclusion, JobCounts, SessionId};
 
 use super::dice::Dice;
@@ -23,6 +23,8 @@ struct Agent {
 #[derive(Debug)]
 pub(crate) struct Agents {
     living: Vec<Agent>,
+    /// Instances that were told to call the manager.
+    pub(crate) calling: Vec<StartedInstance>,
     dice: Dice,
     /// How many in a hundred never come up.
     pub(crate) broken: u32,
@@ -31,7 +33,7 @@ pub(crate) struct Agents {
 
 impl Agents {
     pub(crate) fn new(dice: Dice, broken: u32) -> Self {
-        Self { living: Vec::new(), dice, broken, seen: Default::default() }
+        Self { living: Vec::new(), calling: Vec::new(), dice, broken, seen: Default::default() }
     }
 
     /// When an agent does something by itself.
@@ -64,12 +66,31 @@ impl Agents {
     }
 
     fn boot(&mut self, shared: &Shared, instance: &StartedInstance, now: Timestamp) {
-        let Bootstrap::Direct { jit_config } = &instance.bootstrap else { panic!("direct mode only") };
         if self.dice.percent(self.broken) {
             shared.note(Who::World, "agent", "never comes up", || instance.runner.to_string());
             shared.state().strike("agent: never comes up");
             return;
         }
+        match &instance.bootstrap {
+            Bootstrap::Direct { jit_config } => {
+                self.connect(shared, instance, jit_config, now);
+            }
+            Bootstrap::Callback { token, .. } => {
+                shared.state().checker.secret(token.expose());
+                self.calling.push(instance.clone());
+            }
+            _ => panic!("no other mode"),
+        }
+    }
+
+    /// An agent starts with its JIT config; tells whether GitHub lets it in. Where it does not, its instance ends.
+    pub(crate) fn connect(
+        &mut self,
+        shared: &Shared,
+        instance: &StartedInstance,
+        jit_config: &Secret,
+        now: Timestamp,
+    ) -> bool {
         let connected = shared.github().connect(jit_config.expose(), now);
         match connected {
             Ok(session) => {
@@ -77,12 +98,37 @@ impl Agents {
                 shared.note(Who::World, "agent", "online", || runner.clone());
                 shared.state().checker.online(&runner, now);
                 self.living.push(Agent { runner, instance: instance.id.clone(), session, job: None });
+                // It has yet to ask for a job.
+                self.seen = Default::default();
+                true
             }
             Err(refusal) => {
                 shared.note(Who::World, "agent", "refused", || format!("{}: {refusal}", instance.runner));
                 shared.cloud().instance_ended(&instance.id, now);
+                false
             }
         }
+    }
+
+    /// Whether the agent of an instance has a job.
+    pub(crate) fn has_job(&self, instance: &StartedInstance) -> bool {
+        self.living.iter().any(|agent| agent.instance == instance.id && agent.job.is_some())
+    }
+
+    /// The agent of an instance is interrupted where it has no job; tells whether it was.
+    pub(crate) fn leaves(&mut self, shared: &Shared, instance: &StartedInstance, now: Timestamp) -> bool {
+        if self.has_job(instance) {
+            return false;
+        }
+        let ends = |agent: &mut Agent| {
+            let own = agent.instance == instance.id;
+            if own {
+                let _ = shared.github().disconnect(agent.session, now);
+            }
+            !own
+        };
+        self.living.retain_mut(ends);
+        true
     }
 }
 

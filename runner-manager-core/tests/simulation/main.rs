@@ -22,6 +22,7 @@ mod groups;
 mod happenings;
 mod ledger;
 mod limits;
+mod machines;
 mod plan;
 mod redeliveries;
 mod regressions;

@@ -15,6 +15,7 @@ use super::dice::Dice;
 use super::faults::Side;
 use super::github_groups::{self, Drift};
 use super::groups::{self, group};
+use super::machines::MachineFaults;
 use super::signals::SignalFaults;
 
 /// Whether the store may be rolled back or emptied.
@@ -115,6 +116,8 @@ pub(crate) struct Plan {
     pub(crate) lost_webhooks: u32,
     /// What becomes of what machines say of their jobs.
     pub(crate) signals: SignalFaults,
+    /// What becomes of what machines ask and say, where they call.
+    pub(crate) machines: MachineFaults,
     /// Whether an operator sees to it, until the end, that sweeps go on that stopped.
     pub(crate) is_watched: bool,
 }
@@ -161,9 +164,11 @@ impl Plan {
             broken_agents: *shape.pick(&[0, 0, 0, 5, 15]),
             lost_webhooks: *shape.pick(&[0, 0, 10, 30]),
             signals: signals(&mut dice.fork("signals")),
+            machines: MachineFaults::default(),
             is_watched,
             groups,
         };
+        plan.draw_machines(&mut dice.fork("machines"));
         let mut failing = dice.fork("failing webhooks");
         plan.github.webhooks.failed = *failing.pick(&[0.0, 0.1, 0.3]);
         plan.github.webhooks.lost = *failing.pick(&[0.0, 0.0, 0.05]);
@@ -179,6 +184,13 @@ impl Plan {
         plan.draw_outage(&mut outage);
         plan.happenings.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// In half of the deployments machines call the manager.
+    fn draw_machines(&mut self, dice: &mut Dice) {
+        self.cloud.callback = dice.percent(50);
+        let (lost, silent) = (*dice.pick(&[0, 10, 30]), *dice.pick(&[0, 0, 20]));
+        self.machines = MachineFaults { lost, silent };
     }
 
     /// Somebody works on the runner group at GitHub that is managed.
@@ -246,6 +258,7 @@ impl Plan {
             broken_agents: 0,
             lost_webhooks: 0,
             signals: SignalFaults { late: 0, doubled: 0, ..plan.signals },
+            machines: MachineFaults::default(),
             ..plan
         }
     }
@@ -504,6 +517,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         broken_agents: 0,
         lost_webhooks: 0,
         signals: SILENT,
+        machines: MachineFaults::default(),
         is_watched: false,
     }
 }
@@ -518,6 +532,10 @@ pub(crate) fn all_faults() -> Vec<String> {
         "signal: lost",
         "signal: late",
         "signal: doubled",
+        "machine: registered",
+        "machine: answer lost",
+        "machine: silent",
+        "machine: left when asked",
         "cancel",
         "rerun",
         "machine ends",

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_backends::fake::FakeBackend;
-use runner_manager_core::domain::{RunnerGroup, later};
-use runner_manager_core::manager::{Account, ConnectedBackend, Manager, Parts, Settings, Storage};
+use runner_manager_core::domain::{RunnerGroup, Secret, TokenKey, later};
+use runner_manager_core::manager::{
+    Account, Callback, CallbackAddress, ConnectedBackend, Manager, Parts, Settings, Storage,
+};
 use runner_manager_core::random::SeededRandom;
 use runner_manager_core::rest::RestGitHub;
 use runner_manager_core::testing::simulated::SimulatorTransport;
@@ -24,6 +26,7 @@ use super::plan::Plan;
 use super::shared::Shared;
 use super::trace::Who;
 use super::webhooks::WEBHOOK_URL;
+use super::world::SECRET_KEY;
 
 /// What a manager works with whose every call goes through a process.
 pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -> Parts {
@@ -60,9 +63,16 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
             call_timeout: plan.call_timeout,
             stop_within: Duration::from_secs(15),
             heartbeat: Duration::from_secs(15),
+            callback: Some(callback()),
             ..Settings::default()
         },
     }
+}
+
+/// How machines call, whose cloud lets them.
+fn callback() -> Callback {
+    let address = CallbackAddress { url: "http://manager".to_owned(), ca: None };
+    Callback { key: TokenKey::new(Secret::new(SECRET_KEY)), address: Some(address) }
 }
 
 /// A process that runs.

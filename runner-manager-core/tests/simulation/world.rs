@@ -25,6 +25,7 @@ use super::github_groups;
 use super::groups;
 use super::ledger::Ledger;
 use super::limits::Asked;
+use super::machines::{MachineFaults, Machines};
 use super::plan::{AllChances, Calm, Happening, Plan};
 use super::replica::{Replica, parts};
 use super::shared::{Kept, Promise, Shared, State, Violation};
@@ -33,7 +34,7 @@ use super::survey::Survey;
 use super::trace::{Trace, Who};
 use super::webhooks::{SECRET, WEBHOOK_URL, Webhooks};
 
-const SECRET_KEY: &str = "the secret key of the deployment";
+pub(crate) const SECRET_KEY: &str = "the secret key of the deployment";
 
 /// For how many minutes of quiet an operator looks every minute what sweeps stopped at.
 const WATCHED_FOR: u64 = 180;
@@ -51,6 +52,7 @@ pub(crate) struct World {
     pub(crate) agents: Agents,
     pub(crate) webhooks: Webhooks,
     pub(crate) signals: Signals,
+    pub(crate) machines: Machines,
     pub(crate) dice: Dice,
     operations: JoinSet<()>,
     happenings: VecDeque<(Timestamp, Happening)>,
@@ -77,6 +79,7 @@ impl World {
             agents: Agents::new(dice.fork("agents"), plan.broken_agents),
             webhooks: Webhooks::new(dice.fork("webhooks"), plan.lost_webhooks),
             signals: Signals::new(dice.fork("signals"), plan.signals),
+            machines: Machines::new(dice.fork("machines"), plan.machines),
             happenings: happenings.map(|(after, what)| (later(began, *after), what.clone())).collect(),
             survey: Survey::new(began),
             kept: None,
@@ -154,6 +157,7 @@ impl World {
         let calm = self.shared.cloud().behaviour().clone().calm();
         self.shared.cloud().set_behaviour(calm);
         (self.agents.broken, self.webhooks.lost) = (0, 0);
+        self.machines.faults = MachineFaults::default();
         for group in self.plan.groups.clone() {
             self.operate(move |operator| async move {
                 operator.resume(&group.name).await.unwrap();
@@ -204,6 +208,7 @@ impl World {
             self.agents.next_due(),
             self.webhooks.next_due(),
             self.signals.next_due(),
+            self.machines.next_due(),
             self.happenings.front().map(|(at, _)| *at),
         ];
         let replicas = self.replicas.iter().filter_map(Replica::next_due);
@@ -217,6 +222,7 @@ impl World {
         any |= self.signals.deliver(&self.shared, &mut self.replicas);
         any |= self.happen();
         any |= self.agents.play(&self.shared, &mut self.signals);
+        any |= self.machines.play(&self.shared, &mut self.replicas, &mut self.agents);
         while self.operations.try_join_next().is_some() {}
         any
     }
