@@ -13,7 +13,9 @@ use jiff::Timestamp;
 use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
-use runner_manager_core::domain::{Instance, InstanceId, InstanceState, Owner, Placement, RunnerName, later};
+use runner_manager_core::domain::{
+    Instance, InstanceId, InstanceState, Owner, Placement, RunnerName, Secret, later,
+};
 use serde::Serialize;
 
 use super::config::{PlacementConfig, Settings};
@@ -330,7 +332,11 @@ impl Backend for GcpBackend {
 
     /// Compute refuses a second instance of one name in a zone, and a runner has one placement, which is in one zone.
     fn capabilities(&self) -> Capabilities {
-        Capabilities { unique_names: true, settle: self.settle, lag: LAG, update: true }
+        Capabilities { unique_names: true, settle: self.settle, lag: LAG, update: true, callback: true }
+    }
+
+    fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+        request::start_script(spec, &config("start_script", &spec.placement)?)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

@@ -10,7 +10,7 @@ use google_cloud_compute_v1::model::{
     Duration, Instance, Metadata, NetworkInterface, Scheduling, ServiceAccount, ShieldedInstanceConfig, Tags,
     access_config, metadata, scheduling,
 };
-use runner_manager_core::backend::{BackendError, BackendErrorKind, Bootstrap, InstanceSpec};
+use runner_manager_core::backend::{BackendError, Bootstrap, InstanceSpec};
 use runner_manager_core::domain::{Os, Secret};
 use sha2::{Digest, Sha256};
 
@@ -18,12 +18,12 @@ use super::config::{Maintenance, PlacementConfig, StartWith};
 use super::connection::Connection;
 use super::labels;
 use super::names;
-use crate::bootstrap::{Cloud, Mode};
+use crate::bootstrap::{self, Cloud};
 
 /// What short names of scopes are short for.
 const SCOPES: &str = "https://www.googleapis.com/auth/";
 
-/// How much of a JIT config is enough to know it by.
+/// How much of a JIT config, or of a token, is enough to know it by.
 const BEGINNING: usize = 8;
 
 /// The network of a project that nobody changed.
@@ -34,25 +34,28 @@ const DEFAULT_NETWORK: &str = "default";
 /// # Errors
 /// Where the instance cannot be told what to do.
 pub(super) fn script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
-    let refuse = |kind, detail: String| BackendError::new(kind, "create", detail);
-    let Bootstrap::Direct { jit_config } = &spec.bootstrap else {
-        let detail = "the gcp backend hands over JIT configs alone".to_owned();
-        return Err(refuse(BackendErrorKind::Unsupported, detail));
-    };
     let scripts = config.scripts().map_err(|faults| super::refused("create", &faults))?;
-    let mode = Mode::Direct { jit_config: jit_config.clone() };
-    let script = scripts.user_data(Cloud::Gcp, &spec.runner, &mode, None);
-    script.map_err(|error| refuse(BackendErrorKind::InvalidConfig, error.to_string()))
+    bootstrap::user_data(&scripts, Cloud::Gcp, spec)
 }
 
-/// What an answer that repeats the script would have in it: its first line, and the beginning of the JIT config.
+/// The script that an instance fetches in callback mode.
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn start_script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
+    let scripts = config.scripts().map_err(|faults| super::refused("start_script", &faults))?;
+    bootstrap::script(&scripts, spec)
+}
+
+/// What an answer that repeats the script would have in it: its first line, and the beginning of the secret.
 pub(super) fn beginnings<'a>(spec: &'a InstanceSpec, script: &'a Secret) -> Vec<&'a str> {
     let first = script.expose().lines().map(str::trim).find(|line| !line.is_empty());
-    let jit_config = match &spec.bootstrap {
+    let secret = match &spec.bootstrap {
         Bootstrap::Direct { jit_config } => jit_config.expose().get(..BEGINNING),
+        Bootstrap::Callback { token, .. } => token.expose().get(..BEGINNING),
         _ => None,
     };
-    first.into_iter().chain(jit_config).collect()
+    first.into_iter().chain(secret).collect()
 }
 
 /// The id of the request for a runner's instance: Compute makes one instance of all requests of one id. It takes UUIDs.
