@@ -123,18 +123,24 @@ impl Form {
     }
 
     /// A word of a list; none where there is none, or another one.
-    fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, Response> {
+    fn word<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Result<T, WrongField> {
         let given = self.get(key);
         let found = words.iter().find(|(word, _)| *word == given).map(|(_, value)| *value);
-        found.ok_or_else(|| {
-            refused(StatusCode::BAD_REQUEST, &format!("the field {key} is not as it should be"))
-        })
+        found.ok_or(WrongField(key))
     }
 
-    fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, Response> {
-        let unreadable =
-            |_| refused(StatusCode::BAD_REQUEST, &format!("the field {key} is not as it should be"));
-        self.get(key).parse().map_err(unreadable)
+    fn parsed<T: std::str::FromStr>(&self, key: &'static str) -> Result<T, WrongField> {
+        self.get(key).parse().map_err(|_| WrongField(key))
+    }
+}
+
+/// A field that is missing, or has what it cannot have.
+#[derive(Debug)]
+struct WrongField(&'static str);
+
+impl IntoResponse for WrongField {
+    fn into_response(self) -> Response {
+        refused(StatusCode::BAD_REQUEST, &format!("the field {} is not as it should be", self.0))
     }
 }
 
@@ -181,7 +187,7 @@ async fn progress(
     let done = match form.word("step", &STEPS) {
         Ok(Some(what)) => state.manager().hear_of_progress(&caller, what).await,
         Ok(None) => state.manager().hear_of_listener(&caller).await,
-        Err(refusal) => return refusal,
+        Err(wrong) => return wrong.into_response(),
     };
     nothing(done)
 }
@@ -195,7 +201,7 @@ async fn heartbeat(
         [("starting", Pulse::Starting), ("idle", Pulse::Idle), ("busy", Pulse::Busy)];
     let pulse = match form.word("state", &STATES) {
         Ok(pulse) => pulse,
-        Err(refusal) => return refusal,
+        Err(wrong) => return wrong.into_response(),
     };
     match state.manager().hear_of_pulse(&caller, pulse).await {
         Ok(Reply::Stay) => plain(StatusCode::OK, "stay"),
@@ -228,11 +234,11 @@ async fn job(
 ) -> Response {
     match signal(&caller, form, moment) {
         Ok(signal) => nothing(state.manager().hear_of_own_job(&caller, signal).await),
-        Err(refusal) => refusal,
+        Err(wrong) => wrong.into_response(),
     }
 }
 
-fn signal(caller: &Caller, form: &Form, moment: JobMoment) -> Result<JobSignal, Response> {
+fn signal(caller: &Caller, form: &Form, moment: JobMoment) -> Result<JobSignal, WrongField> {
     Ok(JobSignal {
         runner: caller.runner().clone(),
         repository: form.parsed("repository")?,
@@ -260,7 +266,7 @@ async fn left(
         [("asked", false), ("finished", false), ("listener-ended", true), ("ended", true)];
     match form.word("reason", &REASONS) {
         Ok(failed) => end(state, caller, &form, failed).await,
-        Err(refusal) => refusal,
+        Err(wrong) => wrong.into_response(),
     }
 }
 
@@ -317,14 +323,14 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
     use runner_manager_core::domain::RunnerName;
 
-    use super::{BURST, MOST_KNOWN, Turns};
+    use super::{MOST_KNOWN, Turns};
 
     #[test]
     fn a_machine_that_calls_without_end_is_slowed_down_alone() {
         let (turns, now) = (Turns::default(), Timestamp::UNIX_EPOCH);
         let runner = |number: usize| RunnerName::new(format!("acme-linux-{number}")).unwrap();
         let taken = (0..1_000).filter(|_| turns.take(&runner(1), now)).count();
-        assert_eq!(taken, BURST as usize);
+        assert_eq!(taken, 60, "as many as at once, and none more");
         assert!(turns.take(&runner(2), now));
         let later = now + SignedDuration::from_secs(10);
         assert_eq!((0..1_000).filter(|_| turns.take(&runner(1), later)).count(), 40);
