@@ -11,6 +11,7 @@ use runner_manager_backends::bootstrap::{Cloud, Mode, Scripts, StartConfig};
 use runner_manager_core::domain::{Arch, Os, RunnerName, Secret, TokenKey};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::{PATIENCE, System, client, ended};
 
@@ -49,8 +50,12 @@ fn lay_out(folder: &Path) {
     symlink(env!("CARGO_BIN_EXE_runner-manager"), folder.join("runner/Runner.Listener")).unwrap();
 }
 
+/// A script takes the machine that it runs on for its own, and interrupts every listener there: one at a time.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
 /// A system with one runner, whose machine has booted as far as its user data.
-async fn start(idle: bool) -> (System, String, Child, TempDir) {
+async fn start(idle: bool) -> (MutexGuard<'static, ()>, System, String, Child, TempDir) {
+    let turn = MACHINE.lock().await;
     // Where machines call has to be known before the manager listens.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
@@ -77,7 +82,7 @@ async fn start(idle: bool) -> (System, String, Child, TempDir) {
     let runners = system.wait_for("/api/v1/runners", booting).await;
     let runner = runners["items"][0]["name"].as_str().unwrap().to_owned();
     let machine = boot(folder.path(), &url, &runner);
-    (system, runner, machine, folder)
+    (turn, system, runner, machine, folder)
 }
 
 /// What a cloud would hand over, run as cloud-init does.
@@ -128,7 +133,7 @@ const START: [&str; 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_script_runs_a_job_in_callback_mode() {
-    let (system, runner, mut machine, _folder) = start(false).await;
+    let (_turn, system, runner, mut machine, folder) = start(false).await;
     let queued =
         json!({"repository": "Codertocat/app", "labels": ["ubuntu-latest"], "count": 1, "seconds": 3});
     let url = format!("{}/_simulator/jobs", system.github_url());
@@ -142,8 +147,9 @@ async fn the_script_runs_a_job_in_callback_mode() {
         .json()
         .await
         .unwrap();
-    assert_eq!(books["jobs"]["succeeded"], 1, "{books:#}");
+    let console = std::fs::read_to_string(folder.path().join("console")).unwrap();
     let told = timeline(&system, &runner).await;
+    assert_eq!(books["jobs"]["succeeded"], 1, "{console}\n{told:#?}\n{books:#}");
     assert_eq!(told[..5], START, "{told:#?}");
     assert_eq!(
         told[5..],
@@ -157,7 +163,7 @@ async fn the_script_runs_a_job_in_callback_mode() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_script_leaves_when_asked() {
-    let (system, runner, mut machine, _folder) = start(true).await;
+    let (_turn, system, runner, mut machine, _folder) = start(true).await;
     let idle = |answer: &Value| answer["items"][0]["state"] == "idle";
     system.wait_for("/api/v1/runners", idle).await;
     let url = format!("{}/api/v1/runners/{runner}/retire", system.manager.url);
