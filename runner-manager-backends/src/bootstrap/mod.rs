@@ -25,8 +25,9 @@
 //! `refused`, `listener`, `deadline`. It is the last word of a machine that powers itself off, as `left` is.
 //! A machine says exactly one of the two, unless it dies.
 //!
-//! Answers to all: 401 for a wrong token, 410 for a runner that is retired or gone. No answer, 408, 425, 429 and 5xx
-//! mean *again*; any other 4xx is final. What is repeated, and what a repeat means:
+//! Answers to all: 401 for a wrong token, 410 for a runner that is retired or gone; but the last words and those of jobs
+//! are then answered with 204, as there is nothing left to tell of. No answer, 408, 425, 429 and 5xx mean *again*; any
+//! other 4xx is final. What is repeated, and what a repeat means:
 //!
 //! - `script`: repeated until the start's deadline; a repeat gets the same. A final refusal powers the machine off.
 //! - `jit-config`: repeated until the deadline, one call after the other: an earlier call's answer is never used
