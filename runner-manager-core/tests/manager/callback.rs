@@ -197,6 +197,27 @@ async fn a_manager_that_dies_while_it_mints_leaves_nothing() {
     assert_eq!((registered(&world), world.github().books().runners.alive), (2, 1));
 }
 
+/// GitHub registers it, and before it says so the runner is retired: a machine with that config would run jobs that the
+/// record does not know of.
+#[tokio::test]
+async fn who_is_retired_while_github_is_asked_gets_nothing_and_nothing_is_left() {
+    for force in [false, true] {
+        let (mut world, caller) = mute(1).await;
+        slow_github(&world);
+        let (manager, asking) = (world.manager.clone(), caller.clone());
+        let mut calls = JoinSet::new();
+        calls.spawn(async move { manager.jit_config(&asking, "a word").await });
+        world.until("GitHub has it", MINUTE, |world| registered(world) == 1).await;
+        // Its answer is on its way. All other answers come at once.
+        world.github().set_faults(Faults::default());
+        world.manager.retire(caller.runner(), force).await.unwrap();
+        world.pass(Duration::from_secs(20)).await;
+        let answer = calls.join_next().await.unwrap().unwrap();
+        assert!(matches!(answer, Err(Denied::Gone | Denied::NotNow(_))), "forced {force}: {answer:?}");
+        assert_eq!(world.github().books().runners.alive, 0, "forced {force}");
+    }
+}
+
 #[tokio::test]
 async fn a_group_that_github_does_not_have_makes_no_machine() {
     let mut spec_of_group = group("linux", &["large"], 0, 10, &["zone-a"]);
