@@ -367,7 +367,9 @@ impl Drive<'_> {
                 self.met.add("call that some of its budgets allow", usize::from(partly));
                 let expected = waits.iter().filter_map(|wait| wait.end(now)).max().unwrap_or(now);
                 same("when it is worth another try", &expected, &self.names.time(expected, until))?;
+                // Two that end together are told apart by the moment at which the storage heard of them.
                 let told = waits.get(bound).and_then(|wait| wait.end(now));
+                let told = told.map(|told| self.names.time(expected, told));
                 same("the end of what it is told to wait for", &Some(expected), &told)
             }
             (expected, found) => Err(format!("a call\n  should be {expected:?}\n  but is    {found:?}")),
