@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use runner_manager_core::backend::SettingsFault;
+use runner_manager_core::backend::{BackendError, BackendErrorKind, SettingsFault};
 use runner_manager_core::domain::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,14 @@ pub fn read<T: DeserializeOwned>(settings: &Value) -> Result<T, Vec<SettingsFaul
 /// A fault at a path of keys.
 pub fn fault<const N: usize>(path: [&str; N], message: impl Into<String>) -> SettingsFault {
     SettingsFault { path: path.map(str::to_owned).into(), message: message.into() }
+}
+
+/// The error of an operation that found its settings faulty. They were checked before, so that this tells of a
+/// configuration that was changed behind the manager's back.
+pub(crate) fn refused(operation: &'static str, faults: &[SettingsFault]) -> BackendError {
+    let told: Vec<String> =
+        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
+    BackendError::new(BackendErrorKind::InvalidConfig, operation, told.join("; "))
 }
 
 /// A setting that is one value or a list of them: a list makes one placement of each.

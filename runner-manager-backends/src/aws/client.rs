@@ -22,6 +22,7 @@ use super::images::Images;
 use super::instance::{instance, is_terminated, marks};
 use super::reading::{self, Looks, filter};
 use super::{check, request};
+use crate::bootstrap;
 
 /// How long an instance that an answer has named may be unknown to a look: EC2 is consistent in the end.
 /// <https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>
@@ -188,7 +189,7 @@ impl Backend for AwsBackend {
     }
 
     fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
-        request::start_script(spec, &config("start_script", &spec.placement)?)
+        bootstrap::script(config("start_script", &spec.placement)?.scripts(), spec)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

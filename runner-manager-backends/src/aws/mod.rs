@@ -46,6 +46,7 @@ pub use self::config::{
     PlacementConfig, Settings, VolumeConfig,
 };
 use self::connection::Connection;
+use crate::settings::refused;
 
 /// The kind `aws`.
 ///
@@ -67,12 +68,6 @@ impl AwsKind {
     pub const fn new() -> Self {
         Self
     }
-}
-
-fn refused(operation: &'static str, faults: &[SettingsFault]) -> BackendError {
-    let told: Vec<String> =
-        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
-    BackendError::new(BackendErrorKind::InvalidConfig, operation, told.join("; "))
 }
 
 #[async_trait]

@@ -16,7 +16,6 @@ use aws_sdk_ec2::types::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use runner_manager_core::backend::{BackendError, InstanceSpec};
-use runner_manager_core::domain::Secret;
 
 use super::config::{LaunchTemplateConfig, PlacementConfig, VolumeConfig};
 use super::errors::Failure;
@@ -31,17 +30,7 @@ const NAME_TAG: &str = "Name";
 /// # Errors
 /// Where the instance cannot be told what to do.
 pub(super) fn user_data(spec: &InstanceSpec, config: &PlacementConfig) -> Result<String, BackendError> {
-    let scripts = config.scripts().map_err(|faults| super::refused("create", &faults))?;
-    Ok(BASE64.encode(bootstrap::user_data(&scripts, Cloud::Aws, spec)?.expose()))
-}
-
-/// The script that an instance fetches in callback mode.
-///
-/// # Errors
-/// Where there is none.
-pub(super) fn start_script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
-    let scripts = config.scripts().map_err(|faults| super::refused("start_script", &faults))?;
-    bootstrap::script(&scripts, spec)
+    Ok(BASE64.encode(bootstrap::user_data(config.scripts(), Cloud::Aws, spec)?.expose()))
 }
 
 /// The request for a runner's instance.

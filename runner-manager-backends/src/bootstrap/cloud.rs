@@ -35,13 +35,14 @@ impl Cloud {
     /// The most bytes of user data, and whether they are counted after base64.
     ///
     /// EC2 counts 16 KiB before base64, Nova 65,535 characters after it, Compute Engine 256 KiB of plain text
-    /// in one metadata value. vSphere's customization takes 512 KiB of what it is handed, which is base64.
+    /// in one metadata value. VMware Tools take 64 KiB in one message, in which base64 comes to the machine with a
+    /// few bytes before it.
     pub const fn limit(self) -> (usize, bool) {
         match self {
             Self::Aws => (16 * 1024, false),
             Self::Gcp => (256 * 1024, false),
             Self::OpenStack => (65_535, true),
-            Self::Vsphere => (512 * 1024, true),
+            Self::Vsphere => (63 * 1024, true),
         }
     }
 

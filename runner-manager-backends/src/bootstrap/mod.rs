@@ -64,7 +64,7 @@ pub use self::cloud::{Cloud, TooLarge};
 pub use self::config::{Download, DownloadConfig, StartConfig};
 pub use self::template::PLACEHOLDERS;
 use self::template::Template;
-use crate::settings::fault;
+use crate::settings::{fault, refused};
 
 const LINUX: &str = include_str!("templates/linux.sh");
 const LINUX_FETCH: &str = include_str!("templates/linux-fetch.sh");
@@ -104,11 +104,17 @@ impl Mode {
     }
 }
 
-/// The user data of an instance, in the mode that its specification asks for.
+/// The user data of an instance, in the mode that its specification asks for, by the scripts that its placement's
+/// settings give.
 ///
 /// # Errors
 /// `Unsupported` for a mode that no script knows, `InvalidConfig` where the script cannot be rendered.
-pub fn user_data(scripts: &Scripts, cloud: Cloud, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+pub fn user_data(
+    scripts: Result<Scripts, Vec<SettingsFault>>,
+    cloud: Cloud,
+    spec: &InstanceSpec,
+) -> Result<Secret, BackendError> {
+    let scripts = scripts.map_err(|faults| refused("create", &faults))?;
     let mode = mode("create", spec)?;
     scripts.user_data(cloud, &spec.runner, &mode, None).map_err(|error| unfit("create", &error))
 }
@@ -117,7 +123,11 @@ pub fn user_data(scripts: &Scripts, cloud: Cloud, spec: &InstanceSpec) -> Result
 ///
 /// # Errors
 /// As [`user_data`].
-pub fn script(scripts: &Scripts, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+pub fn script(
+    scripts: Result<Scripts, Vec<SettingsFault>>,
+    spec: &InstanceSpec,
+) -> Result<Secret, BackendError> {
+    let scripts = scripts.map_err(|faults| refused("start_script", &faults))?;
     let mode = mode("start_script", spec)?;
     scripts.script(&spec.runner, &mode, None).map_err(|error| unfit("start_script", &error))
 }
@@ -205,6 +215,31 @@ impl Scripts {
                 Err(faults)
             }
         }
+    }
+
+    /// The scripts of a placement whose settings have `start` and `start_timeout`.
+    ///
+    /// # Errors
+    /// All faults of these two at once, with their places in the placement's settings.
+    pub fn of_placement(
+        start: &StartConfig,
+        os: Os,
+        arch: Arch,
+        start_timeout: Duration,
+    ) -> Result<Self, Vec<SettingsFault>> {
+        let mut faults = Vec::new();
+        if start_timeout.is_zero() {
+            faults.push(fault(["start_timeout"], "must be longer than 0"));
+        }
+        match Self::new(start.clone(), os, arch, start_timeout) {
+            Ok(scripts) if faults.is_empty() => return Ok(scripts),
+            Ok(_) => {}
+            Err(wrong) => faults.extend(wrong.into_iter().map(|mut fault| {
+                fault.path.insert(0, "start".to_owned());
+                fault
+            })),
+        }
+        Err(faults)
     }
 
     /// The user data of a runner's instance: in callback mode the short script that fetches the other one, in

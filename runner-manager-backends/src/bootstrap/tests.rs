@@ -29,13 +29,3 @@ fn callback(url: &str) -> Mode {
 fn direct() -> Mode {
     Mode::Direct { jit_config: Secret::new("eyJh".repeat(1100)) }
 }
-
-/// Whether a program is here; where it is not the test is skipped, and fails under `CI=true`.
-fn has(program: &str) -> bool {
-    let found = std::process::Command::new(program).arg("--version").output().is_ok();
-    assert!(found || std::env::var("CI").as_deref() != Ok("true"), "there is no {program}");
-    if !found {
-        println!("skipped: there is no {program}");
-    }
-    found
-}

@@ -25,6 +25,7 @@ use serde_json::Value;
 pub use self::client::DockerBackend;
 use self::config::Host;
 pub use self::config::{Bytes, PlacementConfig, Pull, Settings};
+use crate::settings::refused;
 
 const _: () = assert!(
     log::STATIC_MAX_LEVEL as usize <= log::LevelFilter::Info as usize,
@@ -49,12 +50,6 @@ impl DockerKind {
     pub const fn new() -> Self {
         Self
     }
-}
-
-fn refused(operation: &'static str, faults: &[SettingsFault]) -> BackendError {
-    let told: Vec<String> =
-        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
-    BackendError::new(BackendErrorKind::InvalidConfig, operation, told.join("; "))
 }
 
 #[async_trait]

@@ -293,11 +293,7 @@ fn start_script(spec: &InstanceSpec) -> Result<Secret, BackendError> {
     let start: StartConfig = serde_json::from_value(start)
         .map_err(|error| refuse(BackendErrorKind::InvalidConfig, error.to_string()))?;
     let scripts = Scripts::new(start, Os::Linux, Arch::X64, Limits::default().start_timeout);
-    let scripts = scripts.map_err(|faults| {
-        let told: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
-        refuse(BackendErrorKind::InvalidConfig, told.join("; "))
-    })?;
-    bootstrap::script(&scripts, spec)
+    bootstrap::script(scripts, spec)
 }
 
 #[async_trait]

@@ -24,6 +24,7 @@ use super::errors::{Effect, Failure};
 use super::instance::{Place, instance, is_spot, marks, to_be};
 use super::operations::{Followed, end_of, follow};
 use super::{check, labels, names, request};
+use crate::bootstrap;
 
 /// The most pages of one list.
 const MOST_PAGES: usize = 1000;
@@ -336,7 +337,7 @@ impl Backend for GcpBackend {
     }
 
     fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
-        request::start_script(spec, &config("start_script", &spec.placement)?)
+        bootstrap::script(config("start_script", &spec.placement)?.scripts(), spec)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

@@ -321,15 +321,7 @@ impl PlacementConfig {
         if self.arch == Arch::Arm {
             faults.push(fault(["arch"], "Compute has no processors of this kind: x64 or arm64"));
         }
-        if self.start_timeout.is_zero() {
-            faults.push(fault(["start_timeout"], "must be longer than 0"));
-        }
-        if let Err(wrong) = self.scripts() {
-            faults.extend(wrong.into_iter().map(|mut fault| {
-                fault.path.insert(0, "start".to_owned());
-                fault
-            }));
-        }
+        faults.extend(self.scripts().err().into_iter().flatten());
         faults
     }
 
@@ -405,9 +397,9 @@ impl PlacementConfig {
     /// The start scripts.
     ///
     /// # Errors
-    /// All faults of `start`.
+    /// All faults of `start` and `start_timeout`.
     pub(super) fn scripts(&self) -> Result<Scripts, Vec<SettingsFault>> {
-        Scripts::new(self.start.clone(), self.os, self.arch, self.start_timeout)
+        Scripts::of_placement(&self.start, self.os, self.arch, self.start_timeout)
     }
 
     /// The one zone of a placement that has been expanded.

@@ -50,6 +50,7 @@ pub use self::config::{
     ShieldedConfig, StartWith,
 };
 use self::connection::Connection;
+use crate::settings::refused;
 
 /// The kind `gcp`.
 ///
@@ -72,12 +73,6 @@ impl GcpKind {
     pub const fn new() -> Self {
         Self
     }
-}
-
-fn refused(operation: &'static str, faults: &[SettingsFault]) -> BackendError {
-    let told: Vec<String> =
-        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
-    BackendError::new(BackendErrorKind::InvalidConfig, operation, told.join("; "))
 }
 
 #[async_trait]

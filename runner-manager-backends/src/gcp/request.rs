@@ -34,17 +34,7 @@ const DEFAULT_NETWORK: &str = "default";
 /// # Errors
 /// Where the instance cannot be told what to do.
 pub(super) fn script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
-    let scripts = config.scripts().map_err(|faults| super::refused("create", &faults))?;
-    bootstrap::user_data(&scripts, Cloud::Gcp, spec)
-}
-
-/// The script that an instance fetches in callback mode.
-///
-/// # Errors
-/// Where there is none.
-pub(super) fn start_script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
-    let scripts = config.scripts().map_err(|faults| super::refused("start_script", &faults))?;
-    bootstrap::script(&scripts, spec)
+    bootstrap::user_data(config.scripts(), Cloud::Gcp, spec)
 }
 
 /// What an answer that repeats the script would have in it: its first line, and the beginning of the secret.

@@ -18,6 +18,7 @@ use super::names::{self, Names};
 use super::server::{Reference, Server};
 use super::session::Session;
 use super::{api, leftovers, request};
+use crate::bootstrap;
 
 /// How often a new server is looked at until Nova tells of it, and the pause in between.
 const LOOKS: u32 = 5;
@@ -243,7 +244,7 @@ impl Backend for OpenStackBackend {
     }
 
     fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
-        request::start_script(spec, &config("start_script", &spec.placement)?)
+        bootstrap::script(config("start_script", &spec.placement)?.scripts(), spec)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

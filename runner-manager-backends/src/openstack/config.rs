@@ -278,24 +278,16 @@ impl PlacementConfig {
         if self.floating_network.is_some() && self.networks.is_empty() {
             faults.push(fault(["networks"], "is missing: the first of them bears the floating IP"));
         }
-        if self.start_timeout.is_zero() {
-            faults.push(fault(["start_timeout"], "must be longer than 0"));
-        }
-        if let Err(wrong) = self.scripts() {
-            faults.extend(wrong.into_iter().map(|mut fault| {
-                fault.path.insert(0, "start".to_owned());
-                fault
-            }));
-        }
+        faults.extend(self.scripts().err().into_iter().flatten());
         faults
     }
 
     /// The start scripts.
     ///
     /// # Errors
-    /// All faults of `start`.
+    /// All faults of `start` and `start_timeout`.
     pub(super) fn scripts(&self) -> Result<Scripts, Vec<SettingsFault>> {
-        Scripts::new(self.start.clone(), self.os, self.arch, self.start_timeout)
+        Scripts::of_placement(&self.start, self.os, self.arch, self.start_timeout)
     }
 
     /// The one flavor of a placement that has been expanded.

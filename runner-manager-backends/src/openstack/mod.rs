@@ -48,6 +48,7 @@ use self::cloud::Cloud;
 pub use self::config::{AuthConfig, Interface, PlacementConfig, Settings, VolumeConfig};
 use self::session::Session;
 use self::transport::Transport;
+use crate::settings::refused;
 
 /// The kind `openstack`.
 ///
@@ -67,12 +68,6 @@ impl OpenStackKind {
     pub const fn new() -> Self {
         Self
     }
-}
-
-fn refused(operation: &'static str, faults: &[SettingsFault]) -> BackendError {
-    let told: Vec<String> =
-        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
-    BackendError::new(BackendErrorKind::InvalidConfig, operation, told.join("; "))
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use runner_manager_core::backend::{BackendError, InstanceSpec};
-use runner_manager_core::domain::{Owner, Secret};
+use runner_manager_core::domain::Owner;
 use serde_json::{Map, Value, json};
 
 use super::config::{PlacementConfig, VolumeConfig};
@@ -42,17 +42,7 @@ pub(super) struct Place {
 /// # Errors
 /// Where the instance cannot be told what to do.
 pub(super) fn user_data(spec: &InstanceSpec, config: &PlacementConfig) -> Result<String, BackendError> {
-    let scripts = config.scripts().map_err(|faults| super::refused("create", &faults))?;
-    Ok(BASE64.encode(bootstrap::user_data(&scripts, Cloud::OpenStack, spec)?.expose()))
-}
-
-/// The script that an instance fetches in callback mode.
-///
-/// # Errors
-/// Where there is none.
-pub(super) fn start_script(spec: &InstanceSpec, config: &PlacementConfig) -> Result<Secret, BackendError> {
-    let scripts = config.scripts().map_err(|faults| super::refused("start_script", &faults))?;
-    bootstrap::script(&scripts, spec)
+    Ok(BASE64.encode(bootstrap::user_data(config.scripts(), Cloud::OpenStack, spec)?.expose()))
 }
 
 /// The whole request.

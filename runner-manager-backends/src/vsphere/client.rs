@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use runner_manager_core::backend::{
     Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
 };
-use runner_manager_core::domain::{Instance, InstanceId, Owner, Placement, RunnerName};
+use runner_manager_core::domain::{Instance, InstanceId, Owner, Placement, RunnerName, Secret};
 
-use super::clone::{Place, clone_spec};
+use super::clone::{Place, clone_spec, user_data};
 use super::config::{PlacementConfig, Settings};
 use super::errors::{Effect, Failure};
 use super::inventory::Inventory;
@@ -18,6 +18,7 @@ use super::properties::{follow, read, read_below};
 use super::session::Session;
 use super::xml::Reference;
 use super::{api, attributes};
+use crate::bootstrap;
 
 /// How often a removal begins anew, where somebody else's work on the machine was in the way.
 const REMOVALS: u32 = 3;
@@ -81,13 +82,13 @@ impl VsphereBackend {
     async fn begin(&self, spec: &InstanceSpec, config: &PlacementConfig) -> Result<Begun, BackendError> {
         let what = || format!("machine {}", spec.runner);
         let definite = |failure: Failure| failure.into_error("create", Effect::None, what());
+        // What cannot be told to a machine is found out before vCenter is asked for anything.
+        let user_data = user_data(spec, config)?;
         let now = api::current_time(&self.session).await.map_err(definite)?;
-        // What cannot be told to a machine is found out before vCenter is asked for a place.
-        let whole = |place: &Place| clone_spec(spec, config, place, now);
-        let blank = |place: &Place| whole(place).unwrap_or_default();
-        let place = self.inventory.place(&self.session, config, spec.runner.as_str(), blank).await;
+        let whole = |place: &Place| clone_spec(spec, config, &user_data, place, now);
+        let place = self.inventory.place(&self.session, config, spec.runner.as_str(), whole).await;
         let place = place.map_err(definite)?;
-        let clone = whole(&place)?;
+        let clone = whole(&place);
         let (template, folder) = (&place.template, &place.folder);
         match api::clone(&self.session, template, folder, spec.runner.as_str(), clone).await {
             Ok(task) => Ok(Begun::Task(task)),
@@ -281,8 +282,12 @@ impl Backend for VsphereBackend {
             settle: self.clone_timeout,
             lag: Duration::ZERO,
             update: self.custom_attributes,
-            callback: false,
+            callback: true,
         }
+    }
+
+    fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {
+        bootstrap::script(config("start_script", &spec.placement)?.scripts(), spec)
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

@@ -6,20 +6,15 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use reqwest::{Certificate, Url};
 use runner_manager_core::backend::{PlacementSettings, SettingsFault};
+use runner_manager_core::domain::{Arch, Os};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::tls::Thumbprint;
 use super::transport::Trust;
+use crate::bootstrap::{Scripts, StartConfig};
 use crate::settings::{OneOrMany, SecretSource, fault, read};
-
-/// Where the JIT config comes to stand in the user data.
-pub(super) const JIT_CONFIG: &str = "{{jit_config}}";
-
-/// How long user data may be before it is encoded. In base64 it must pass through one message of VMware Tools,
-/// which has 64 KiB.
-pub(super) const MOST_USER_DATA: usize = 47 << 10;
 
 /// The settings of a backend of kind `vsphere`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -167,7 +162,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
 }
 
 /// When a machine counts as running.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ready {
     /// As soon as it is powered on.
@@ -196,48 +191,68 @@ impl Ready {
 
 /// The settings of a placement on a backend of kind `vsphere`. Paths are those of the inventory, below the
 /// backend's datacenter.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlacementConfig {
     /// The template or machine that is cloned, by its path below the datacenter's machines. Required.
     #[schemars(with = "String")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// The snapshot of the template to clone from, by its name: a linked clone, which is made in seconds and
     /// shares the template's disks. Default: a full clone of the template as it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
     /// The cluster or host, by its path below the datacenter's hosts, or a list in the order in which they are
     /// tried. Required.
     #[schemars(with = "OneOrMany")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<OneOrMany>,
     /// The resource pool, by its path below the cluster's own. Default the cluster's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_pool: Option<String>,
     /// The datastore, or the cluster of datastores, of which vCenter recommends one; by its path below the
     /// datacenter's datastores, or a list in the order in which they are tried. Default the template's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub datastore: Option<OneOrMany>,
     /// The network of the first network card, by its path below the datacenter's networks. Default the
     /// template's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// How many CPUs. Default as many as the template has.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
     /// Memory in MiB, a multiple of 4. Default as much as the template has.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
     /// The size of the first disk in GiB; not with `snapshot`, whose disks cannot grow. Default the template's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<u32>,
     /// When a machine counts as running. Default `powered_on`.
     pub ready: Ready,
-    /// What cloud-init runs in the machine: any kind of user data, with `{{jit_config}}` where the JIT config
-    /// belongs. Default: a script that starts `/home/runner/run.sh` as user `runner`, and powers off after it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_data: Option<String>,
+    /// The group's operating system, for the start script: `linux` or `windows`. Default `linux`.
+    #[schemars(with = "String")]
+    pub os: Os,
+    /// The group's processor, for the start script: `x64` or `arm64`. Default `x64`.
+    #[schemars(with = "String")]
+    pub arch: Arch,
+    /// How the runner is started: see docs/bootstrap.md.
+    pub start: StartConfig,
+    /// After how long without a registered runner the instance powers itself off. Default 10 min.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub start_timeout: Duration,
+}
+
+impl Default for PlacementConfig {
+    fn default() -> Self {
+        Self {
+            template: None,
+            snapshot: None,
+            cluster: None,
+            resource_pool: None,
+            datastore: None,
+            network: None,
+            cpus: None,
+            memory_mib: None,
+            disk_gib: None,
+            ready: Ready::default(),
+            os: Os::Linux,
+            arch: Arch::X64,
+            start: StartConfig::default(),
+            start_timeout: Duration::from_mins(10),
+        }
+    }
 }
 
 impl PlacementConfig {
@@ -275,18 +290,19 @@ impl PlacementConfig {
             }
             _ => {}
         }
-        if let Some(user_data) = &self.user_data {
-            if !user_data.contains(JIT_CONFIG) {
-                faults.push(fault(
-                    ["user_data"],
-                    format!("has no {JIT_CONFIG} in it, so no runner could register"),
-                ));
-            }
-            if user_data.len() > MOST_USER_DATA {
-                faults.push(fault(["user_data"], format!("is longer than {} KiB", MOST_USER_DATA >> 10)));
-            }
+        if self.arch == Arch::Arm {
+            faults.push(fault(["arch"], "ESXi has no processors of this kind: x64 or arm64"));
         }
+        faults.extend(self.scripts().err().into_iter().flatten());
         faults
+    }
+
+    /// The start scripts.
+    ///
+    /// # Errors
+    /// All faults of `start` and `start_timeout`.
+    pub(super) fn scripts(&self) -> Result<Scripts, Vec<SettingsFault>> {
+        Scripts::of_placement(&self.start, self.os, self.arch, self.start_timeout)
     }
 
     pub(super) fn template(&self) -> &str {
@@ -319,21 +335,17 @@ pub(super) fn placements(settings: &Value) -> Result<Vec<PlacementSettings>, Vec
     let mut expanded = Vec::new();
     for cluster in clusters {
         for datastore in &datastores {
-            let one = PlacementConfig {
-                cluster: Some(cluster.as_str().into()),
-                datastore: datastore.map(|datastore| datastore.as_str().into()),
-                ..config.clone()
-            };
-            let settings = serde_json::to_value(&one).expect("the settings are plain data with text keys");
-            expanded.push(PlacementSettings { description: described(&one), settings });
+            let mut one = settings.clone();
+            one["cluster"] = json!(cluster);
+            if let Some(datastore) = datastore {
+                one["datastore"] = json!(datastore);
+            }
+            let place = datastore.map(|datastore| format!(", {datastore}")).unwrap_or_default();
+            let description = format!("{} in {cluster}{place}", config.template());
+            expanded.push(PlacementSettings { description, settings: one });
         }
     }
     Ok(expanded)
-}
-
-fn described(config: &PlacementConfig) -> String {
-    let datastore = config.datastore().map(|datastore| format!(", {datastore}")).unwrap_or_default();
-    format!("{} in {}{datastore}", config.template(), config.cluster())
 }
 
 #[cfg(test)]

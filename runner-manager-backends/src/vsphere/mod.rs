@@ -50,6 +50,7 @@ pub use self::client::VsphereBackend;
 pub use self::config::{PlacementConfig, Ready, Settings};
 use self::session::{Credentials, Session};
 use self::transport::Transport;
+use crate::settings::refused;
 
 /// The kind `vsphere`.
 ///
@@ -69,12 +70,6 @@ impl VsphereKind {
     pub const fn new() -> Self {
         Self
     }
-}
-
-fn refused(operation: &'static str, faults: &[SettingsFault]) -> BackendError {
-    let told: Vec<String> =
-        faults.iter().map(|fault| format!("{}: {}", fault.path.join("."), fault.message)).collect();
-    BackendError::new(BackendErrorKind::InvalidConfig, operation, told.join("; "))
 }
 
 #[async_trait]

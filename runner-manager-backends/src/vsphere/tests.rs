@@ -3,6 +3,7 @@
 
 mod faults;
 mod played;
+mod requests;
 mod vcsim;
 
 use std::collections::BTreeMap;
@@ -61,8 +62,8 @@ async fn kind_conforms() {
                 vec!["insceure", "password", "timeout", "username"],
             ),
             faulty_placement: (
-                json!({"template": "t", "cluster": ["a", 1], "cpus": "x", "ready": "soon", "memroy": 4}),
-                vec!["cluster.1", "cpus", "memroy", "ready"],
+                json!({"template": "t", "cluster": ["a", 1], "cpus": "x", "ready": "soon", "memroy": 4, "start": {"runner_usr": "x"}}),
+                vec!["cluster.1", "cpus", "memroy", "ready", "start.runner_usr"],
             ),
         }
     })
@@ -85,9 +86,7 @@ fn what_serde_takes_but_vcenter_would_not_is_refused() {
     assert_eq!(faults(json!({})), ["template", "cluster"]);
     let wrong = json!({
         "template": "t", "cluster": "c", "cpus": 0, "memory_mib": 1001, "snapshot": "s", "disk_gib": 10,
-        "user_data": "no place for it",
+        "arch": "arm", "start_timeout": "0s", "start": {"heartbeat": "1h"},
     });
-    assert_eq!(faults(wrong), ["cpus", "memory_mib", "disk_gib", "user_data"]);
-    let long = json!({"template": "t", "cluster": "c", "user_data": "{{jit_config}}".repeat(4000)});
-    assert_eq!(faults(long), ["user_data"]);
+    assert_eq!(faults(wrong), ["cpus", "memory_mib", "disk_gib", "arch", "start_timeout", "start.heartbeat"]);
 }

@@ -14,8 +14,9 @@ use serde_json::json;
 use super::super::quote::quote;
 use super::super::{Cloud, Download, LINUX, LINUX_FETCH, Mode, ScriptError, Scripts, StartConfig};
 use super::super::{WINDOWS, WINDOWS_FETCH};
-use super::{callback, direct, has, runner, scripts};
+use super::{callback, direct, runner, scripts};
 use crate::settings::read;
+use crate::testing::has;
 
 const NASTY: [&str; 12] = [
     "",

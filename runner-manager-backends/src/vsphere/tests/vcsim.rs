@@ -21,6 +21,7 @@ use super::super::transport::{Transport, Trust};
 use super::super::{api, marks, properties};
 use super::faults::fault;
 use super::{connect, owner, placement, spec};
+use crate::testing::calling::{Calling, calling};
 use crate::testing::fault_proxy::{Harm, Proxy};
 
 /// Where vcsim is.
@@ -125,14 +126,24 @@ impl Hooks for Lab {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn conforms_in_direct_mode() {
+    conforms(|backend| backend).await;
+}
+
+#[tokio::test]
+async fn conforms_in_callback_mode() {
+    conforms(|backend| Arc::new(Calling(backend))).await;
+}
+
+/// No case is skipped.
+async fn conforms(in_its_mode: fn(Arc<dyn Backend>) -> Arc<dyn Backend>) {
     let Some(vcsim) = Vcsim::find() else { return };
     let name = deployment();
     let report = run(cases(), &[], || async {
         let lab = Lab::new(vcsim.clone()).await;
         let url = format!("{}/sdk", lab.proxy.url);
         Subject {
-            backend: connect(&url, &json!({"clone_timeout": "1s"})).await,
+            backend: in_its_mode(connect(&url, &json!({"clone_timeout": "1s"})).await),
             good: placement(&good()),
             bad: placement(&json!({"template": "no-such-template", "cluster": "DC0_C0"})),
             owner: owner(&name, "one"),
@@ -158,7 +169,7 @@ async fn a_foreign_client_sees_what_was_made_and_nothing_after() {
     wanted["snapshot"] = json!("base");
     wanted["cpus"] = json!(3);
     wanted["memory_mib"] = json!(1024);
-    wanted["user_data"] = json!("#!/bin/sh\necho '{{jit_config}}' <&>\n");
+    wanted["start"] = json!({"job_started": "echo hello <&>"});
     let spec = spec(owner(&deployment, "key"), &format!("{deployment}-linux-1"), &wanted);
     let made = backend.create(&spec).await.unwrap();
     assert_eq!(made.state, InstanceState::Running);
@@ -180,13 +191,21 @@ async fn a_foreign_client_sees_what_was_made_and_nothing_after() {
         (&seen["attributes"]["cost-center"], &seen["attributes"]["runner-manager-phase"]),
         (&json!("ci"), &json!("idle"))
     );
-    assert_eq!(decoded(&options["guestinfo.userdata"]), "#!/bin/sh\necho 'a-jit-config' <&>\n");
+    let script = decoded(&options["guestinfo.userdata"]);
+    assert!(script.starts_with("#!/bin/bash\n") && script.contains("'a-jit-config'"), "{script}");
+    assert!(script.contains("'echo hello <&>'"), "{script}");
     let metadata: Value = serde_json::from_str(&decoded(&options["guestinfo.metadata"])).unwrap();
     assert_eq!(metadata, json!({"instance-id": name, "local-hostname": name}));
     assert!(!seen["annotation"].as_str().unwrap().contains("a-jit-config"), "the notes tell the JIT config");
 
     backend.delete(&made.id).await.unwrap();
     assert_eq!(vcsim.look(&deployment), Vec::<Value>::new());
+
+    let made = backend.create(&calling(&spec)).await.unwrap();
+    let [seen] = &vcsim.look(&deployment)[..] else { panic!("there is not one machine") };
+    let script = decoded(&seen["options"]["guestinfo.userdata"]);
+    assert!(script.contains("'a-token'") && !seen.to_string().contains("a-jit-config"), "{script}");
+    backend.delete(&made.id).await.unwrap();
 }
 
 fn decoded(value: &Value) -> String {
