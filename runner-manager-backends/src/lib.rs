@@ -20,9 +20,21 @@ pub mod fake;
 pub mod gcp;
 #[cfg(feature = "openstack")]
 pub mod openstack;
+#[cfg(any(feature = "gcp", feature = "openstack", feature = "vsphere"))]
+mod outgoing;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+#[cfg(all(
+    test,
+    feature = "aws",
+    feature = "docker",
+    feature = "fake",
+    feature = "gcp",
+    feature = "openstack",
+    feature = "vsphere"
+))]
+mod tests;
 #[cfg(feature = "vsphere")]
 pub mod vsphere;
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use runner_manager_core::clock::{Clock, timeout};
 use serde::de::DeserializeOwned;
 
 use super::config::Settings;
 use super::credentials::Access;
 use super::errors::Failure;
+use crate::outgoing;
 
 /// Where Compute is.
 const ENDPOINT: &str = "https://compute.googleapis.com";
@@ -52,9 +53,8 @@ impl Connection {
         let endpoint = settings.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
         let base = Url::parse(&format!("{endpoint}/compute/v1/"))
             .map_err(|error| format!("endpoint: `{endpoint}`: {error}"))?;
-        // A redirection would lead a token to another place.
-        let client = Client::builder().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
-        let client = client.build().map_err(|error| format!("the client cannot be made: {error}"))?;
+        let client = outgoing::client().connect_timeout(CONNECT_TIMEOUT).build();
+        let client = client.map_err(|error| format!("the client cannot be made: {error}"))?;
         let project = settings.project.clone().unwrap_or_default();
         Ok(Self {
             client,
@@ -107,20 +107,14 @@ impl Connection {
             // Google's front ends want to be told that there is none.
             request = request.body("");
         }
-        let mut response = request.send().await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > MOST_BYTES {
-                return Err(Failure::Unanswered(format!("it is longer than {} MiB", MOST_BYTES >> 20)));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let status = response.status();
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = outgoing::body(response, MOST_BYTES, Failure::Unanswered).await?;
         if !status.is_success() {
             if status == http::StatusCode::UNAUTHORIZED {
                 self.access.renew();
             }
-            return Err(Failure::refused(status, response.headers(), &body));
+            return Err(Failure::refused(status, &headers, &body));
         }
         // What cannot be read is not quoted.
         serde_json::from_slice(&body).map_err(|error| {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use runner_manager_core::clock::{Clock, timeout};
 use serde::de::DeserializeOwned;
 
 use super::cloud::Cloud;
 use super::errors::Failure;
+use crate::outgoing;
 
 /// The most of an answer that is read: a page of a thousand servers has 3 MB.
 pub(super) const MOST_BYTES: usize = 16 << 20;
@@ -53,8 +54,7 @@ impl Transport {
     /// # Errors
     /// Why there can be no such client.
     pub(super) fn new(cloud: &Cloud, timeout: Duration, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        // A redirection would lead a token, or a password, to another place.
-        let mut builder = Client::builder().redirect(redirect::Policy::none());
+        let mut builder = outgoing::client();
         if !cloud.authorities.is_empty() {
             builder = builder.tls_certs_only(cloud.authorities.clone());
         }
@@ -94,15 +94,9 @@ impl Transport {
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, JSON).body(body);
         }
-        let mut response = request.send().await.map_err(reqwest::Error::without_url)?;
+        let response = request.send().await.map_err(reqwest::Error::without_url)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
-            if body.len() + chunk.len() > MOST_BYTES {
-                return Err(Failure::Broken(format!("it is longer than {} MiB", MOST_BYTES >> 20)));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = outgoing::body(response, MOST_BYTES, Failure::Broken).await?;
         Ok(Answer { status, headers, body: body.into() })
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
-use reqwest::{Certificate, Client, Url, redirect};
+use reqwest::{Certificate, Client, Url};
 use runner_manager_core::clock::{Clock, timeout};
 
 use super::errors::{Failure, Fault};
 use super::tls::{self, Thumbprint};
 use super::xml::Element;
+use crate::outgoing;
 
 /// The most of an answer that is read: a page of a hundred machines with all their settings has 2 MB.
 pub(super) const MOST_BYTES: usize = 16 << 20;
@@ -53,8 +54,7 @@ impl Transport {
         timeout: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, String> {
-        // A redirection would be answered to with another body, or with our password at another place.
-        let builder = Client::builder().redirect(redirect::Policy::none());
+        let builder = outgoing::client();
         let builder = match trust {
             Trust::System => builder,
             Trust::Authorities(authorities) => builder.tls_certs_only(authorities),
@@ -100,16 +100,10 @@ impl Transport {
         if let Some(cookie) = cookie {
             request = request.header(COOKIE, cookie.clone());
         }
-        let mut response = request.send().await.map_err(reqwest::Error::without_url)?;
+        let response = request.send().await.map_err(reqwest::Error::without_url)?;
         let status = response.status().as_u16();
         let set = response.headers().get(SET_COOKIE).and_then(session_cookie);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
-            if body.len() + chunk.len() > MOST_BYTES {
-                return Err(Failure::Broken(format!("it is longer than {} MiB", MOST_BYTES >> 20)));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = outgoing::body(response, MOST_BYTES, Failure::Broken).await?;
         // A fault comes with 500, every other answer with 200.
         if !matches!(status, 200 | 500) {
             return Err(Failure::Status(status));
