@@ -25,8 +25,8 @@ mod outgoing;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
 #[cfg(all(
-    test,
     feature = "aws",
     feature = "docker",
     feature = "fake",

@@ -55,9 +55,9 @@ fn shown(time: Duration) -> String {
 /// The table of what backends with the least settings say of themselves.
 #[tokio::test]
 async fn the_documentation_has_the_table_that_the_code_gives() {
-    let registry = registry();
-    let (mut head, mut rule) = ("| |".to_owned(), "| --- |".to_owned());
-    let mut lines = [
+    let heads = [
+        "kind",
+        "---",
         "callback mode",
         "start scripts: `start`",
         "Windows: `os`",
@@ -67,15 +67,15 @@ async fn the_documentation_has_the_table_that_the_code_gives() {
         "a lost `create` may still appear for",
         "a new instance may be missing from looks for",
         "what a runner does is written onto its instance",
-    ]
-    .map(|line| format!("| {line} |"));
-    for kind in registry.iter() {
+    ];
+    let mut columns = vec![heads.map(str::to_owned)];
+    for kind in registry().iter() {
         let can = connect(kind.as_ref()).await.capabilities();
         let schema = kind.placement_schema();
         let has = |key: &str| told(schema.as_value()["properties"].get(key).is_some());
-        head += &format!(" [`{0}`]({0}.md) |", kind.kind());
-        rule += " --- |";
-        let cells = [
+        columns.push([
+            format!("[`{0}`]({0}.md)", kind.kind()),
+            "---".to_owned(),
             told(can.callback),
             has("start"),
             has("os"),
@@ -85,12 +85,13 @@ async fn the_documentation_has_the_table_that_the_code_gives() {
             shown(can.settle),
             shown(can.lag),
             told(can.update),
-        ];
-        for (line, cell) in lines.iter_mut().zip(cells) {
-            *line += &format!(" {cell} |");
-        }
+        ]);
     }
-    let table = [head, rule].into_iter().chain(lines).collect::<Vec<_>>().join("\n");
+    let row = |number: usize| {
+        let cells: Vec<_> = columns.iter().map(|column| column[number].as_str()).collect();
+        format!("| {} |", cells.join(" | "))
+    };
+    let table = (0..heads.len()).map(row).collect::<Vec<_>>().join("\n");
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backends/README.md");
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains(&table), "docs/backends/README.md should have this table:\n{table}");
