@@ -62,8 +62,8 @@ use thiserror::Error;
 
 pub use self::cloud::{Cloud, TooLarge};
 pub use self::config::{Download, DownloadConfig, StartConfig};
-pub use self::template::PLACEHOLDERS;
-use self::template::Template;
+pub use self::template::placeholders;
+use self::template::{Template, Values};
 use crate::settings::{fault, refused};
 
 const LINUX: &str = include_str!("templates/linux.sh");
@@ -275,38 +275,35 @@ impl Scripts {
         self.render(&self.script, runner, mode, newest).map(Secret::new)
     }
 
-    fn render(
-        &self,
+    fn render<'a>(
+        &'a self,
         template: &Template,
-        runner: &RunnerName,
-        mode: &Mode,
-        newest: Option<&Download>,
+        runner: &'a RunnerName,
+        mode: &'a Mode,
+        newest: Option<&'a Download>,
     ) -> Result<String, ScriptError> {
         let (url, ca, token, jit_config) = mode.values()?;
-        let some = |value: &Option<String>| value.clone().unwrap_or_default();
+        let some = |value: &'a Option<String>| value.as_deref().unwrap_or_default();
+        let config = &self.config;
         let download = self.download.as_ref().or(newest);
-        let (start_timeout, heartbeat) =
-            (self.start_timeout.as_secs().to_string(), self.config.heartbeat.as_secs().to_string());
-        let (job_started, job_completed) = (some(&self.config.job_started), some(&self.config.job_completed));
-        let (proxy, no_proxy) = (some(&self.config.proxy), some(&self.config.no_proxy));
-        Ok(template.render(self.os, |name| match name {
-            "runner" => runner.as_str(),
-            "url" => url,
-            "token" => token,
-            "ca" => ca,
-            "jit_config" => jit_config,
-            "runner_folder" => self.config.folder(self.os),
-            "runner_user" => &self.config.runner_user,
-            "download_url" => download.map_or("", |download| &download.url),
-            "download_sha256" => download.map_or("", |download| &download.sha256),
-            "start_timeout" => &start_timeout,
-            "heartbeat" => &heartbeat,
-            "job_started" => &job_started,
-            "job_completed" => &job_completed,
-            "proxy" => &proxy,
-            "no_proxy" => &no_proxy,
-            other => unreachable!("a template has known placeholders alone, not {other}"),
-        }))
+        let values = Values {
+            runner: runner.as_str(),
+            url,
+            token,
+            ca,
+            jit_config,
+            runner_folder: config.folder(self.os),
+            runner_user: &config.runner_user,
+            download_url: download.map_or("", |download| &download.url),
+            download_sha256: download.map_or("", |download| &download.sha256),
+            start_timeout: self.start_timeout.as_secs().to_string(),
+            heartbeat: config.heartbeat.as_secs().to_string(),
+            job_started: some(&config.job_started),
+            job_completed: some(&config.job_completed),
+            proxy: some(&config.proxy),
+            no_proxy: some(&config.no_proxy),
+        };
+        Ok(template.render(self.os, &values))
     }
 }
 

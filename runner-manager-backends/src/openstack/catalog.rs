@@ -129,10 +129,25 @@ fn versioned(mut url: Url, service: Service) -> Url {
 mod tests {
     use std::collections::BTreeMap;
 
+    use runner_manager_core::domain::Secret;
     use serde_json::json;
 
     use super::{Entry, Service, endpoint};
-    use crate::openstack::cloud::Cloud;
+    use crate::openstack::cloud::{Cloud, Named, Who};
+
+    /// One that nobody answers for.
+    fn cloud() -> Cloud {
+        let id = |id: &str| Named::Id(id.to_owned());
+        Cloud {
+            auth_url: "http://127.0.0.1:1/v3".parse().unwrap(),
+            who: Who::Password { user: id("u"), password: Secret::new("p"), project: id("p") },
+            region: None,
+            interface: "public".to_owned(),
+            authorities: Vec::new(),
+            verify: true,
+            overrides: BTreeMap::new(),
+        }
+    }
 
     fn catalog() -> Vec<Entry> {
         let at = |region: &str, interface: &str, url: &str| json!({"region": region, "interface": interface, "url": url, "id": "x"});
@@ -149,8 +164,7 @@ mod tests {
     }
 
     fn found(service: Service, region: Option<&str>, interface: &str) -> Result<String, String> {
-        let cloud =
-            Cloud { region: region.map(str::to_owned), interface: interface.to_owned(), ..Cloud::blank() };
+        let cloud = Cloud { region: region.map(str::to_owned), interface: interface.to_owned(), ..cloud() };
         endpoint(&catalog(), service, &cloud)
             .map(|url| url.to_string())
             .map_err(|failure| failure.to_string())
@@ -178,7 +192,7 @@ mod tests {
     #[test]
     fn an_override_comes_before_the_catalog() {
         let overrides = BTreeMap::from([(Service::Network, "http://other:9696/".parse().unwrap())]);
-        let cloud = Cloud { overrides, ..Cloud::blank() };
+        let cloud = Cloud { overrides, ..cloud() };
         assert_eq!(endpoint(&[], Service::Network, &cloud).unwrap().as_str(), "http://other:9696/v2.0");
     }
 }

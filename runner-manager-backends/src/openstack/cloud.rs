@@ -116,21 +116,6 @@ impl Cloud {
             overrides: overrides(&texts)?,
         })
     }
-
-    /// One for tests, which nobody answers.
-    #[cfg(test)]
-    pub(super) fn blank() -> Self {
-        let id = |id: &str| Named::Id(id.to_owned());
-        Self {
-            auth_url: "http://127.0.0.1:1/v3".parse().unwrap(),
-            who: Who::Password { user: id("u"), password: Secret::new("p"), project: id("p") },
-            region: None,
-            interface: "public".to_owned(),
-            authorities: Vec::new(),
-            verify: true,
-            overrides: BTreeMap::new(),
-        }
-    }
 }
 
 impl Who {

@@ -382,7 +382,7 @@ const KNOWN: [&str; 35] = [
 #[test]
 fn ours_use_every_placeholder() {
     for script in [LINUX, WINDOWS] {
-        for name in super::super::PLACEHOLDERS {
+        for name in super::super::placeholders() {
             assert!(script.contains(&format!("{{{{{name}}}}}")), "{name}");
         }
     }
