@@ -42,15 +42,27 @@ pub(super) enum Under<'c> {
     NoClaim,
     /// This one.
     Claim(&'c ClaimToken),
-    /// This one, whose task ends with what is written.
+    /// This one, whose task ends with what is written, unless that ends the runner: something may be left then that is
+    /// to be done under the claim.
     Last(&'c ClaimToken),
+    /// This one, whose task ends with the runner.
+    UntilGone(&'c ClaimToken),
 }
 
 impl<'c> Under<'c> {
     const fn token(self) -> Option<&'c ClaimToken> {
         match self {
             Self::NoClaim => None,
-            Self::Claim(token) | Self::Last(token) => Some(token),
+            Self::Claim(token) | Self::Last(token) | Self::UntilGone(token) => Some(token),
+        }
+    }
+
+    /// Whether the task ends with a write after which the runner is on record or is not.
+    const fn ends(self, alive: bool) -> bool {
+        match self {
+            Self::NoClaim | Self::Claim(_) => false,
+            Self::Last(_) => alive,
+            Self::UntilGone(_) => !alive,
         }
     }
 }
@@ -262,8 +274,7 @@ impl Manager {
 
     /// Writes what follows for a runner, which is the first of the changes.
     async fn commit(&self, under: Under<'_>, write: &mut Consequences) -> Result<(Fed, bool), StoreError> {
-        // A runner that ended may leave something behind that is still to be done under the claim.
-        let ends_claim = matches!(under, Under::Last(_)) && write.after.is_some();
+        let ends_claim = under.ends(write.after.is_some());
         let applied = self
             .apply(Write {
                 operation: self.operation(),

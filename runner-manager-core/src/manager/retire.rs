@@ -37,8 +37,8 @@ impl Manager {
             };
             let before = in_hand.value.state.clone();
             let known = InHand { runner: in_hand, group: None };
-            match self.feed_in_hand(Under::Claim(claim), known, &event).await? {
-                (Fed::Gone, _) => return Ok(Work::Done),
+            match self.feed_in_hand(Under::UntilGone(claim), known, &event).await? {
+                (Fed::Gone, ended) => return Ok(if ended { Work::Ended } else { Work::Done }),
                 (Fed::Alive(after), _) => in_hand = *after,
             }
             let runner = &in_hand.value;
