@@ -13,8 +13,11 @@ local clock = redis.call('TIME')
 -- The time of this script, in microseconds since 1970.
 local NOW = clock[1] * 1000000 + clock[2]
 
+-- How whole numbers are written. As an integer, where the server's have 64 bits: that takes half the time.
+local WHOLE = string.format('%d', 9007199254740992) == '9007199254740992' and '%d' or '%.0f'
+
 local function int(number)
-  return string.format('%.0f', number)
+  return string.format(WHOLE, number)
 end
 
 -- The next argument.
