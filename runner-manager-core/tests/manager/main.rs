@@ -6,6 +6,7 @@
 mod budgets;
 mod callback;
 mod connections;
+mod costs;
 mod doubt;
 mod drift;
 mod fleet;

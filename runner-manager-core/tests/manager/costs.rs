@@ -1,0 +1,245 @@
+//! What a job costs from its webhook to the end of its runner, counted: operations of the store and of the queue, and how
+//! much is read and written. Beside ten other runners and beside a hundred thousand it is the same.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runner_manager_backends::fake::Behaviour;
+use runner_manager_core::domain::{
+    EndedRunner, GroupName, HookPlace, HookRecord, InstanceId, JobId, OperationId, Runner, RunnerName,
+    RunnerState, WorkflowJob,
+};
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
+use runner_manager_core::store::{
+    Applied, Change, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned,
+    Write,
+};
+
+use crate::world::{World, group, name, spec};
+use crate::{HOUR, MINUTE, linux};
+
+/// What goes on without jobs: every replica keeps its place in the deployment's record.
+const KEPT: &str = "apply, of the deployment";
+const READ: &str = "deployment";
+
+/// How often, and how much was read or written by that, as it prints.
+#[derive(Debug, Default)]
+struct Asked {
+    times: usize,
+    bytes: usize,
+}
+
+/// What was asked of a storage.
+#[derive(Debug, Default)]
+struct Cost {
+    operations: BTreeMap<&'static str, Asked>,
+    /// The tasks that were ended by themselves.
+    acknowledged: Vec<String>,
+}
+
+/// A storage that counts.
+#[derive(Debug)]
+struct Counted {
+    inner: Arc<EmbeddedStorage>,
+    cost: Arc<Mutex<Cost>>,
+}
+
+impl Counted {
+    fn note<T: Debug>(&self, operation: &'static str, told: T) -> T {
+        let mut cost = self.cost.lock().unwrap();
+        let asked = cost.operations.entry(operation).or_default();
+        asked.times += 1;
+        asked.bytes += format!("{told:?}").len();
+        drop(cost);
+        told
+    }
+}
+
+#[async_trait]
+impl Store for Counted {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+
+    async fn deployment(&self) -> Result<DeploymentView, StoreError> {
+        self.note(READ, self.inner.deployment().await)
+    }
+
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+        let deployment = write.changes.iter().any(|change| matches!(change, Change::PutDeployment { .. }));
+        self.note(if deployment { KEPT } else { "apply" }, &write);
+        self.inner.apply(write).await
+    }
+
+    async fn group(&self, name: &GroupName) -> Result<Option<GroupView>, StoreError> {
+        self.note("group", self.inner.group(name).await)
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupView>, StoreError> {
+        self.note("groups", self.inner.groups().await)
+    }
+
+    async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
+        self.note("runner", self.inner.runner(name).await)
+    }
+
+    async fn runners(
+        &self,
+        filter: &RunnerFilter,
+        page: &Page<RunnerName>,
+    ) -> Result<Vec<Versioned<Runner>>, StoreError> {
+        self.note("runners", self.inner.runners(filter, page).await)
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
+        self.note("job", self.inner.job(id).await)
+    }
+
+    async fn jobs(
+        &self,
+        filter: &JobFilter,
+        page: &Page<JobId>,
+    ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
+        self.note("jobs", self.inner.jobs(filter, page).await)
+    }
+
+    async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
+        self.note("hook", self.inner.hook(place).await)
+    }
+
+    async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {
+        self.note("hooks", self.inner.hooks().await)
+    }
+
+    async fn ended_runners(&self, limit: usize) -> Result<Vec<EndedRunner>, StoreError> {
+        self.note("ended_runners", self.inner.ended_runners(limit).await)
+    }
+}
+
+#[async_trait]
+impl TaskQueue for Counted {
+    async fn push(&self, tasks: Vec<NewTask>) -> Result<(), StoreError> {
+        self.note("push", &tasks);
+        self.inner.push(tasks).await
+    }
+
+    async fn claim(
+        &self,
+        lane: &Lane,
+        most: usize,
+        bound: usize,
+        lease: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.note("claim", self.inner.claim(lane, most, bound, lease, wait).await)
+    }
+
+    async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<Timestamp, StoreError> {
+        self.note("extend", self.inner.extend(token, lease).await)
+    }
+
+    async fn ack(&self, token: &ClaimToken) -> Result<(), StoreError> {
+        self.cost.lock().unwrap().acknowledged.push(token.key.clone());
+        self.note("ack", self.inner.ack(token).await)
+    }
+
+    async fn retry(&self, token: &ClaimToken, when: Timestamp, reason: &str) -> Result<(), StoreError> {
+        self.note("retry", self.inner.retry(token, when, reason).await)
+    }
+
+    async fn release(&self, token: &ClaimToken) -> Result<(), StoreError> {
+        self.note("release", self.inner.release(token).await)
+    }
+
+    async fn bury(&self, token: &ClaimToken, reason: &str) -> Result<(), StoreError> {
+        self.note("bury", self.inner.bury(token, reason).await)
+    }
+
+    async fn dead(&self, limit: usize) -> Result<Vec<DeadTask>, StoreError> {
+        self.note("dead", self.inner.dead(limit).await)
+    }
+
+    async fn revive(&self, key: &str) -> Result<bool, StoreError> {
+        self.note("revive", self.inner.revive(key).await)
+    }
+
+    async fn statistics(&self) -> Result<QueueStatistics, StoreError> {
+        self.note("statistics", self.inner.statistics().await)
+    }
+}
+
+/// Puts so many busy runners on record, like one that there is.
+async fn fill(storage: &EmbeddedStorage, like: &Runner, count: usize) {
+    let adopted = |number| Runner {
+        name: RunnerName::new(format!("{}-{number:08}", like.group)).unwrap(),
+        instance: Some(InstanceId::new(format!("i-{number:08}"))),
+        state: RunnerState::Busy { job: None },
+        ..like.clone()
+    };
+    let numbers: Vec<usize> = (0..count).collect();
+    for some in numbers.chunks(500) {
+        let changes = some.iter().map(|number| Change::AdoptRunner { runner: adopted(*number) }).collect();
+        let operation = OperationId::new(format!("fill-{}", some[0]));
+        let write =
+            Write { operation, claim: None, ends_claim: false, on_trust: false, changes, tasks: Vec::new() };
+        storage.apply(write).await.unwrap();
+    }
+}
+
+/// What a job costs beside so many runners of another group, which nobody but the records knows of.
+async fn cost_beside(others: usize) -> Cost {
+    let crowd = group("crowd", &["other"], 1, 200_000, &["zone-a"]);
+    let mut world = World::new(vec![linux(0, 10), crowd], Behaviour::default()).await;
+    world.pass(MINUTE).await;
+    world.stop().await;
+    let filter = RunnerFilter::Group(name("crowd"));
+    let idle = world.storage.runners(&filter, &Page::first(1)).await.unwrap().remove(0).value;
+    fill(&world.storage, &idle, others).await;
+    let cost = Arc::new(Mutex::new(Cost::default()));
+    let shared = cost.clone();
+    let storage = world.storage.clone();
+    world.adjust = Box::new(move |parts| {
+        let counted = Arc::new(Counted { inner: storage.clone(), cost: shared.clone() });
+        (parts.storage.store, parts.storage.queue) = (counted.clone(), counted);
+        parts.settings.sweep_dry_run = true;
+        (parts.settings.sweep_interval, parts.settings.recover_interval) = (24 * HOUR, 24 * HOUR);
+    });
+    world.start();
+    // What comes with a start is over.
+    world.pass(10 * MINUTE).await;
+    *cost.lock().unwrap() = Cost::default();
+    world.queue(&spec(&["large"]), 1);
+    world.until("the job has run", 5 * MINUTE, |world| world.completed() == 1).await;
+    world.pass(2 * MINUTE).await;
+    assert_eq!(world.books().lives.len(), 2, "one for the job, one that the crowd keeps");
+    std::mem::take(&mut *cost.lock().unwrap())
+}
+
+#[tokio::test]
+async fn a_job_costs_the_same_beside_ten_runners_and_beside_a_hundred_thousand() {
+    let few = cost_beside(10).await;
+    let many = cost_beside(100_000).await;
+    println!("beside 10 runners {few:?}, beside 100,000 {many:?}");
+    assert!(few.operations.keys().eq(many.operations.keys()));
+    for (operation, few) in &few.operations {
+        let many = &many.operations[operation];
+        assert_eq!(few.times, many.times, "{operation}");
+        // Only the numbers of runners are longer, and in the deployment's record what the sweep found.
+        let same = many.bytes.abs_diff(few.bytes) <= 32 || [KEPT, READ].contains(operation);
+        assert!(same, "{operation}: {} and {} bytes", few.bytes, many.bytes);
+    }
+}
+
+/// The writes that bring a runner up and end it end these tasks, too.
+#[tokio::test]
+async fn no_task_of_a_runner_needs_an_end_of_its_own() {
+    let cost = cost_beside(10).await;
+    let of_runners = |key: &&String| key.starts_with("provision:") || key.starts_with("retire:");
+    let ended: Vec<_> = cost.acknowledged.iter().filter(of_runners).collect();
+    assert!(ended.is_empty(), "{ended:?}");
+}
