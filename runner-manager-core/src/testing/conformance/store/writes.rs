@@ -52,12 +52,19 @@ pub(super) async fn a_write_is_whole(on: StorageSubject) {
 pub(super) async fn tasks_come_with_their_write(on: StorageSubject) {
     let change = Change::PutGroup { record: group("a", 1), expected: Expected::Absent };
     let mut write = on.write(vec![change]);
-    write.tasks = vec![NewTask::now(reconcile("a")), NewTask::at(reconcile("b"), on.in_units(5).await)];
+    let due = on.in_units(5).await;
+    write.tasks = vec![NewTask::now(reconcile("a")), NewTask::at(reconcile("b"), due)];
     on.store.apply(write).await.unwrap();
     let claims = on.claim(&reconcile("a"), 10).await;
-    assert_eq!(claims.iter().map(|claim| claim.task.clone()).collect::<Vec<_>>(), [reconcile("a")]);
-    on.pass(5).await;
-    assert_eq!(on.claim_one(&reconcile("b")).await.task, reconcile("b"));
+    let mut claimed: Vec<_> = claims.into_iter().map(|claim| claim.task).collect();
+    // On a machine that is busy, so much time may have passed by itself.
+    if claimed.len() > 1 {
+        assert!(on.now().await >= due, "{claimed:?}");
+    } else {
+        on.pass(5).await;
+        claimed.push(on.claim_one(&reconcile("b")).await.task);
+    }
+    assert_eq!(claimed, [reconcile("a"), reconcile("b")]);
 }
 
 pub(super) async fn versions_are_compared(on: StorageSubject) {
