@@ -66,7 +66,7 @@ async fn the_documentation_has_the_table_that_the_code_gives() {
         "refuses a second instance of a name",
         "a lost `create` may still appear for",
         "a new instance may be missing from looks for",
-        "what a runner does is written onto its instance",
+        "`Backend::update` writes what a runner does onto its instance",
     ];
     let mut columns = vec![heads.map(str::to_owned)];
     for kind in registry().iter() {
