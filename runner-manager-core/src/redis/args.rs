@@ -74,7 +74,12 @@ impl Args {
 
     /// The arguments as they are sent.
     pub(super) fn bytes(&self) -> Vec<&[u8]> {
-        self.0.iter().map(Vec::as_slice).collect()
+        self.iter().collect()
+    }
+
+    /// The arguments, one after the other.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
     }
 }
 

@@ -79,7 +79,7 @@ impl Budgets for RedisStorage {
         }
         let args = Args::of("take").duration(lease).duration(CONCURRENCY_PAUSE);
         let args = bounds.iter().fold(args, bound_args);
-        let mut reply = self.data.write(&scripts::BUDGET, &args).await?.1;
+        let mut reply = self.data.write(scripts::BUDGET, args).await?.1;
         match reply.text()?.as_str() {
             "granted" => Ok(Permission::Granted(Permit::new(bounds, reply.number()?))),
             "wait" => {
@@ -100,6 +100,6 @@ impl Budgets for RedisStorage {
 
     async fn pause(&self, key: &BudgetKey, until: Timestamp) -> Result<(), StoreError> {
         let args = Args::of("pause").text(key.as_str()).not_before(until);
-        self.data.write(&scripts::BUDGET, &args).await.map(drop)
+        self.data.write(scripts::BUDGET, args).await.map(drop)
     }
 }

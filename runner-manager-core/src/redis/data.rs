@@ -7,8 +7,10 @@ use jiff::Timestamp;
 
 use super::args::Args;
 use super::connection::text_of;
+use super::convoy::Convoy;
 use super::link::{Link, Script};
 use super::reply::{Reply, not_understood};
+use super::scripts::{self, Operation};
 use crate::store::StoreError;
 
 /// The data of one deployment.
@@ -16,12 +18,14 @@ use crate::store::StoreError;
 pub(super) struct Data {
     pub(super) link: Link,
     prefix: String,
+    convoy: Convoy,
 }
 
 impl Data {
     /// The data under a prefix, which has a hash tag.
     pub(super) fn new(link: Link, prefix: &str) -> Self {
-        Self { link, prefix: format!("{prefix}:") }
+        let prefix = format!("{prefix}:");
+        Self { convoy: Convoy::new(link.clone(), prefix.clone()), link, prefix }
     }
 
     /// The full name of a key.
@@ -29,9 +33,18 @@ impl Data {
         format!("{}{name}", self.prefix)
     }
 
-    /// Runs a script that may write: the first word of its answer, and the rest.
-    pub(super) async fn write(&self, script: &Script, args: &Args) -> Result<(String, Reply), StoreError> {
-        Reply::read(self.link.run(script, &[&self.prefix], &args.bytes()).await?)
+    /// Begins the use of the prefix.
+    pub(super) async fn open(&self) -> Result<(), StoreError> {
+        Reply::read(self.link.run(&scripts::OPEN, &[&self.prefix], &[]).await?).map(drop)
+    }
+
+    /// Does something that may write: the first word of its answer, and the rest.
+    pub(super) async fn write(
+        &self,
+        operation: Operation,
+        args: Args,
+    ) -> Result<(String, Reply), StoreError> {
+        Reply::read(self.convoy.run(operation, args).await?)
     }
 
     /// What a hash of ours has in a field; none where there is no such field. One record is one field, so this needs

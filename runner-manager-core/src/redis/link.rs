@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redis::{Cmd, Value};
+use redis::{Cmd, ServerError, Value};
 
 use super::connection::{AskError, Connection, Dialer, said};
+use super::data::list;
 use super::open_error::RedisOpenError;
 use super::settings::RedisSettings;
 use super::{examine, refusal, sentinel};
@@ -147,6 +148,30 @@ impl Link {
         self.call(script, keys, args).await.map_err(|error| error.told(&script.told(), StoreError::Unclear))
     }
 
+    /// Runs a script that does several things, and answers each by itself.
+    ///
+    /// # Errors
+    /// As those of [`run`](Self::run): of the whole, and of each.
+    pub(super) async fn run_all(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let told = |error: CallError| error.told(&script.told(), StoreError::Unclear);
+        let connection = self.connected().await.map_err(|error| told(CallError::NotSent(error)))?;
+        let answer = self.called(&connection, script, keys, args).await;
+        let answer = self.settled(&connection, &script.told(), answer).await.map_err(told)?;
+        let mut answers = Vec::new();
+        for answer in list(answer)? {
+            answers.push(match answer {
+                Value::ServerError(error) => Err(self.refused(&connection, &script.told(), &error).await),
+                answer => Ok(answer),
+            });
+        }
+        Ok(answers)
+    }
+
     /// Runs a script that only reads.
     ///
     /// # Errors
@@ -170,7 +195,7 @@ impl Link {
         let asking = async {
             let connection = self.connected().await.map_err(CallError::NotSent)?;
             let answer = self.asked(&connection, question).await;
-            self.settled(connection, what, answer).await
+            self.settled(&connection, what, answer).await
         };
         asking.await.map_err(|error| error.told(what, StoreError::Unavailable))
     }
@@ -240,35 +265,51 @@ impl Link {
 
     async fn call(&self, script: &Script, keys: &[&str], args: &[&[u8]]) -> Result<Value, CallError> {
         let connection = self.connected().await.map_err(CallError::NotSent)?;
-        let mut answer = self.asked(&connection, &script.by_hash(keys, args)).await;
+        let answer = self.called(&connection, script, keys, args).await;
+        self.settled(&connection, &script.told(), answer).await
+    }
+
+    /// Asks for a script by its hash, and by its text where the server does not know it yet.
+    async fn called(
+        &self,
+        connection: &Connection,
+        script: &Script,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<Value, AskError> {
+        let answer = self.asked(connection, &script.by_hash(keys, args)).await;
         if matches!(&answer, Err(AskError::Refused(error)) if error.code() == "NOSCRIPT") {
-            answer = self.asked(&connection, &script.by_text(keys, args)).await;
+            return self.asked(connection, &script.by_text(keys, args)).await;
         }
-        self.settled(connection, &script.told(), answer).await
+        answer
     }
 
     /// What an answer comes to, and what it says of the connection.
     async fn settled(
         &self,
-        connection: Connection,
+        connection: &Connection,
         what: &str,
         answer: Result<Value, AskError>,
     ) -> Result<Value, CallError> {
         match answer {
             Ok(value) => Ok(value),
             Err(AskError::Refused(error)) => {
-                let server = connection.address.to_string();
-                let (meant, elsewhere) = refusal::meaning(&server, what, &error);
-                if elsewhere {
-                    self.give_up(&connection).await;
-                }
-                Err(CallError::Refused(meant))
+                Err(CallError::Refused(self.refused(connection, what, &error).await))
             }
             Err(AskError::Lost(reason, source)) => {
-                self.give_up(&connection).await;
-                Err(CallError::Lost(connection, reason, source))
+                self.give_up(connection).await;
+                Err(CallError::Lost(connection.clone(), reason, source))
             }
         }
+    }
+
+    /// What a refusal means, and what it says of the connection.
+    async fn refused(&self, connection: &Connection, what: &str, error: &ServerError) -> StoreError {
+        let (meant, elsewhere) = refusal::meaning(&connection.address.to_string(), what, error);
+        if elsewhere {
+            self.give_up(connection).await;
+        }
+        meant
     }
 
     async fn asked(&self, connection: &Connection, question: &Cmd) -> Result<Value, AskError> {

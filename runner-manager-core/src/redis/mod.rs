@@ -1,10 +1,11 @@
 //! The storage on Redis: [`Store`](crate::store::Store), [`TaskQueue`](crate::queue::TaskQueue) and
 //! [`Budgets`](crate::budget::Budgets) for any number of replicas.
 //!
-//! Every operation is one Lua script ([`scripts`]), or one command where it reads a single field, so it is one round
-//! trip and one atomic step. A script is given records as JSON that it does not read, and beside each what it counts and orders by ([`write`](mod@write)). It
-//! checks everything before it writes anything, and its answer is a result or a refusal ([`reply`]). One who
-//! waits for a task blocks on a list into which scripts put a token ([`wake`]).
+//! Every operation is one step of a Lua script ([`scripts`]), or one command where it reads a single field, so it is one
+//! round trip and atomic. What many do at the same time shares a script ([`convoy`]). A script is given records as JSON
+//! that it does not read, and beside each what it counts and orders by ([`write`](mod@write)). It checks everything
+//! before it writes anything, and its answer is a result or a refusal ([`reply`]). One who waits for a task blocks on a
+//! list into which scripts put a token ([`wake`]).
 //!
 //! Time is the server's ([`time`]). What the server loses when it stops is settled by its own settings, so every life of
 //! it is distrusted until somebody has said otherwise.
@@ -14,6 +15,7 @@
 mod args;
 mod budgets;
 mod connection;
+mod convoy;
 mod data;
 mod examine;
 mod link;

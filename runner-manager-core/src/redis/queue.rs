@@ -31,8 +31,8 @@ struct Claimed {
     next: Option<Duration>,
 }
 
-async fn claim(data: &Data, args: &Args) -> Result<Claimed, StoreError> {
-    let (_, mut reply) = data.write(&scripts::CLAIM, args).await.map_err(|error| match error {
+async fn claim(data: &Data, args: Args) -> Result<Claimed, StoreError> {
+    let (_, mut reply) = data.write(scripts::CLAIM, args).await.map_err(|error| match error {
         // What was claimed comes back at the end of its lease.
         StoreError::Unclear(text, source) => StoreError::Unavailable(text, source),
         other => other,
@@ -63,10 +63,10 @@ impl RedisStorage {
         let (sender, answer) = oneshot::channel();
         let data = self.data.clone();
         self.claiming.spawn(async move {
-            if let Err(Ok(claimed)) = sender.send(claim(&data, &args).await) {
+            if let Err(Ok(claimed)) = sender.send(claim(&data, args).await) {
                 for claim in claimed.claims {
                     let args = held("release", &claim.token);
-                    if let Err(error) = data.write(&scripts::HOLD, &args).await {
+                    if let Err(error) = data.write(scripts::HOLD, args).await {
                         tracing::debug!(task = claim.token.key, %error, "a task comes back after its lease");
                     }
                 }
@@ -78,7 +78,7 @@ impl RedisStorage {
     }
 
     async fn end(&self, args: Args) -> Result<(), StoreError> {
-        self.data.write(&scripts::HOLD, &args).await.map(|_| ())
+        self.data.write(scripts::HOLD, args).await.map(|_| ())
     }
 }
 
@@ -86,7 +86,7 @@ impl RedisStorage {
 impl TaskQueue for RedisStorage {
     async fn push(&self, tasks: Vec<NewTask>) -> Result<(), StoreError> {
         let args = write::tasks(Args::default(), &tasks);
-        self.data.write(&scripts::PUSH, &args).await.map(|_| ())
+        self.data.write(scripts::PUSH, args).await.map(|_| ())
     }
 
     async fn claim(
@@ -124,7 +124,7 @@ impl TaskQueue for RedisStorage {
 
     async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<Timestamp, StoreError> {
         let args = held("extend", token).duration(lease);
-        self.data.write(&scripts::HOLD, &args).await?.1.time()
+        self.data.write(scripts::HOLD, args).await?.1.time()
     }
 
     async fn ack(&self, token: &ClaimToken) -> Result<(), StoreError> {
@@ -154,7 +154,7 @@ impl TaskQueue for RedisStorage {
     }
 
     async fn revive(&self, key: &str) -> Result<bool, StoreError> {
-        Ok(self.data.write(&scripts::REVIVE, &Args::of(key)).await?.1.number()? == 1)
+        Ok(self.data.write(scripts::REVIVE, Args::of(key)).await?.1.number()? == 1)
     }
 
     async fn statistics(&self) -> Result<QueueStatistics, StoreError> {

@@ -58,7 +58,7 @@ impl RedisStorage {
         let prefix = settings.prefix.clone();
         let link = Link::open(settings, Arc::clone(&clock), random).await?;
         let data = Data::new(link, &prefix);
-        data.write(&scripts::OPEN, &Args::default()).await.map_err(RedisOpenError::Data)?;
+        data.open().await.map_err(RedisOpenError::Data)?;
         Ok(Self {
             data,
             retention: Retention::default(),
@@ -210,7 +210,7 @@ impl Store for RedisStorage {
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
         let args = write::arguments(&write, &self.retention);
-        let (tag, mut reply) = self.data.write(&scripts::APPLY, &args).await?;
+        let (tag, mut reply) = self.data.write(scripts::APPLY, args).await?;
         let mut versions: Vec<Option<Version>> = Vec::new();
         while !reply.is_empty() {
             versions.push(reply.maybe_version()?);

@@ -53,6 +53,53 @@ async fn replicas_that_race_never_exceed_max() {
     assert_eq!(group.counts.alive(), 10);
 }
 
+/// How many scripts a server has run.
+fn scripts(server: &RedisServer) -> u64 {
+    let told = server.ask(&["INFO", "commandstats"]);
+    let calls = |line: &str| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok();
+    told.lines().find_map(calls).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn what_many_do_at_once_shares_scripts_and_stays_apart() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    trust(&storage).await;
+    storage.apply(write("group", vec![put_group("linux", 20)])).await.unwrap();
+    adopt(&storage, "taken", 7).await.unwrap();
+    let before = scripts(&server);
+    // Every third is of a name that there is, and changes nothing, not even what comes before it in its write.
+    let answers = join_all((100..190).map(|at| {
+        let first = put_job(job(at, queued("linux")));
+        let number = if at % 3 == 0 { 7 } else { usize::try_from(at).unwrap() };
+        let reserve = Change::ReserveRunner { runner: runner(number, "linux") };
+        let mut both = write(&format!("both-{at}"), vec![first, reserve]);
+        both.tasks = vec![reconcile(&format!("group-{at}"))];
+        let storage = &storage;
+        async move { storage.apply(both).await }
+    }))
+    .await;
+    let shared = scripts(&server) - before;
+    assert!((3..=10).contains(&shared), "{shared} scripts for 90 writes");
+    let (mut made, mut last) = (0, Version(0));
+    for (at, answer) in (100..).zip(&answers) {
+        match answer {
+            Err(StoreError::Conflict { .. }) => assert_eq!(at % 3, 0, "{at}"),
+            Err(StoreError::AtMax { alive: 20, .. }) => assert_eq!(made, 19),
+            Ok(applied) => {
+                assert!(applied.versions.iter().flatten().all(|version| *version > last), "{at}");
+                last = applied.versions[1].unwrap();
+                made += 1;
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    let counts = storage.group(&group_name("linux")).await.unwrap().unwrap().counts;
+    assert_eq!((made, counts.alive(), counts.queued), (19, 20, 19));
+    let due = storage.statistics().await.unwrap().lanes[0].due;
+    assert_eq!(due, 19, "a refused write queues nothing");
+}
+
 #[tokio::test]
 async fn a_server_that_forgot_the_scripts_is_told_them() {
     let Some(server) = RedisServer::start(&[]) else { return };

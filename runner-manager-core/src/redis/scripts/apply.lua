@@ -15,9 +15,14 @@ local COUNTS = '#'
 local QUEUED, FIRST_PHASE, COUNTED = 1, 2, 7
 
 -- What was checked so far: what each change does, and how the changes leave what they concern.
-local effects, named, groups, counts, counted = {}, {}, {}, {}, {}
+local effects, named, groups, counts, counted
 -- How many entries each history gets, and the jobs that are written, each with when it ended or empty.
-local jobs_finished, runners_ended, jobs_written = 0, 0, {}
+local jobs_finished, runners_ended, jobs_written
+
+local function begin_write()
+  effects, named, groups, counts, counted = {}, {}, {}, {}, {}
+  jobs_finished, runners_ended, jobs_written = 0, 0, {}
+end
 
 local function conflict(record)
   refuse('conflict', record)
@@ -418,7 +423,8 @@ local function forget(keep)
   end
 end
 
-return answer(function()
+return function()
+  begin_write()
   local operation, claim_key, claim_number = arg(), arg(), arg()
   local ends, on_trust = arg() == '1', arg() == '1'
   local first = first_answer(operation)
@@ -450,4 +456,4 @@ return answer(function()
   forget(keep)
   commit_and_wake()
   return reply
-end)
+end

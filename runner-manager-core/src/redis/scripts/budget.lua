@@ -89,7 +89,7 @@ local verbs = {
   take = function()
     local lease, crowd, bounds = number_arg(), number_arg(), {}
     local latest, which = NOW, nil
-    while taken < #ARGV do
+    while has_arg() do
       local bound = bound_arg()
       local free = free_at(bound, crowd)
       if free > latest then
@@ -111,4 +111,6 @@ local verbs = {
   end,
 }
 
-return answer(verbs[arg()])
+return function()
+  return verbs[arg()]()
+end

@@ -8,12 +8,7 @@
 -- How many ended holds are put back at most: the rest comes with the next claim, so that this one is short.
 local MOST_ENDED = 200
 
-local lane = arg()
-local most, bound, lease = number_arg(), number_arg(), number_arg()
-local alone = arg() == '1'
-local holds = lane_key('h', lane)
-
-local function end_leases()
+local function end_leases(holds)
   local ended = ask('ZRANGEBYSCORE', holds, '-inf', int(NOW), 'LIMIT', 0, MOST_ENDED)
   for _, key in ipairs(ended) do
     local entry = entry_of(key)
@@ -24,7 +19,7 @@ local function end_leases()
   commit()
 end
 
-local function take(set, member, reply)
+local function take(set, member, lease, reply)
   local key = string.sub(member, 17)
   local entry = entry_of(key)
   local from = entry.waiting
@@ -43,8 +38,8 @@ local function take(set, member, reply)
 end
 
 -- When something happens next on the lane. While no more may be held, only the end of a hold counts.
-local function next_event(full)
-  local sets = { holds }
+local function next_event(lane, full)
+  local sets = { lane_key('h', lane) }
   for priority = 0, full and -1 or 2 do
     sets[#sets + 1] = waiting_key(lane, priority)
   end
@@ -57,7 +52,7 @@ local function next_event(full)
 end
 
 -- Remembers whether those who wait are waiting for the end of a hold.
-local function note_full(full)
+local function note_full(lane, full)
   if full then
     ask('HSET', P .. 'f', lane, '1')
   else
@@ -65,8 +60,12 @@ local function note_full(full)
   end
 end
 
-return answer(function()
-  end_leases()
+return function()
+  local lane = arg()
+  local most, bound, lease = number_arg(), number_arg(), number_arg()
+  local alone = arg() == '1'
+  local holds = lane_key('h', lane)
+  end_leases(holds)
   local room = bound and math.max(bound - ask('ZCARD', holds), 0) or math.huge
   local reply, claimed = { 'ok', '' }, 0
   for priority = 0, 2 do
@@ -74,7 +73,7 @@ return answer(function()
     if left > 0 then
       local set = waiting_key(lane, priority)
       for _, member in ipairs(ask('ZRANGEBYSCORE', set, '-inf', int(NOW), 'LIMIT', 0, int(left))) do
-        take(set, member, reply)
+        take(set, member, lease, reply)
         claimed = claimed + 1
       end
     end
@@ -82,8 +81,8 @@ return answer(function()
   stage_entries()
   commit()
   local full = claimed >= room
-  note_full(full)
-  local event = next_event(full)
+  note_full(lane, full)
+  local event = next_event(lane, full)
   if event then
     reply[2] = int(math.max(event - NOW, 0))
     -- Who claims and leaves something behind wakes the next. Who kept the time alone and leaves has somebody
@@ -93,4 +92,4 @@ return answer(function()
     end
   end
   return reply
-end)
+end

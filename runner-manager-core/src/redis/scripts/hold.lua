@@ -3,8 +3,6 @@
 -- Arguments: what to do; the claim's key and number; then what that needs.
 -- Reply: ok, and the new end where the claim was extended.
 
-local verb, key, number = arg(), arg(), arg()
-
 -- How many of the oldest a burial forgets where there are too many, so that what was more shrinks.
 local SPARE = 2
 
@@ -13,8 +11,8 @@ local function bury(entry)
   local hold = entry.held
   if not entry.waiting then
     local fields = { entry.lane, int(NOW), int(hold.from.attempts + 1) }
-    stage('HSET', P .. 'd', key, pack(fields, entry.task .. '\n' .. reason))
-    stage('ZADD', P .. 'dt', int(NOW), key)
+    stage('HSET', P .. 'd', entry.key, pack(fields, entry.task .. '\n' .. reason))
+    stage('ZADD', P .. 'dt', int(NOW), entry.key)
   end
   finish(entry, nil)
   -- What is forgotten afterwards is checked with the rest: a refusal must not come when this is done.
@@ -57,6 +55,7 @@ local verbs = {
   bury = bury,
 }
 
-return answer(function()
+return function()
+  local verb, key, number = arg(), arg(), arg()
   return { 'ok', verbs[verb](held_entry(key, number)) }
-end)
+end

@@ -20,8 +20,14 @@ local function int(number)
   return string.format(WHOLE, number)
 end
 
+-- How many arguments were taken, and where those of the operation end that is done now.
+local taken, last_arg = 0, #ARGV
+
+local function has_arg()
+  return taken < last_arg
+end
+
 -- The next argument.
-local taken = 0
 local function arg()
   taken = taken + 1
   return ARGV[taken]
@@ -173,7 +179,13 @@ local function is_trusted()
   return trusted
 end
 
--- Runs a script: its answer, its refusal, or the error that Redis gave.
+-- Forgets what an operation has read and staged, for the next one of the same script. What stays is true of all: the
+-- last number, and which keys are of our type.
+local function begin_commands()
+  staged, kinds, known, trusted = {}, {}, nil, nil
+end
+
+-- Runs a script or an operation: its answer, its refusal, or the error that Redis gave.
 local function answer(main)
   local done, result = pcall(main)
   if done then

@@ -4,8 +4,8 @@
 -- the task.
 -- Reply: ok.
 
-return answer(function()
+return function()
   push_all()
   commit_and_wake()
   return { 'ok' }
-end)
+end

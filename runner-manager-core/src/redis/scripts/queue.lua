@@ -10,6 +10,11 @@ local TOKENS = 3
 -- Entries that this script has looked at, and those in the order in which they were first changed.
 local entries, changed = {}, {}
 
+-- Forgets them, for the next operation of the same script.
+local function begin_entries()
+  entries, changed = {}, {}
+end
+
 local function lane_key(letter, lane)
   return P .. letter .. ':' .. lane
 end
@@ -242,7 +247,7 @@ end
 
 -- Queues the tasks that the rest of the arguments name.
 local function push_all()
-  while taken < #ARGV do
+  while has_arg() do
     local key, lane, not_before, priority = arg(), arg(), number_arg(), number_arg()
     push(key, lane, not_before, priority, arg())
   end

@@ -5,7 +5,7 @@
 
 local NORMAL = 1
 
-return answer(function()
+return function()
   local key = arg()
   local lane, task = forget_dead(key)
   if not lane then
@@ -14,4 +14,4 @@ return answer(function()
   push(key, lane, nil, NORMAL, task)
   commit_and_wake()
   return { 'ok', '1' }
-end)
+end

@@ -3,6 +3,7 @@
 mod calls;
 mod opening;
 mod played;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;
