@@ -2,6 +2,7 @@
 //! the answers that it cannot; and Google's own Python client, which looks at what we made.
 
 mod faults;
+mod gcplocal;
 mod peer;
 mod played;
 mod requests;
