@@ -72,6 +72,7 @@ const HOMES: [(&str, &[&str]); 5] = [
             "runner-manager-backends/src/bootstrap/tests",
             "runner-manager-backends/src/docker/tests",
             "runner-manager-backends/src/fake/tests",
+            "runner-manager-backends/src/gcp/tests",
         ],
     ),
 ];

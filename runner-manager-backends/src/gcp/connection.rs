@@ -4,16 +4,17 @@
 //! <https://cloud.google.com/compute/docs/reference/rest/v1>
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Client, Url};
 use runner_manager_core::clock::{Clock, timeout};
 use serde::de::DeserializeOwned;
 
 use super::config::Settings;
-use super::credentials::Access;
+use super::credentials::{Access, Signed};
 use super::errors::Failure;
 use crate::outgoing;
 
@@ -89,35 +90,74 @@ impl Connection {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        timeout(self.clock.as_ref(), limit, self.exchange(method, url, body)).await?
+        let call = Call { method, url, body, is_sent: AtomicBool::new(false) };
+        let answer = timeout(self.clock.as_ref(), limit, self.exchange(&call)).await;
+        match answer {
+            Err(_) if !call.is_sent.load(Ordering::SeqCst) => {
+                Err(Failure::CredentialsLate("none came in time".to_owned()))
+            }
+            answer => answer?,
+        }
     }
 
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        url: Url,
-        body: Option<String>,
-    ) -> Result<T, Failure> {
-        let headers = self.access.headers().await?;
-        let mut request = self.client.request(method.clone(), url).headers(headers);
-        request = request.header(ACCEPT, JSON).header(USER_AGENT, NAME);
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, JSON).body(body);
-        } else if method == Method::POST {
+    /// A token that is refused is replaced once, unnoticed: it may have ended early, or while this machine slept. What was
+    /// refused so was not done.
+    async fn exchange<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
+        let signed = self.access.headers().await?;
+        let mut answer = self.send(call, &signed).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            call.is_sent.store(false, Ordering::SeqCst);
+            self.access.renew(&signed);
+            let again = self.access.headers().await?;
+            // A metadata server has one token for all who ask.
+            if again.headers != signed.headers {
+                answer = self.send(call, &again).await?;
+            }
+            if answer.status == StatusCode::UNAUTHORIZED {
+                self.access.renew(&again);
+            }
+        }
+        answer.read()
+    }
+
+    async fn send(&self, call: &Call, signed: &Signed) -> Result<Answer, Failure> {
+        let mut request = self.client.request(call.method.clone(), call.url.clone());
+        request = request.headers(signed.headers.clone()).header(ACCEPT, JSON).header(USER_AGENT, NAME);
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, JSON).body(body.clone());
+        } else if call.method == Method::POST {
             // Google's front ends want to be told that there is none.
             request = request.body("");
         }
+        call.is_sent.store(true, Ordering::SeqCst);
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = outgoing::body(response, MOST_BYTES, Failure::Unanswered).await?;
-        if !status.is_success() {
-            if status == http::StatusCode::UNAUTHORIZED {
-                self.access.renew();
-            }
-            return Err(Failure::refused(status, &headers, &body));
+        Ok(Answer { status, headers, body })
+    }
+}
+
+/// What is asked, and whether it may have been done.
+struct Call {
+    method: Method,
+    url: Url,
+    body: Option<String>,
+    is_sent: AtomicBool,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        if !self.status.is_success() {
+            return Err(Failure::refused(self.status, &self.headers, &self.body));
         }
         // What cannot be read is not quoted.
-        serde_json::from_slice(&body).map_err(|error| {
+        serde_json::from_slice(&self.body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             Failure::Unanswered(format!(
                 "it is not the JSON that was asked for (line {line}, column {column})"

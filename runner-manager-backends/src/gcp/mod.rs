@@ -34,6 +34,7 @@ mod operations;
 mod request;
 #[cfg(test)]
 mod tests;
+mod unsaid;
 
 use std::sync::Arc;
 

@@ -1,8 +1,11 @@
 //! The gcp backend: settings; the fake of GCE, checked against Google's own description, with a proxy before it that gives
 //! the answers that it cannot; and Google's own Python client, which looks at what we made.
 
+mod credentials;
 mod faults;
 mod gcplocal;
+mod google;
+mod no_token;
 mod peer;
 mod played;
 mod requests;
