@@ -141,7 +141,7 @@ async fn the_plain_path_works_on_an_emulator_of_somebody_elses() {
 
     backend.delete(&first.id).await.unwrap();
     assert_eq!(backend.get(&first.id).await.unwrap(), None);
-    assert_eq!(backend.list(&owner).await.unwrap(), [second.clone()]);
+    assert_eq!(backend.list(&owner).await.unwrap(), std::slice::from_ref(&second));
     backend.delete(&second.id).await.unwrap();
     assert_eq!(gcplocal.instances().await, Vec::<Value>::new(), "something is left");
 }
