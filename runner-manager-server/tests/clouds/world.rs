@@ -1,7 +1,9 @@
-//! A manager on AWS that can be killed and started again, with a GitHub and a cloud that live on.
+//! A manager on a cloud that can be killed and started again, with a GitHub and a cloud that live on.
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,72 +14,48 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cloud::{Cloud, Machine};
 use crate::door::Door;
-use crate::fault_proxy::{Harm, Proxy};
+use crate::fault_proxy::{Harm, Proxy, Seen};
 use crate::support::{Listening, TOKEN, WEBHOOK_SECRET, client, write};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The runner of the machines: the simulated agent, as the actions runner would be started.
-const RUN: &str = "#!/bin/bash\necho 'Listening for Jobs'\nexec \"$SIMULATED_RUNNER\" simulated-agent\n";
+/// The runner of the machines: the simulated agent, as the actions runner would be started, once the gate is
+/// open.
+const RUN: &str = "#!/bin/bash
+echo 'Listening for Jobs'
+until [[ -e GATE ]]; do sleep 0.2; done
+exec \"$SIMULATED_RUNNER\" simulated-agent
+";
 
 /// Drops no rights, because the tests may have none to drop.
 const SETPRIV: &str = "#!/bin/bash\nexec \"${@: -1}\"\n";
 
-/// Where moto is.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) url: String,
-    pub(crate) image: String,
-    pub(crate) subnet: String,
-    python: String,
+/// How many runners the group may have.
+pub(crate) const MAX: usize = 3;
+
+/// How machines are told what to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mode {
+    Direct,
+    Callback,
 }
 
-impl Peer {
-    /// `None` where it does not run.
-    pub(crate) fn find() -> Option<Self> {
-        let of = |name: &str| std::env::var(format!("MOTO_{name}")).ok();
-        let Some(url) = of("URL") else {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "MOTO_URL is not set");
-            eprintln!("skipped: no moto runs (scripts/peers/moto/up)");
-            return None;
-        };
-        Some(Self { url, image: of("IMAGE")?, subnet: of("SUBNET_A")?, python: of("PYTHON")? })
-    }
-
-    fn script(&self, name: &str) -> Command {
-        let mut command = Command::new(&self.python);
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/peers/moto");
-        command.args(["-B", &format!("{folder}/{name}")]).env("MOTO_URL", &self.url);
-        command
-    }
-
-    /// What AWS' own client tells of all that bears a deployment's mark.
-    pub(crate) fn look(&self, deployment: &str) -> Value {
-        let output = self.script("look.py").arg(deployment).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-/// The settings of a backend that asks at an address, as they stand in a configuration.
-pub(crate) fn backend(url: &str) -> String {
-    let key = "{id: peer, secret: peer-secret}";
-    let endpoints = format!("{{ec2: '{url}', ssm: '{url}', sts: '{url}'}}");
-    format!(
-        "{{kind: aws, region: us-east-1, access_key: {key}, endpoints: {endpoints}, timeout: 20s, settle: 5s}}"
-    )
+/// A name that no other deployment has.
+pub(crate) fn deployment() -> String {
+    format!("e2e-{:08x}", SystemRandom.next_u64() >> 32)
 }
 
 /// What stands in for the starts of machines.
 struct Guests(Child);
 
 impl Guests {
-    fn start(peer: &Peer, deployment: &str, folder: &TempDir) -> Self {
+    fn start(cloud: &impl Cloud, deployment: &str, folder: &TempDir) -> Self {
         let log = std::fs::File::create(folder.path().join("guests.log")).unwrap();
-        let mut command = peer.script("guests.py");
+        let mut command = cloud.script("guests.py");
         command.arg(deployment).arg(folder.path()).stdout(Stdio::piped()).stderr(log);
         command.env("SIMULATED_RUNNER", env!("CARGO_BIN_EXE_runner-manager")).env("NO_PROXY", "127.0.0.1");
         let mut child = command.spawn().unwrap();
@@ -103,14 +81,17 @@ impl Drop for Guests {
     }
 }
 
-/// What is done to the next request for an instance.
-type Next = Arc<Mutex<Vec<(&'static str, Harm)>>>;
+/// What is done to the next request that one function says is meant.
+type Next = Arc<Mutex<Vec<(fn(&Seen) -> bool, &'static str, Harm)>>>;
 
 /// A whole system.
-pub(crate) struct World {
-    pub(crate) peer: Peer,
-    pub(crate) deployment: String,
-    pub(crate) proxy: Proxy,
+pub(crate) struct World<C> {
+    // Ends before the folder that it works in.
+    _guests: Guests,
+    cloud: C,
+    deployment: String,
+    mode: Mode,
+    proxy: Proxy,
     next: Next,
     door: Door,
     github: Listening,
@@ -118,30 +99,39 @@ pub(crate) struct World {
     folder: TempDir,
     client: reqwest::Client,
     starts: usize,
-    _guests: Guests,
 }
 
-impl World {
-    /// A system whose one group has at most three runners.
-    pub(crate) async fn start(peer: Peer) -> Self {
+impl<C: Cloud> World<C> {
+    /// A system whose one group has at most [`MAX`] runners, in direct mode; `None` where its cloud's peer
+    /// does not run.
+    pub(crate) async fn start() -> Option<Self> {
+        Self::start_in(Mode::Direct).await
+    }
+
+    pub(crate) async fn start_in(mode: Mode) -> Option<Self> {
+        let deployment = deployment();
+        let cloud = C::find(&deployment).await?;
         let folder = TempDir::new().unwrap();
-        let deployment = format!("e2e-{:08x}", SystemRandom.next_u64() >> 32);
         let next = Next::default();
         let harms = Arc::clone(&next);
-        let proxy = Proxy::before(&peer.url, move |seen| {
-            let creates = seen.says("Action=RunInstances&");
-            if creates { harms.lock().unwrap().pop() } else { None }
+        let proxy = Proxy::before(&cloud.service(), move |seen| {
+            let mut harms = harms.lock().unwrap();
+            let meant = harms.iter().position(|(when, ..)| when(seen))?;
+            let (_, name, harm) = harms.remove(meant);
+            Some((name, harm))
         })
         .await;
         let door = Door::open().await;
         let hook = ["--webhook-url", &door.url, "--webhook-secret", WEBHOOK_SECRET];
         let github = Listening::start(&folder, "github", &[&["github-simulator"], &hook[..]].concat());
         lay_out(&folder);
-        let guests = Guests::start(&peer, &deployment, &folder);
+        let guests = Guests::start(&cloud, &deployment, &folder);
         let (client, manager) = (client(), None);
         let mut world = Self {
-            peer,
+            _guests: guests,
+            cloud,
             deployment,
+            mode,
             proxy,
             next,
             door,
@@ -150,17 +140,25 @@ impl World {
             folder,
             client,
             starts: 0,
-            _guests: guests,
         };
         world.configure();
         world.restart();
-        world
+        Some(world)
     }
 
     fn configure(&self) {
         let (folder, github, name) = (self.folder.path().display(), &self.github.url, &self.deployment);
-        let (backend, image, subnet) = (backend(&self.proxy.url), &self.peer.image, &self.peer.subnet);
+        let backend = self.cloud.backend(&self.proxy.url, self.folder.path());
+        let placement = self.cloud.placement();
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+        let server = match self.mode {
+            Mode::Direct => "listen: 127.0.0.1:0".to_owned(),
+            // Machines are told the address before the manager has one.
+            Mode::Callback => {
+                let address = free_address();
+                format!("listen: {address}\n  bootstrap_url: http://{address}")
+            }
+        };
         write(
             &self.folder,
             &format!(
@@ -168,25 +166,22 @@ impl World {
 name: {name}
 secret_key: a-secret-key-of-the-tests-0123456789
 sweep_interval: 30s
+call_timeout: 2m
+lease: 5m
 server:
-  listen: 127.0.0.1:0
+  {server}
   webhook_secret: {WEBHOOK_SECRET}
   tokens: [{{name: tests, role: viewer, token: {TOKEN}}}]
 store: {{kind: embedded, path: store.redb}}
 github: {{api_url: '{github}', token: {DEFAULT_TOKEN}}}
 backends:
-  eu: {backend}
+  there: {backend}
 runner_groups:
   - name: small
     organization: acme
     labels: [build]
-    max: 3
-    placements:
-      - backend: eu
-        instance_types: [t3.small]
-        image: {image}
-        subnets: [{subnet}]
-        start: {{runner_folder: {folder}/runner, runner_user: {}}}
+    max: {MAX}
+    placements: [{{backend: there, {placement}, start: {{runner_folder: {folder}/runner, runner_user: {}}}}}]
 ",
                 user.trim()
             ),
@@ -209,12 +204,17 @@ runner_groups:
         self.door.holds();
     }
 
-    /// Has the proxy do this to the next requests for instances.
-    pub(crate) fn harm(&self, harms: Vec<(&'static str, Harm)>) {
-        self.next.lock().unwrap().extend(harms);
+    /// Has the proxy do this to the next request for a machine.
+    pub(crate) fn harm(&self, name: &'static str, harm: Harm) {
+        self.harm_where(C::creates, name, harm);
     }
 
-    /// How many requests for instances the proxy did this to.
+    /// Has the proxy do this to the next request that is meant.
+    pub(crate) fn harm_where(&self, when: fn(&Seen) -> bool, name: &'static str, harm: Harm) {
+        self.next.lock().unwrap().push((when, name, harm));
+    }
+
+    /// How many requests the proxy did this to.
     pub(crate) fn harmed(&self, what: &str) -> u32 {
         self.proxy.counts().get(what).copied().unwrap_or(0)
     }
@@ -246,10 +246,49 @@ runner_groups:
         serde_json::from_value(listed["items"].take()).unwrap()
     }
 
-    /// The instances of this deployment that have not been terminated.
-    pub(crate) fn instances(&self) -> Vec<Value> {
-        let all = self.peer.look(&self.deployment)["instances"].as_array().unwrap().clone();
-        all.into_iter().filter(|instance| instance["state"] != "terminated").collect()
+    /// What the cloud's own client tells of all that bears this deployment's mark.
+    fn look(&self) -> Value {
+        let output = self.cloud.script("look.py").arg(&self.deployment).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The machines of this deployment.
+    pub(crate) fn machines(&self) -> Vec<Machine> {
+        C::machines(&self.look())
+    }
+
+    /// Waits until there is one machine.
+    pub(crate) async fn one_machine(&self) -> Machine {
+        self.until("there is a machine", async || !self.machines().is_empty()).await;
+        let machines = self.machines();
+        let [machine] = &machines[..] else { panic!("there is not one machine: {machines:#?}") };
+        machine.clone()
+    }
+
+    /// Waits until there is one machine, which the manager does not know of.
+    pub(crate) async fn machine_is_made(&self) -> Machine {
+        let made = self.one_machine().await;
+        let asked = self.runners().await;
+        assert!(asked.len() == 1 && asked[0]["instance"].is_null(), "it is on record already: {asked:#?}");
+        made
+    }
+
+    /// Waits until the one runner's machine is on record: the one that was made, beside which there is no
+    /// other.
+    pub(crate) async fn its_machine_is(&self, made: &Machine) {
+        self.until("its machine is on record", async || {
+            let runners = self.runners().await;
+            runners.iter().any(|runner| !runner["instance"].is_null())
+        })
+        .await;
+        assert_eq!(self.machines(), std::slice::from_ref(made), "made twice");
+        assert_eq!(self.runners().await.len(), 1);
+    }
+
+    /// Lets the machines' runners begin.
+    pub(crate) fn open_the_gate(&self) {
+        std::fs::write(gate(&self.folder), "").unwrap();
     }
 
     /// Waits until things are as they should be.
@@ -271,9 +310,9 @@ runner_groups:
             .collect();
         let guests = std::fs::read_to_string(self.folder.path().join("guests.log")).unwrap_or_default();
         format!(
-            "{:#?}\nrunners: {runners:#?}\ninstances: {:#?}\n{consoles:#?}\n{guests}",
+            "{:#?}\nrunners: {runners:#?}\nmachines: {:#?}\n{consoles:#?}\n{guests}",
             self.books().await.jobs,
-            self.instances()
+            self.machines()
         )
     }
 
@@ -289,16 +328,28 @@ runner_groups:
         assert_eq!((books.jobs.succeeded, books.jobs.lost), (jobs, 0), "no job is lost");
         assert!(books.runs_by_job.values().all(|runs| *runs == 1), "each job runs once");
         assert_eq!(books.violations, []);
-        assert_eq!(self.instances(), Vec::<Value>::new(), "instances are left");
-        assert_eq!(self.peer.look(&self.deployment)["volumes"], json!([]), "volumes are left");
+        let told = self.look();
+        assert_eq!(C::machines(&told), [], "machines are left");
+        assert_eq!(C::left(&told, &self.deployment), Vec::<Value>::new(), "something is left");
     }
+}
+
+/// What the machines' runners wait for.
+fn gate(folder: &TempDir) -> PathBuf {
+    folder.path().join("go")
+}
+
+/// An address that nobody listens at for now.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The folders of the machines: their runner, and what comes first in their path.
 fn lay_out(folder: &TempDir) {
     let power_off = "#!/bin/bash\necho 'the power is off'\n";
+    let run = RUN.replace("GATE", &gate(folder).display().to_string());
     for (path, text) in [
-        ("runner/run.sh", RUN),
+        ("runner/run.sh", run.as_str()),
         ("bin/setpriv", SETPRIV),
         ("bin/poweroff", power_off),
         ("bin/systemctl", power_off),
