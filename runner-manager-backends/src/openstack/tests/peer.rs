@@ -114,8 +114,9 @@ pub(super) fn deployment() -> String {
     format!("os-{:08x}", SystemRandom.next_u64() >> 32)
 }
 
+/// Waits for long: beside this test others have a hundred servers made, which Nova takes in their turn.
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    for _ in 0..240 {
+    for _ in 0..2400 {
         if let Some(found) = look().await {
             return found;
         }
