@@ -35,8 +35,8 @@ pub(super) async fn server(session: &Session, id: &str) -> Result<Option<Server>
 /// All servers of the project. Nova leaves out those of a cell that does not answer as soon as a query narrows the
 /// list down, so that the first page is asked for without any.
 pub(super) async fn servers(session: &Session) -> Result<Vec<Server>, Failure> {
-    let servers: Vec<Server> =
-        read(pages(session, Call::get(Service::Compute, &["servers", "detail"]), "servers").await?)?;
+    let call = Call::get(Service::Compute, &["servers", "detail"]);
+    let servers: Vec<Server> = read(list(session, call, "servers", LastPage::IsEmpty).await?)?;
     if servers.iter().any(Server::is_unknown) { Err(unknown_part()) } else { Ok(servers) }
 }
 
@@ -47,8 +47,8 @@ pub(super) async fn servers_named(session: &Session, name: &str) -> Result<Vec<S
     let mut servers: Vec<Server> = read(pages(session, call, "servers").await?)?;
     servers.retain(|server| server.name == name);
     if servers.is_empty() && session.microversion().await? >= TELLS_OF_DOWN_CELLS {
-        let all: Vec<Server> =
-            read(pages(session, Call::get(Service::Compute, &["servers"]), "servers").await?)?;
+        let call = Call::get(Service::Compute, &["servers"]);
+        let all: Vec<Server> = read(list(session, call, "servers", LastPage::IsEmpty).await?)?;
         if all.iter().any(Server::is_unknown) {
             return Err(unknown_part());
         }
@@ -97,18 +97,36 @@ pub(super) fn absent_is_success(outcome: Result<(), Failure>) -> Result<(), Fail
     }
 }
 
+/// How the last page of a list is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastPage {
+    NamesNoNext,
+    /// Nova names a next page after a full one, and takes out of a page what stands there twice, as a server may that is
+    /// just being made: then it names none though there is more (`get_all` in nova/compute/api.py).
+    IsEmpty,
+}
+
 /// All items of a list that comes in pages, under `key`.
 pub(super) async fn pages(session: &Session, first: Call, key: &str) -> Result<Vec<Value>, Failure> {
+    list(session, first, key, LastPage::NamesNoNext).await
+}
+
+async fn list(session: &Session, first: Call, key: &str, last_page: LastPage) -> Result<Vec<Value>, Failure> {
     for _ in 1..LISTS {
-        match pages_once(session, first.clone(), key).await {
+        match list_once(session, first.clone(), key, last_page).await {
             Err(failure) if failure.is(400) && failure.to_string().contains("marker") => {}
             outcome => return outcome,
         }
     }
-    pages_once(session, first, key).await
+    list_once(session, first, key, last_page).await
 }
 
-async fn pages_once(session: &Session, first: Call, key: &str) -> Result<Vec<Value>, Failure> {
+async fn list_once(
+    session: &Session,
+    first: Call,
+    key: &str,
+    last_page: LastPage,
+) -> Result<Vec<Value>, Failure> {
     let mut all: Vec<Value> = Vec::new();
     let mut next = Some(first.clone());
     for _ in 0..MOST_PAGES {
@@ -117,12 +135,13 @@ async fn pages_once(session: &Session, first: Call, key: &str) -> Result<Vec<Val
         let Value::Array(items) = page[key].take() else {
             return Err(Failure::Broken(format!("it has no list of {key}")));
         };
+        let goes_on = match last_page {
+            LastPage::NamesNoNext => names_next(&page, key),
+            LastPage::IsEmpty => !items.is_empty(),
+        };
         let last = items.last().and_then(|item| item["id"].as_str()).map(str::to_owned);
         all.extend(items);
-        if page[format!("{key}_links")]
-            .as_array()
-            .is_some_and(|links| links.iter().any(|link| link["rel"] == "next"))
-        {
+        if goes_on {
             let marker =
                 last.ok_or_else(|| Failure::Broken("a page with nothing on it names a next one".to_owned()))?;
             next = Some(first.clone().with("marker", &marker));
@@ -132,6 +151,11 @@ async fn pages_once(session: &Session, first: Call, key: &str) -> Result<Vec<Val
         Some(_) => Err(Failure::Broken(format!("its list of {key} has more than {MOST_PAGES} pages"))),
         None => Ok(all),
     }
+}
+
+fn names_next(page: &Value, key: &str) -> bool {
+    let links = page[format!("{key}_links")].as_array();
+    links.is_some_and(|links| links.iter().any(|link| link["rel"] == "next"))
 }
 
 fn read(items: Vec<Value>) -> Result<Vec<Server>, Failure> {

@@ -219,7 +219,8 @@ async fn a_foreign_client_sees_what_was_made_and_nothing_after() {
     assert_eq!(running(&*backend, &made).await.created_at, made.created_at);
     backend.update(&made.id, &Activity { phase: Phase::Idle, job: None }).await.unwrap();
 
-    let [seen] = &peer.servers(&deployment)[..] else { panic!("there is not one server") };
+    let servers = peer.servers(&deployment);
+    let [seen] = &servers[..] else { panic!("there is not one server: {servers:#?}") };
     assert_eq!((&seen["name"], &seen["status"]), (&json!(spec.runner.as_str()), &json!("ACTIVE")));
     assert_eq!((&seen["flavor"], &seen["networks"]), (&json!("m1.tiny"), &json!(["runners-net"])));
     assert_eq!((&seen["key_name"], &seen["security_groups"]), (&json!("people"), &json!(["runners"])));

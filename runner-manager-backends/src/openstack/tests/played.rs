@@ -357,12 +357,40 @@ async fn a_list_begins_anew_where_its_place_is_lost() {
             }
             None => json_answer(200, &json!({"servers": [server(2)], "servers_links": next})),
             Some("s2") => json_answer(200, &json!({"servers": [server(3)]})),
+            Some("s3") => json_answer(200, &json!({"servers": []})),
             Some(_) => json_answer(400, &json!({"badRequest": {"message": "marker [s1] not found"}})),
         })
     })
     .await;
     assert_eq!(play.backend().await.list(&owner("acme", "key")).await.unwrap(), []);
-    assert_eq!(asked.load(Ordering::SeqCst), 4);
+    assert_eq!(asked.load(Ordering::SeqCst), 5);
+}
+
+/// Nova takes a server that is just being made out of a page where it stands twice, and then names no next page.
+#[tokio::test]
+async fn a_page_that_names_no_next_one_is_not_the_last() {
+    let play = Play::start(|seen| {
+        if !is(seen, &Method::GET, "/compute/v2.1/servers/detail") {
+            return None;
+        }
+        let server = |number: usize| {
+            let runner = runner(number, &plain());
+            json!({
+                "id": format!("s{number}"), "name": runner.runner.as_str(), "status": "ACTIVE",
+                "created": "2020-11-26T11:55:11Z", "updated": "2020-11-26T11:55:11Z",
+                "metadata": runner.owner.tags(&runner.runner, &runner.group),
+            })
+        };
+        let page = match seen.path.split_once("marker=").map(|(_, marker)| marker) {
+            None => vec![server(1), server(2)],
+            Some("s2") => vec![server(3)],
+            Some(_) => Vec::new(),
+        };
+        Some(json_answer(200, &json!({"servers": page})))
+    })
+    .await;
+    let listed = play.backend().await.list(&owner("acme", "key")).await.unwrap();
+    assert_eq!(listed.len(), 3, "{listed:#?}");
 }
 
 #[tokio::test]
@@ -433,7 +461,9 @@ async fn the_calls_of_an_instance_are_few() {
     );
     play.lock().asked.clear();
     backend.list(&owner("acme", "key")).await.unwrap();
-    assert_eq!(play.lock().asked.len(), 4, "{:?}", play.lock().asked);
+    let asked = play.lock().asked.clone();
+    // Two for servers, of which the second finds that there are no more.
+    assert_eq!(asked.len(), 5, "{asked:?}");
     assert!(backend.get(&first.id).await.unwrap().is_some());
     assert_eq!(placement(&plain()).description, format!("f1, {IMAGE}"));
 }

@@ -122,6 +122,10 @@ impl Cloud {
             (&Method::POST, ["compute", "v2.1", "servers"]) => {
                 Some(self.create(&serde_json::from_slice(&seen.body).unwrap()))
             }
+            // All are on the first page.
+            (&Method::GET, ["compute", "v2.1", "servers", ..]) if seen.path.contains("marker=") => {
+                Some(json_answer(200, &json!({"servers": []})))
+            }
             (method, ["compute", "v2.1", "servers", rest @ ..]) => {
                 self.of(|cloud| &mut cloud.servers, "server", method, rest)
             }
