@@ -1,7 +1,7 @@
 //! Replicas that race, and data that is not as this release left it.
 
-use futures_util::future::join_all;
-use runner_manager_core::domain::RunnerName;
+use futures_util::future::{join, join_all};
+use runner_manager_core::domain::{JobId, RunnerName};
 use runner_manager_core::queue::{Lane, TaskQueue};
 use runner_manager_core::redis::{RedisOpenError, RedisStorage};
 use runner_manager_core::store::{Applied, Change, Page, RunnerFilter, Store, StoreError, Version};
@@ -98,6 +98,46 @@ async fn what_many_do_at_once_shares_scripts_and_stays_apart() {
     assert_eq!((made, counts.alive(), counts.queued), (19, 20, 19));
     let due = storage.statistics().await.unwrap().lanes[0].due;
     assert_eq!(due, 19, "a refused write queues nothing");
+}
+
+/// Each is refused as the writes are to be made, when all was checked that can be checked before.
+#[tokio::test]
+async fn what_a_refused_write_was_about_to_do_is_not_done_by_the_next_of_its_script() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    adopt(&storage, "known", 1).await.unwrap();
+    server.ask(&["DEL", &key("ra")]);
+    server.ask(&["SET", &key("ra"), "somebody else's"]);
+    let before = scripts(&server);
+    let mut refused = write("refused", vec![Change::AdoptRunner { runner: runner(2, "linux") }]);
+    refused.tasks = vec![reconcile("linux")];
+    let next = write("next", vec![put_job(job(1, queued("linux")))]);
+    let (refused, next) = join(storage.apply(refused), storage.apply(next)).await;
+    assert_eq!(scripts(&server) - before, 1, "they share a script");
+    corrupt(refused, &[&key("ra")]);
+    next.unwrap();
+    assert_eq!(storage.runner(&runner(2, "linux").name).await.unwrap(), None);
+    assert!(storage.job(JobId(1)).await.unwrap().is_some());
+    assert_eq!(storage.statistics().await.unwrap().lanes.len(), 0, "nothing is queued");
+}
+
+#[tokio::test]
+async fn trust_counts_from_its_write_on_within_a_script_too() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    storage.apply(write("group", vec![put_group("linux", 20)])).await.unwrap();
+    let incarnation = storage.deployment().await.unwrap().incarnation;
+    let reserve = |at| write(&format!("{at}"), vec![Change::ReserveRunner { runner: runner(at, "linux") }]);
+    let before = scripts(&server);
+    let answers = join_all([
+        storage.apply(reserve(1)),
+        storage.apply(write("trust", vec![Change::Trust { incarnation }])),
+        storage.apply(reserve(2)),
+    ])
+    .await;
+    assert_eq!(scripts(&server) - before, 1, "they share a script");
+    assert!(matches!(answers[0], Err(StoreError::Untrusted)), "{answers:?}");
+    assert!(answers[1].is_ok() && answers[2].is_ok(), "{answers:?}");
 }
 
 #[tokio::test]
