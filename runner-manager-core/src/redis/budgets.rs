@@ -8,8 +8,7 @@ use jiff::Timestamp;
 
 use super::args::Args;
 use super::connection::text_of;
-use super::data::list;
-use super::reply::not_understood;
+use super::reply::{list, not_understood};
 use super::scripts;
 use super::storage::RedisStorage;
 use crate::budget::{Bound, BudgetKey, Budgets, CONCURRENCY_PAUSE, Permission, Permit, Quota};

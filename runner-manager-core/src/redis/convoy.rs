@@ -22,8 +22,8 @@ use crate::store::StoreError;
 /// The most operations that share a script: one or two milliseconds of work, which holds up everybody else meanwhile.
 const MOST_TOGETHER: usize = 32;
 
-/// How many scripts are under way before others wait to share one. More than one, so that what depends on each other's
-/// answers, as a claim and the write for the task claimed before, need not wait for each other.
+/// How many scripts are under way before others wait to share one. More than one, so that a write need not wait for a
+/// script that it has nothing to do with, such as the claim of the next task.
 pub(super) const MOST_UNDER_WAY: usize = 4;
 
 type Answer = Result<Value, StoreError>;

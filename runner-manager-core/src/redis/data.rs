@@ -9,7 +9,7 @@ use super::args::Args;
 use super::connection::text_of;
 use super::convoy::Convoy;
 use super::link::{Link, Script};
-use super::reply::{Reply, not_understood};
+use super::reply::{Reply, list, not_understood};
 use super::scripts::{self, Operation};
 use crate::store::StoreError;
 
@@ -102,13 +102,6 @@ fn text(value: Value) -> Result<Option<Vec<u8>>, StoreError> {
     match value {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes)),
-        _ => Err(not_understood()),
-    }
-}
-
-pub(super) fn list(value: Value) -> Result<Vec<Value>, StoreError> {
-    match value {
-        Value::Array(parts) => Ok(parts),
         _ => Err(not_understood()),
     }
 }

@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use redis::{Cmd, ServerError, Value};
 
 use super::connection::{AskError, Connection, Dialer, said};
-use super::data::list;
 use super::open_error::RedisOpenError;
+use super::reply::list;
 use super::settings::RedisSettings;
 use super::{examine, refusal, sentinel};
 use crate::clock::Clock;

@@ -24,8 +24,7 @@ pub(super) struct Reply {
 impl Reply {
     /// Reads an answer: its first part as text, and the rest. A refusal is the error that it means.
     pub(super) fn read(value: Value) -> Result<(String, Self), StoreError> {
-        let Value::Array(parts) = value else { return Err(not_understood()) };
-        let parts: Vec<Vec<u8>> = parts.into_iter().map(bytes).collect::<Result<_, _>>()?;
+        let parts: Vec<Vec<u8>> = list(value)?.into_iter().map(bytes).collect::<Result<_, _>>()?;
         let mut reply = Self { parts: parts.into_iter() };
         let tag = reply.text()?;
         match refusal(&tag, &mut reply)? {
@@ -78,6 +77,14 @@ fn time(microseconds: u64) -> Result<Timestamp, StoreError> {
 fn bytes(part: Value) -> Result<Vec<u8>, StoreError> {
     match part {
         Value::BulkString(bytes) => Ok(bytes),
+        _ => Err(not_understood()),
+    }
+}
+
+/// The parts of an answer that has several.
+pub(super) fn list(value: Value) -> Result<Vec<Value>, StoreError> {
+    match value {
+        Value::Array(parts) => Ok(parts),
         _ => Err(not_understood()),
     }
 }

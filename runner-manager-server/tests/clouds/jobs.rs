@@ -44,9 +44,7 @@ pub(crate) async fn killed_between_the_create_and_its_record_makes_one_machine<C
     let made = world.machine_is_made().await;
     world.kill();
     world.restart();
-    world.its_machine_is(&made).await;
-    world.open_the_gate();
-    world.finish(1).await;
+    world.its_job_runs_on(&made).await;
     assert_eq!(world.harmed("held reply"), 1);
 }
 
@@ -60,9 +58,7 @@ pub(crate) async fn killed_before_the_request_arrives_makes_one_machine<C: Cloud
     world.kill();
     world.restart();
     let made = world.one_machine().await;
-    world.its_machine_is(&made).await;
-    world.open_the_gate();
-    world.finish(1).await;
+    world.its_job_runs_on(&made).await;
 }
 
 /// The reply is lost on its way, and the manager dies while it looks for the machine.
@@ -74,9 +70,7 @@ pub(crate) async fn a_lost_reply_and_a_kill_make_one_machine<C: Cloud>() {
     world.kill();
     let made = world.one_machine().await;
     world.restart();
-    world.its_machine_is(&made).await;
-    world.open_the_gate();
-    world.finish(1).await;
+    world.its_job_runs_on(&made).await;
 }
 
 /// The request never came to the cloud: after `settle` another runner takes the place.

@@ -149,7 +149,5 @@ async fn killed_while_a_clone_is_followed_makes_one_machine() {
     let made = world.machine_is_made().await;
     world.kill();
     world.restart();
-    world.its_machine_is(&made).await;
-    world.open_the_gate();
-    world.finish(1).await;
+    world.its_job_runs_on(&made).await;
 }

@@ -274,9 +274,9 @@ runner_groups:
         made
     }
 
-    /// Waits until the one runner's machine is on record: the one that was made, beside which there is no
-    /// other.
-    pub(crate) async fn its_machine_is(&self, made: &Machine) {
+    /// Waits until the one runner's machine is on record, which is the one that was made, beside which there is
+    /// no other; then lets its job run, and waits until nothing is left.
+    pub(crate) async fn its_job_runs_on(&self, made: &Machine) {
         self.until("its machine is on record", async || {
             let runners = self.runners().await;
             runners.iter().any(|runner| !runner["instance"].is_null())
@@ -284,6 +284,8 @@ runner_groups:
         .await;
         assert_eq!(self.machines(), std::slice::from_ref(made), "made twice");
         assert_eq!(self.runners().await.len(), 1);
+        self.open_the_gate();
+        self.finish(1).await;
     }
 
     /// Lets the machines' runners begin.
