@@ -28,30 +28,33 @@ def stand_in(folder, machines, script, stop):
     `ready`, and one line for each machine that starts.
     """
     folder, guests = pathlib.Path(folder), {}
-
-    def leave(*_):
+    # It may come while a guest is waited for, under a lock that waiting for the same guest in here would never get.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print("ready", flush=True)
+    try:
+        while True:
+            look_after(guests, folder, machines, script, stop)
+            time.sleep(0.5)
+    finally:
         for guest in guests.values():
             if guest is not None:
                 end(guest)
-        sys.exit(0)
 
-    signal.signal(signal.SIGTERM, leave)
-    print("ready", flush=True)
-    while True:
-        there = machines()
-        for id, machine in there.items():
-            if machine.runs and id not in guests:
-                guests[id] = boot(folder, machine.name, script(machine))
-        for id, guest in list(guests.items()):
-            if guest is None:
-                continue
-            if id not in there:
-                end(guest)
-                guests[id] = None
-            elif guest.poll() is not None:
-                stop(there[id])
-                guests[id] = None
-        time.sleep(0.5)
+
+def look_after(guests, folder, machines, script, stop):
+    there = machines()
+    for id, machine in there.items():
+        if machine.runs and id not in guests:
+            guests[id] = boot(folder, machine.name, script(machine))
+    for id, guest in list(guests.items()):
+        if guest is None:
+            continue
+        if id not in there:
+            end(guest)
+            guests[id] = None
+        elif guest.poll() is not None:
+            stop(there[id])
+            guests[id] = None
 
 
 def boot(folder, name, text):

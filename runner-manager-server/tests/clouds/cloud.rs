@@ -109,9 +109,15 @@ pub(crate) fn printed<const N: usize>(peer: &str, prefix: &str, names: [&str; N]
     Some(names.map(|name| of(name).unwrap_or_else(|_| panic!("{prefix}_{name} is not set"))))
 }
 
-/// A command of a peer's script.
+/// A command of a peer's script. None outlives any case, nor by long the request to end.
 pub(crate) fn script(python: &str, peer: &str, name: &str) -> Command {
-    let mut command = Command::new(python);
-    command.args(["-B", &format!("{}/../scripts/peers/{peer}/{name}", env!("CARGO_MANIFEST_DIR"))]);
+    let mut command = Command::new("timeout");
+    command.args([
+        "--kill-after=10s",
+        "15m",
+        python,
+        "-B",
+        &format!("{}/../scripts/peers/{peer}/{name}", env!("CARGO_MANIFEST_DIR")),
+    ]);
     command
 }
