@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
+use jiff::fmt::serde::unsigned_duration::friendly::compact::required as friendly;
 use runner_manager_core::backend::{BackendError, BackendErrorKind, SettingsFault};
+use runner_manager_core::budget::Rate;
 use runner_manager_core::domain::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -142,6 +145,38 @@ impl schemars::JsonSchema for OneOrMany {
 
     fn inline_schema() -> bool {
         true
+    }
+}
+
+/// How many calls may be begun in any period of a length: `{calls: 3, per: 2s}`, as elsewhere in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateConfig {
+    /// How many calls, from 1 to 20000.
+    pub calls: u32,
+    /// In any period of this length. From 1s to 1h.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub per: Duration,
+}
+
+impl RateConfig {
+    /// What is wrong with it, where it stands under a key.
+    pub fn faults(&self, key: &str) -> Vec<SettingsFault> {
+        let mut faults = Vec::new();
+        if !(1..=Rate::MOST_CALLS).contains(&self.calls) {
+            faults.push(fault([key, "calls"], format!("must be from 1 to {}", Rate::MOST_CALLS)));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&self.per) {
+            faults.push(fault([key, "per"], "must be from 1s to 1h"));
+        }
+        faults
+    }
+}
+
+impl From<RateConfig> for Rate {
+    fn from(config: RateConfig) -> Self {
+        Self { calls: config.calls, per: config.per }
     }
 }
 
@@ -297,11 +332,15 @@ fn child_mut<'a>(value: &'a mut Value, step: &str) -> Option<&'a mut Value> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use serde::Deserialize;
     use serde_json::json;
 
-    use super::{OneOrMany, SecretSource, read};
+    use runner_manager_core::backend::SettingsFault;
+    use runner_manager_core::budget::Rate;
+
+    use super::{OneOrMany, RateConfig, SecretSource, read};
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(default, deny_unknown_fields)]
@@ -359,6 +398,25 @@ mod tests {
         }
         assert!(source(json!(5)).unwrap_err().to_string().contains("{env: NAME}"));
         assert!(!format!("{:?}", source(json!("hush"))).contains("hush"));
+    }
+
+    #[test]
+    fn rates_are_as_they_are_elsewhere_in_the_configuration() {
+        let read = |settings| read::<RateConfig>(&settings);
+        let rate = read(json!({"calls": 20_000, "per": "1m 30s"})).unwrap();
+        assert_eq!(Rate::from(rate), Rate { calls: 20_000, per: Duration::from_secs(90) });
+        assert_eq!(rate.faults("rate"), []);
+        let told = |faults: Vec<SettingsFault>| -> Vec<String> {
+            faults.iter().map(|fault| format!("{} {}", fault.path.join("."), fault.message)).collect()
+        };
+        let wrong = read(json!({"calls": 0, "per": "2h"})).unwrap().faults("rate");
+        assert_eq!(told(wrong), ["rate.calls must be from 1 to 20000", "rate.per must be from 1s to 1h"]);
+        for (wrong, word) in
+            [(json!({"calls": 1}), "per"), (json!({"calls": 1, "per": 2}), "per"), (json!(5), "RateConfig")]
+        {
+            let told = told(read(wrong.clone()).unwrap_err());
+            assert!(told[0].contains(word), "{wrong}: {told:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use schemars::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Rate;
 use crate::clock::Clock;
 use crate::domain::{
     BackendName, GroupName, Instance, InstanceId, JobRef, Owner, Phase, Placement, RunnerName, Secret,
@@ -83,6 +84,25 @@ pub struct Capabilities {
     /// Whether its instances can call the manager ([`Bootstrap::Callback`]), for which [`Backend::start_script`] has what
     /// they fetch. Where not, they are given their JIT config.
     pub callback: bool,
+}
+
+/// How the cloud behind a backend bounds creates and deletes, each by itself and for a whole account.
+///
+/// [`create`](Backend::create) and [`delete`](Backend::delete) are paced by it over all replicas, and over all backends
+/// of one account. Where one of them is refused with [`RateLimited`](BackendErrorKind::RateLimited), only calls of its
+/// kind are left alone then, but for the whole account: the cloud counts the others apart. By default nothing of this is
+/// so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Throttle {
+    /// For whom the cloud counts: a word that all backends have in common whose calls it counts together, whatever
+    /// they are called, such as `aws:123456789012:eu-west-1`. None where that is not known, or not yet: meanwhile
+    /// calls are counted for the backend's name, as they always are, too.
+    pub account: Option<String>,
+    /// How many creates may be begun in any period. A call is counted up to a second or so before it reaches the cloud.
+    /// None for no bound.
+    pub creates: Option<Rate>,
+    /// The same of deletes.
+    pub deletes: Option<Rate>,
 }
 
 /// What kind of thing went wrong at a backend.
@@ -334,6 +354,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// What this backend can and cannot do.
     fn capabilities(&self) -> Capabilities;
+
+    /// How the cloud bounds creates and deletes. Asked before each of them, which waits for the answer: what has to be
+    /// asked of the cloud is remembered, and where the cloud does not tell, the answer says what is known without it.
+    async fn throttle(&self) -> Throttle {
+        Throttle::default()
+    }
 
     /// The script that an instance fetches from the manager in callback mode. Asks nobody.
     ///

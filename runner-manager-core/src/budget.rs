@@ -29,6 +29,11 @@ impl BudgetKey {
         Self(format!("backend:{name}"))
     }
 
+    /// The calls that a cloud counts for one account, by the word for it, whichever backends make them.
+    pub fn cloud(account: &str) -> Self {
+        Self(format!("cloud:{account}"))
+    }
+
     /// The key of those of its calls that something else bounds, too.
     #[must_use]
     pub fn part(&self, word: &str) -> Self {
@@ -128,6 +133,8 @@ impl Permit {
 /// - `a_permit_runs_out`: a permit that nobody gives back counts no longer than its lease.
 /// - `a_rate_holds_in_any_period`: in no period of the rate's length more calls are granted than it allows,
 ///   wherever the period begins; and as many are.
+/// - `each_keeps_to_its_own_rate`: who asks for one key's calls by another rate is granted no more than that, whoever
+///   made the others, from the first call on that it was granted.
 /// - `a_wait_is_long_enough`: a call that has to wait for the rate or a pause is granted at the time that it
 ///   was told, if nobody else was faster.
 /// - `a_pause_holds_for_all`: nobody is granted a call before a pause is over; a shorter pause does not cut a

@@ -22,7 +22,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("policy", &["domain", "flaws", "retry", "store"]),
     ("random", &[]),
     ("clock", &["domain"]),
-    ("backend", &["clock", "domain", "retry"]),
+    ("backend", &["budget", "clock", "domain", "retry"]),
     ("github", &["clock", "domain", "retry"]),
     ("store", &["domain", "policy", "queue"]),
     ("budget", &["domain", "store"]),

@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Instance as Told, Tag};
 use jiff::Timestamp;
 use runner_manager_core::backend::{
-    Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
+    Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec, Throttle,
 };
 use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::{
     Instance, InstanceId, InstanceState, Owner, Placement, RunnerName, Secret, later,
 };
 
+use super::account::Account;
 use super::config::{PlacementConfig, Settings};
 use super::connection::Connection;
 use super::errors::{Effect, Failure};
@@ -23,6 +24,7 @@ use super::instance::{instance, is_terminated, marks};
 use super::reading::{self, Looks, filter};
 use super::{check, request};
 use crate::bootstrap;
+use crate::settings::RateConfig;
 
 /// How long an instance that an answer has named may be unknown to a look: EC2 is consistent in the end.
 /// <https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>
@@ -39,6 +41,9 @@ const MOST_OF_A_VALUE: usize = 256;
 pub struct AwsBackend {
     connection: Connection,
     clock: Arc<dyn Clock>,
+    account: Account,
+    create_rate: RateConfig,
+    delete_rate: RateConfig,
     images: Images,
     by_id: Looks,
     by_name: Looks,
@@ -53,6 +58,9 @@ impl AwsBackend {
         Self {
             by_id: looks("instance-id"),
             by_name: looks("tag:runner-manager-runner"),
+            account: Account::new(clock.clone()),
+            create_rate: settings.create_rate,
+            delete_rate: settings.delete_rate,
             images: Images::default(),
             page_size: settings.page_size,
             settle: settings.settle,
@@ -186,6 +194,14 @@ impl Backend for AwsBackend {
     /// request.
     fn capabilities(&self) -> Capabilities {
         Capabilities { unique_names: false, settle: self.settle, lag: LAG, update: true, callback: true }
+    }
+
+    async fn throttle(&self) -> Throttle {
+        Throttle {
+            account: self.account.word(&self.connection).await,
+            creates: Some(self.create_rate.into()),
+            deletes: Some(self.delete_rate.into()),
+        }
     }
 
     fn start_script(&self, spec: &InstanceSpec) -> Result<Secret, BackendError> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{Scripts, StartConfig};
-use crate::settings::{OneOrMany, SecretSource, fault, read};
+use crate::settings::{OneOrMany, RateConfig, SecretSource, fault, read};
 
 /// The instances that a page of a list may have, as EC2 allows.
 const PAGE_SIZES: std::ops::RangeInclusive<u16> = 5..=1000;
@@ -40,9 +40,24 @@ pub struct Settings {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub settle: Duration,
+    /// How many instances may be started in any period, over all replicas and over all backends of this account and
+    /// region. Default 3 in 2 s: EC2's bucket for it has five tokens, and gets two a second.
+    pub create_rate: RateConfig,
+    /// How many instances may be ended in any period, likewise. Default 40 in 10 s: EC2's bucket for it has a hundred
+    /// tokens, and gets five a second.
+    pub delete_rate: RateConfig,
     /// How many instances a page of a list has, from 5 to 1000. Default 1000.
     pub page_size: u16,
 }
+
+/// Of a bucket of 5 tokens that gets 2 a second, 3 calls in any 2 s leave a quarter of what flows in to whoever else works
+/// in the account, and find a token also where one call takes up to a second longer to reach EC2 than another and tokens
+/// come by the whole second: after n periods no more than 3 (n + 1) calls have arrived, and 5 + 2 (2 n - 1) tokens were
+/// there. <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>
+const CREATE_RATE: RateConfig = RateConfig { calls: 3, per: Duration::from_secs(2) };
+
+/// Likewise of 100 tokens and 5 a second: 40 (n + 1) calls, and 100 + 5 (10 n - 1) tokens.
+const DELETE_RATE: RateConfig = RateConfig { calls: 40, per: Duration::from_secs(10) };
 
 impl Default for Settings {
     fn default() -> Self {
@@ -54,6 +69,8 @@ impl Default for Settings {
             endpoints: EndpointsConfig::default(),
             timeout: Duration::from_secs(30),
             settle: Duration::from_mins(2),
+            create_rate: CREATE_RATE,
+            delete_rate: DELETE_RATE,
             page_size: *PAGE_SIZES.end(),
         }
     }
@@ -136,6 +153,8 @@ impl Settings {
         if self.timeout.is_zero() {
             faults.push(fault(["timeout"], "must be longer than 0"));
         }
+        faults.extend(self.create_rate.faults("create_rate"));
+        faults.extend(self.delete_rate.faults("delete_rate"));
         if !PAGE_SIZES.contains(&self.page_size) {
             faults.push(fault(["page_size"], "must be from 5 to 1000, as EC2 wants it"));
         }

@@ -24,6 +24,9 @@ const NAME: &str = "runner-manager";
 pub(super) struct Connection {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
+    pub(super) sts: aws_sdk_sts::Client,
+    /// Where EC2 is asked.
+    pub(super) region: String,
 }
 
 impl Connection {
@@ -33,9 +36,8 @@ impl Connection {
     /// Why there are none.
     pub(super) async fn new(settings: &Settings) -> Result<Self, String> {
         let found = loader(settings)?.load().await;
-        if found.region().is_none() {
-            return Err("nothing says which region is meant: give `region`, or set AWS_REGION".to_owned());
-        }
+        let region = found.region().map(ToString::to_string);
+        let region = region.ok_or("nothing says which region is meant: give `region`, or set AWS_REGION")?;
         let found = match &settings.assume_role {
             Some(role) => acting_as(role, &found, settings.endpoints.sts.as_deref()).await,
             None => found,
@@ -50,9 +52,15 @@ impl Connection {
         if let Some(url) = &settings.endpoints.ssm {
             ssm.set_endpoint_url(Some(url.clone()));
         }
+        let mut sts = aws_sdk_sts::config::Builder::from(&once);
+        if let Some(url) = &settings.endpoints.sts {
+            sts.set_endpoint_url(Some(url.clone()));
+        }
         Ok(Self {
             ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
             ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
+            sts: aws_sdk_sts::Client::from_conf(sts.build()),
+            region,
         })
     }
 }

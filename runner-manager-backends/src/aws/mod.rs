@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `config` | the settings |
 //! | `connection` | region, credentials and addresses, by the SDK's own rules |
+//! | `account` | for whom EC2 counts calls |
 //! | `errors` | what refusals and failures mean |
 //! | `images` | which AMI a placement means |
 //! | `request`, `instance` | what an instance is made from, and what is told of it |
@@ -19,6 +20,7 @@
 //! | `check` | what of a placement is missing |
 //! | `client` | the backend itself |
 
+mod account;
 mod check;
 mod client;
 mod config;

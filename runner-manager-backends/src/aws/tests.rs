@@ -1,6 +1,7 @@
 //! The aws backend: settings; moto, which others wrote, with a proxy before it that gives the answers that it
 //! cannot; and AWS' own Python client, which looks at what we made.
 
+mod account;
 mod faults;
 mod peer;
 mod played;
@@ -54,6 +55,7 @@ async fn kind_conforms() {
             backend: json!({
                 "region": "eu-west-1", "profile": "ci", "assume_role": {"role_arn": "arn:aws:iam::1:role/r"},
                 "access_key": {"id": "AKIA", "secret": {"env": "S"}}, "endpoints": {"ec2": "https://vpce"},
+                "create_rate": {"calls": 5, "per": "1s"},
             }),
             placement: json!({
                 "instance_types": ["a", "b"], "image": {"name": "runner-*"}, "subnets": ["x", "y"], "spot": true,
@@ -63,8 +65,18 @@ async fn kind_conforms() {
                 .map(|(kind, subnet)| json!({"instance_types": kind, "subnets": subnet, "spot": true}))
                 .into(),
             faulty_backend: (
-                json!({"regoin": "r", "timeout": 5, "endpoints": {"ec2": 1}, "page_size": "x"}),
-                vec!["endpoints.ec2", "page_size", "regoin", "timeout"],
+                json!({
+                    "regoin": "r", "timeout": 5, "endpoints": {"ec2": 1}, "page_size": "x",
+                    "create_rate": {"calls": -1, "per": "2s"}, "delete_rate": {"calls": 5, "per": "2s", "burst": 9},
+                }),
+                vec![
+                    "create_rate.calls",
+                    "delete_rate.burst",
+                    "endpoints.ec2",
+                    "page_size",
+                    "regoin",
+                    "timeout",
+                ],
             ),
             faulty_placement: (
                 json!({
@@ -94,7 +106,7 @@ fn what_serde_takes_but_ec2_would_not_is_refused() {
     let faults = |settings| paths(AwsKind::new().check(&settings).unwrap_err());
     let wrong = json!({
         "access_key": {}, "assume_role": {"role_arn": "r"}, "endpoints": {"ssm": "ftp://x"}, "timeout": "0s",
-        "page_size": 4,
+        "create_rate": {"calls": 0, "per": "900ms"}, "delete_rate": {"calls": 20_001, "per": "61m"}, "page_size": 4,
     });
     assert_eq!(
         faults(wrong),
@@ -104,6 +116,10 @@ fn what_serde_takes_but_ec2_would_not_is_refused() {
             "assume_role.role_arn",
             "endpoints.ssm",
             "timeout",
+            "create_rate.calls",
+            "create_rate.per",
+            "delete_rate.calls",
+            "delete_rate.per",
             "page_size"
         ]
     );

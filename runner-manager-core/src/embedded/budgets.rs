@@ -28,6 +28,8 @@ struct Books {
 struct Account {
     under_way: BTreeMap<u64, Timestamp>,
     begun: VecDeque<Timestamp>,
+    /// How long those that were begun are remembered: the longest period that anybody has asked by.
+    remembered: Duration,
     paused_until: Option<Timestamp>,
 }
 
@@ -73,7 +75,7 @@ impl Accounts {
 
 impl Account {
     /// Until when the next call has to wait, where it has to.
-    fn wait(&mut self, quota: &Quota, now: Timestamp) -> Option<Timestamp> {
+    fn wait(&self, quota: &Quota, now: Timestamp) -> Option<Timestamp> {
         let paused = self.paused_until.filter(|until| *until > now);
         let rate = quota.rate.and_then(|rate| self.wait_for_rate(rate, now));
         let full = quota.concurrent.is_some_and(|most| self.under_way.len() >= most as usize);
@@ -81,20 +83,22 @@ impl Account {
         [paused, rate, crowded].into_iter().flatten().max()
     }
 
-    fn wait_for_rate(&mut self, rate: Rate, now: Timestamp) -> Option<Timestamp> {
-        while self.begun.front().is_some_and(|begun| later(*begun, rate.per) <= now) {
-            self.begun.pop_front();
-        }
-        let over = (self.begun.len() + 1).checked_sub(rate.calls as usize)?;
-        let frees = self.begun.get(over.checked_sub(1)?)?;
-        Some(later(*frees, rate.per))
+    /// Until when the rate keeps the next call: of the last calls, as many as it allows, the first must be out of the
+    /// period.
+    fn wait_for_rate(&self, rate: Rate, now: Timestamp) -> Option<Timestamp> {
+        let first = self.begun.len().checked_sub(rate.calls as usize)?;
+        self.begun.get(first).map(|begun| later(*begun, rate.per)).filter(|frees| *frees > now)
     }
 
     fn grant(&mut self, quota: &Quota, number: u64, until: Timestamp, now: Timestamp) {
         if quota.concurrent.is_some() {
             self.under_way.insert(number, until);
         }
-        if quota.rate.is_some() {
+        if let Some(rate) = quota.rate {
+            self.remembered = self.remembered.max(rate.per);
+            while self.begun.front().is_some_and(|begun| later(*begun, self.remembered) <= now) {
+                self.begun.pop_front();
+            }
             self.begun.push_back(now);
         }
     }

@@ -13,12 +13,13 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::Manager;
+use super::bounds::{Bounds, Errand};
 use super::connections::Candidate;
 use super::worker::TaskError;
-use crate::backend::{BackendError, BackendErrorKind};
+use crate::backend::{Backend, BackendError, BackendErrorKind};
 use crate::budget::{Bound, BudgetKey, Permission, Permit, Quota, Rate};
 use crate::clock::{TimedOut, timeout};
-use crate::domain::{BackendName, HookPlace, Scope, later};
+use crate::domain::{BackendName, HookPlace, InstanceId, Scope, later};
 use crate::github::{GitHub, GitHubError, GitHubErrorKind, JitConfig, JitRequest};
 use crate::retry::Retry;
 use crate::store::StoreError;
@@ -35,8 +36,8 @@ const SHORT_WAIT: Duration = Duration::from_millis(200);
 /// How many short waits in a row a worker sits out.
 const SHORT_WAITS: usize = 5;
 
-/// How much longer one call may take to reach GitHub than another one.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
+/// By how much two answers may differ in when they say that a period ends, and mean the same.
+const ABOUT_NOW: Duration = Duration::from_secs(2);
 
 /// The part of an account's calls that is kept from sweeps: a quarter.
 const SWEEP_RESERVE: u64 = 4;
@@ -59,7 +60,7 @@ pub(super) enum Purpose {
 
 impl Purpose {
     /// The key of what bounds an account's calls for this purpose alone.
-    fn key(self, candidate: &Candidate<'_>) -> Option<BudgetKey> {
+    pub(super) fn key(self, candidate: &Candidate<'_>) -> Option<BudgetKey> {
         let word = match self {
             Self::Registration => "registrations",
             Self::Runner => return None,
@@ -90,7 +91,7 @@ impl Waits {
     /// Whether nobody here has said yet that something is left alone until this time.
     fn is_news(&self, key: &BudgetKey, until: Timestamp) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = known.get(key).is_none_or(|told| until > later(*told, ON_ITS_WAY));
+        let is_news = known.get(key).is_none_or(|told| until > later(*told, ABOUT_NOW));
         if is_news {
             known.insert(key.clone(), until);
         }
@@ -103,25 +104,8 @@ impl Waits {
 #[must_use = "it has to be given back"]
 pub(super) struct Leave {
     permit: Permit,
-    /// Who is asked, as the budgets call them.
-    who: BudgetKey,
-}
-
-/// What bounds a call: something bounds all calls to the one who is asked, which comes first, and something those of a
-/// purpose.
-#[derive(Debug)]
-struct Bounds(Vec<Bound>);
-
-impl Bounds {
-    fn of(candidate: &Candidate<'_>, purpose: Purpose) -> Self {
-        let rate = match purpose {
-            Purpose::Registration => candidate.account.registrations.map(within_any_period),
-            Purpose::Runner | Purpose::Recovery | Purpose::Sweep => None,
-        };
-        let all = Bound { key: candidate.key.clone(), quota: candidate.account.quota };
-        let part = purpose.key(candidate).map(|key| Bound { key, quota: Quota { concurrent: None, rate } });
-        Self([all].into_iter().chain(part).collect())
-    }
+    /// What all leave alone where the answer says so.
+    left_alone: Vec<BudgetKey>,
 }
 
 /// What keeps a call from being made, and for how long.
@@ -291,7 +275,8 @@ impl Manager {
         let limit = limit.unwrap_or_else(|| self.call_timeout_of(&accounts));
         let mut left = accounts;
         loop {
-            let ways: Vec<Bounds> = left.iter().map(|candidate| Bounds::of(candidate, purpose)).collect();
+            let ways: Vec<Bounds> =
+                left.iter().map(|candidate| Bounds::of_account(candidate, purpose)).collect();
             let chosen = self.leave_by_any(&ways, limit, what).await;
             let (number, leave) = chosen.map_err(CallError::NotMade)?;
             let candidate = left.swap_remove(number);
@@ -308,14 +293,26 @@ impl Manager {
         }
     }
 
-    /// Makes a call to a backend, which ends within [`call_timeout`](super::Settings::call_timeout).
+    /// Has a backend look at something, which ends within [`call_timeout`](super::Settings::call_timeout).
     pub(super) async fn ask_backend<T>(
         &self,
         name: &BackendName,
         what: &str,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, CallError<BackendError>> {
-        self.ask(self.backend_bounds(name), self.call_timeout(), what, call).await
+        let bounds = self.backend_bounds(name, Errand::Look).await;
+        self.ask(bounds, self.call_timeout(), what, call).await
+    }
+
+    /// Has a backend delete an instance.
+    pub(super) async fn delete_instance(
+        &self,
+        name: &BackendName,
+        backend: &dyn Backend,
+        id: &InstanceId,
+    ) -> Result<(), CallError<BackendError>> {
+        let bounds = self.backend_bounds(name, Errand::Delete).await;
+        self.ask(bounds, self.call_timeout(), "delete", backend.delete(id)).await
     }
 
     /// Has a backend list its instances, which may take longer.
@@ -325,7 +322,7 @@ impl Manager {
         what: &str,
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<T, CallError<BackendError>> {
-        self.ask(self.backend_bounds(name), LISTING_TIMEOUT, what, call).await
+        self.ask(self.backend_bounds(name, Errand::Look).await, LISTING_TIMEOUT, what, call).await
     }
 
     /// Leave to create an instance. It is asked for before anything is made for the runner, and is good until
@@ -333,7 +330,7 @@ impl Manager {
     /// between.
     pub(super) async fn leave_to_create(&self, name: &BackendName) -> Result<Leave, TaskError> {
         let limit = self.call_timeout() + self.longest_call_to_github();
-        self.leave(self.backend_bounds(name), limit, "create").await
+        self.leave(self.backend_bounds(name, Errand::Create).await, limit, "create").await
     }
 
     /// Has a backend create an instance, with the leave that was had for it.
@@ -349,7 +346,7 @@ impl Manager {
     pub(super) async fn give_back(&self, leave: Leave) {
         if let Err(error) = self.parts().storage.budgets.give_back(&leave.permit).await {
             // It counts until its lease is over.
-            tracing::debug!(who = %leave.who, %error, "a permit was not given back");
+            tracing::debug!(keys = ?leave.permit.keys, %error, "a permit was not given back");
         }
     }
 
@@ -391,7 +388,9 @@ impl Manager {
         if let Ok(Err(refusal)) = &answer
             && let Some(pause) = refusal.stay_away()
         {
-            self.stay_away(&leave.who, pause, &refusal.to_string()).await;
+            for key in &leave.left_alone {
+                self.stay_away(key, pause, &refusal.to_string()).await;
+            }
         }
         self.give_back(leave).await;
         answer
@@ -443,13 +442,13 @@ impl Manager {
     /// Leave by one way.
     async fn try_leave<'b>(
         &self,
-        Bounds(bounds): &'b Bounds,
+        Bounds { all, left_alone }: &'b Bounds,
         limit: Duration,
     ) -> Result<Result<Leave, Held<'b>>, StoreError> {
-        match self.parts().storage.budgets.take(bounds, limit + PERMIT_MARGIN).await? {
-            Permission::Granted(permit) => Ok(Ok(Leave { permit, who: bounds[0].key.clone() })),
+        match self.parts().storage.budgets.take(all, limit + PERMIT_MARGIN).await? {
+            Permission::Granted(permit) => Ok(Ok(Leave { permit, left_alone: left_alone.clone() })),
             Permission::Wait { until, bound } => {
-                let Bound { key, quota } = &bounds[bound.min(bounds.len() - 1)];
+                let Bound { key, quota } = &all[bound.min(all.len() - 1)];
                 Ok(Err(Held { key, rate: quota.rate, pause: self.time_until(until).await? }))
             }
         }
@@ -472,11 +471,6 @@ impl Manager {
     async fn time_until(&self, until: Timestamp) -> Result<Duration, StoreError> {
         let pause = Duration::try_from(until.duration_since(self.now().await?)).unwrap_or_default();
         Ok(pause.max(Duration::from_millis(1)))
-    }
-
-    fn backend_bounds(&self, name: &BackendName) -> Bounds {
-        let quota = self.parts().backends.get(name).map(|connected| connected.quota).unwrap_or_default();
-        Bounds(vec![Bound { key: BudgetKey::backend(name), quota }])
     }
 
     fn call_timeout(&self) -> Duration {
@@ -502,9 +496,4 @@ const fn is_about_the_account(refusal: &GitHubError) -> bool {
             | GitHubErrorKind::Unauthenticated
             | GitHubErrorKind::PermissionDenied
     )
-}
-
-/// A rate that also holds where one call takes longer on its way than another.
-const fn within_any_period(rate: Rate) -> Rate {
-    Rate { calls: rate.calls, per: rate.per.saturating_add(ON_ITS_WAY) }
 }

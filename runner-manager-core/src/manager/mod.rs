@@ -18,14 +18,15 @@
 //! - `worker` claims tasks, holds their leases, and stops in order.
 //! - `configuration` offers the groups of this process to the deployment; `keeper` says that it runs.
 //! - `doubt` knows what has to be listed before a store that lost something is relied on again.
-//! - `calls` makes all calls to the outside, within what all replicas may ask; `connections` has the accounts
-//!   at GitHub that they are made with.
+//! - `calls` makes all calls to the outside, within what all replicas may ask; `bounds` says for whom each is counted,
+//!   and `connections` has the accounts at GitHub that they are made with.
 //! - `advance` feeds an event to a runner: the one place that writes existing runners.
 //!
 //! What it leaves alone: HTTP, configuration files, and how storages, GitHub and clouds are reached.
 
 mod advance;
 mod bootstrap;
+mod bounds;
 mod calls;
 mod catalogue;
 mod configuration;

@@ -283,7 +283,7 @@ impl Manager {
             // A store that lost the record says the same of a runner that has a job by now.
             self.rely_on_the_store().await?;
             tracing::warn!(runner = name.as_str(), "created after its end: deleted again");
-            self.ask_backend(&on, "delete", backend.delete(&instance.id)).await?;
+            self.delete_instance(&on, &**backend, &instance.id).await?;
         }
         Ok(if has_ended { Work::Ended } else { Work::Done })
     }

@@ -169,7 +169,7 @@ impl Manager {
             let reason = format!("backend {} is not configured any more", named.backend);
             return Err(TaskError::outside(reason, Retry::Backoff));
         };
-        self.ask_backend(&named.backend, "delete", backend.delete(id)).await?;
+        self.delete_instance(&named.backend, &**backend, id).await?;
         let reading = self.instance_reading(&named).await?;
         let absent = matches!(&reading, Event::Instance { reading: InstanceReading::Absent { .. }, .. })
             && !is_too_early_to_count(&named, &reading);

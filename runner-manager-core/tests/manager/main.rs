@@ -19,6 +19,7 @@ mod recover;
 mod redeliver;
 mod signals;
 mod sweeps;
+mod throttle;
 mod world;
 
 use std::time::Duration;

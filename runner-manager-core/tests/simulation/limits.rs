@@ -21,7 +21,10 @@ impl Asked {
     /// Whose calls a key bounds; none where it bounds only those of a purpose, which another key bounds too.
     fn of(key: &BudgetKey) -> Option<Self> {
         let key = key.as_str();
-        if [":registrations", ":recovery", ":sweep"].iter().any(|part| key.ends_with(part)) {
+        if [":registrations", ":recovery", ":sweep", ":creates", ":deletes"]
+            .iter()
+            .any(|part| key.ends_with(part))
+        {
             None
         } else if !key.starts_with("github") {
             Some(Self::Backend)
@@ -47,6 +50,8 @@ pub(crate) struct LimitsChecker {
     accounts: BTreeMap<BudgetKey, Account>,
     /// Calls that a replica was allowed and has not begun, by whom they go to.
     leaves: BTreeMap<(usize, Asked), u64>,
+    /// Leaves for what the cloud counts by itself, by the part's word, and not used yet.
+    parts: BTreeMap<(usize, String), u64>,
     under_way: BTreeMap<(usize, Asked), u64>,
     /// Calls that a process had made when it was frozen. It cannot end them, and its permits run out.
     frozen: BTreeMap<(usize, Asked), u64>,
@@ -71,6 +76,19 @@ impl LimitsChecker {
         is_too_much.then(|| format!("{all} calls to {asked:?} are under way, at most {most:?}"))
     }
 
+    /// A call that the cloud counts by itself leaves. Tells what is wrong with that: leaves keep to the rate, and each is
+    /// good for one.
+    pub(crate) fn uses(&mut self, replica: usize, part: &str) -> Option<String> {
+        let leaves = self.parts.entry((replica, part.to_owned())).or_default();
+        match leaves.checked_sub(1) {
+            Some(left) => {
+                *leaves = left;
+                None
+            }
+            None => Some(format!("replica {replica} makes more {part} than it has leave for")),
+        }
+    }
+
     /// A call is over.
     pub(crate) fn ends(&mut self, replica: usize, asked: Asked) {
         let key = (replica, asked);
@@ -92,6 +110,7 @@ impl LimitsChecker {
     pub(crate) fn gone(&mut self, replica: usize) {
         self.under_way.retain(|(of, _), _| *of != replica);
         self.leaves.retain(|(of, _), _| *of != replica);
+        self.parts.retain(|(of, _), _| *of != replica);
         self.frozen.retain(|(of, _), _| *of != replica);
     }
 
@@ -110,6 +129,10 @@ impl LimitsChecker {
             return Some(format!("a call to {key} was allowed, which is to be left alone until {until}"));
         }
         let rate = quota.rate?;
+        // The backend's own part is a bound of every such call, whoever knows its account.
+        if let Some((_, part)) = key.as_str().strip_prefix("backend:").and_then(|key| key.split_once(':')) {
+            *self.parts.entry((replica, part.to_owned())).or_default() += 1;
+        }
         account.granted_at.push_back(now);
         while account.granted_at.front().is_some_and(|at| later(*at, rate.per) <= now) {
             account.granted_at.pop_front();

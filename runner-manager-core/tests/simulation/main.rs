@@ -33,6 +33,7 @@ mod seeds;
 mod shared;
 mod signals;
 mod survey;
+mod throttle;
 mod trace;
 mod webhooks;
 mod world;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use runner_manager_backends::fake::{Behaviour, Ending, Fault, Operation, Rule};
-use runner_manager_core::backend::BackendErrorKind;
+use runner_manager_core::backend::{BackendErrorKind, Throttle};
 use runner_manager_core::budget::{Quota, Rate};
 use runner_manager_core::domain::{Limits, RunnerGroup};
 use runner_manager_core::testing::simulator::{
@@ -17,6 +17,7 @@ use super::github_groups::{self, Drift};
 use super::groups::{self, group};
 use super::machines::MachineFaults;
 use super::signals::SignalFaults;
+use super::throttle;
 
 /// Whether the store may be rolled back or emptied.
 pub(crate) const STORE_IS_LOST: bool = true;
@@ -97,6 +98,8 @@ pub(crate) struct Plan {
     /// What is known of how many runners GitHub lets register.
     pub(crate) registrations: Option<Rate>,
     pub(crate) cloud_quota: Quota,
+    /// How the cloud bounds creates and deletes.
+    pub(crate) throttle: Throttle,
     /// What happens, in order, by the time since the beginning.
     pub(crate) happenings: Vec<(Duration, Happening)>,
     /// Until when things go wrong.
@@ -152,6 +155,7 @@ impl Plan {
             github_quota: quota(&mut shape, &[2, 6, 60]),
             registrations: None,
             cloud_quota: quota(&mut shape, &[1, 4, 30]),
+            throttle: throttle::drawn(&mut dice.fork("throttle")),
             happenings: Vec::new(),
             trouble,
             chances: chances(&mut dice.fork("chances")),
@@ -505,6 +509,7 @@ pub(crate) fn quiet(group_name: &str, label: &str, min_idle: u32, max: u32) -> P
         github_quota: Quota { concurrent: Some(60), rate: None },
         registrations: None,
         cloud_quota: Quota::default(),
+        throttle: Throttle::default(),
         happenings: Vec::new(),
         trouble: Duration::ZERO,
         chances: AllChances::default(),
@@ -588,6 +593,7 @@ pub(crate) fn all_faults() -> Vec<String> {
         "github: LyingBusyRead",
     ];
     all.extend(Drift::words());
+    all.extend(throttle::WAITS.map(|(_, word)| word));
     if STORE_IS_LOST {
         all.extend(["store rolled back", "store emptied"]);
     }

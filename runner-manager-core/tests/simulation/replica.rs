@@ -24,6 +24,7 @@ use super::faults::{Process, SkewedClock};
 use super::groups;
 use super::plan::Plan;
 use super::shared::Shared;
+use super::throttle;
 use super::trace::Who;
 use super::webhooks::WEBHOOK_URL;
 use super::world::SECRET_KEY;
@@ -34,8 +35,9 @@ pub(crate) fn parts(process: &Arc<Process>, plan: &Plan, skew: i64, seed: u64) -
     let clock = Arc::new(SkewedClock { process: process.clone(), skew: SignedDuration::from_millis(skew) });
     let transport = Arc::new(SimulatorTransport::new(shared.github.clone(), shared.clock.clone()));
     let github = RestGitHub::new(transport, clock.clone());
+    let throttle = throttle::as_known(&plan.throttle, seed);
     let cloud = FakeBackend::in_process(shared.cloud.clone(), shared.clock.clone());
-    let backend = Arc::new(FaultyBackend { process: process.clone(), inner: cloud });
+    let backend = Arc::new(FaultyBackend { process: process.clone(), inner: cloud, throttle });
     let github = Arc::new(FaultyGitHub { process: process.clone(), inner: github });
     let account =
         Account { quota: plan.github_quota, registrations: plan.registrations, ..Account::new(github) };

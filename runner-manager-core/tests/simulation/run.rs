@@ -17,6 +17,7 @@ use super::github_groups;
 use super::plan::Plan;
 use super::replica::Replica;
 use super::shared::{Promise, Violation};
+use super::throttle::{is_prompt, overrun};
 use super::world::World;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -196,6 +197,12 @@ impl World {
         let books = self.books();
         if !books.doubles.is_empty() || !books.repeats.is_empty() {
             return broken(Promise::OneInstance, format!("{:?} {:?}", books.doubles, books.repeats));
+        }
+        let throttle = &self.plan.throttle;
+        if is_prompt(&self.plan)
+            && let Some(what) = overrun(throttle, &books, &self.shared.owner)
+        {
+            return broken(Promise::Limits, what);
         }
         let github = self.shared.github();
         if let Some((job, runs)) = github.books().runs_by_job.iter().find(|(_, runs)| **runs > 1) {

@@ -272,7 +272,7 @@ impl Manager {
             }
             Condemned::Double(instance) => {
                 tracing::warn!(runner = instance.runner.as_str(), id = %instance.id, "a second instance is deleted");
-                Ok(self.ask_backend(name, "delete", backend.delete(&instance.id)).await?)
+                Ok(self.delete_instance(name, backend, &instance.id).await?)
             }
         }
     }

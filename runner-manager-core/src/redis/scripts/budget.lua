@@ -1,7 +1,8 @@
 -- Budgets: what all replicas together may ask of somebody outside.
 --
 -- Calls under way stand in `bu:<key>` by the end of their lease, calls that were begun in `bb:<key>` by that
--- time, and `bp:<key>` has the end of a pause. Each goes by itself when it says nothing any more.
+-- time, and `bp:<key>` has the end of a pause. Each goes by itself when it says nothing any more. Callers may have
+-- different rates: before all times in `bb:<key>`, `longest` stands by the longest period, for which calls are remembered.
 --
 -- Arguments: what to do, and what that needs. For take: for how long the call is counted as under way, and how long one
 -- waits where too many are; then each of its bounds: whose budget, how many may be under way or empty, and how many may
@@ -25,15 +26,23 @@ local function paused_until(key)
   return found and tonumber(found) or 0
 end
 
--- When the next call may be begun for the rate's sake: 0 for at once.
+-- When the next call may be begun for the rate's sake: of the last calls, as many as it allows, the first must be out of
+-- the period.
 local function rate_allows(bound)
-  ask('ZREMRANGEBYSCORE', bound.begun, '-inf', int(NOW - bound.period))
-  local over = ask('ZCARD', bound.begun) + 1 - bound.calls
-  if over < 1 then
-    return 0
+  local first = int(-bound.calls)
+  local begun = ask('ZRANGE', bound.begun, first, first, 'WITHSCORES')[2]
+  return begun and tonumber(begun) + bound.period or 0
+end
+
+-- Forgets the calls that no rate asks for any more, and the key itself after the last one.
+local function forget(bound)
+  local longest = tonumber(ask('ZSCORE', bound.begun, 'longest') or 0)
+  if longest < bound.period then
+    longest = bound.period
+    ask('ZADD', bound.begun, int(longest), 'longest')
   end
-  local frees = ask('ZRANGE', bound.begun, over - 1, over - 1, 'WITHSCORES')[2]
-  return frees and tonumber(frees) + bound.period or 0
+  ask('ZREMRANGEBYSCORE', bound.begun, '(' .. int(longest), int(NOW - longest))
+  keep(bound.begun, longest)
 end
 
 local function is_crowded(bound)
@@ -79,7 +88,7 @@ local function grant(bounds, lease)
       keep(bound.under_way, lease)
     end
     if bound.calls then
-      keep(bound.begun, bound.period)
+      forget(bound)
     end
   end
   return number

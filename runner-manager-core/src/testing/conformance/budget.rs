@@ -19,6 +19,7 @@ pub fn cases() -> Vec<Case<StorageSubject>> {
         Case::new("calls_under_way_are_bounded", calls_under_way_are_bounded),
         Case::new("a_permit_runs_out", a_permit_runs_out),
         Case::new("a_rate_holds_in_any_period", a_rate_holds_in_any_period),
+        Case::new("each_keeps_to_its_own_rate", each_keeps_to_its_own_rate),
         Case::new("a_wait_is_long_enough", a_wait_is_long_enough),
         Case::new("a_pause_holds_for_all", a_pause_holds_for_all),
         Case::new("budgets_are_apart", budgets_are_apart),
@@ -181,6 +182,28 @@ async fn holds_from_call_to_call(on: &StorageSubject) {
     }
     let (begun, ended) = (calls[0].0, calls[3 * CALLS].1);
     assert!(ended < later(begun, per * 5), "as many are granted as may be: {calls:?}");
+}
+
+async fn each_keeps_to_its_own_rate(on: StorageSubject) {
+    let (brief, long) = (in_any(&on, 2, 1), in_any(&on, 30, 4));
+    granted(&on, &long).await;
+    for _ in 0..3 {
+        on.pass(3).await;
+        granted(&on, &brief).await;
+        refused(&on, &brief).await;
+    }
+    on.pass(3).await;
+    // Four within the long period, of which the brief one knows no more.
+    let until = refused(&on, &long).await;
+    granted(&on, &brief).await;
+    pass_until(&on, until).await;
+    // The first is out of it, and one was begun since.
+    let until = refused(&on, &long).await;
+    pass_until(&on, until).await;
+    granted(&on, &long).await;
+    refused(&on, &brief).await;
+    on.pass(3).await;
+    granted(&on, &brief).await;
 }
 
 async fn a_wait_is_long_enough(on: StorageSubject) {

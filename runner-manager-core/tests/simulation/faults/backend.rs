@@ -5,12 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use runner_manager_backends::fake::FakeBackend;
 use runner_manager_core::backend::{
-    Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec,
+    Activity, Backend, BackendError, BackendErrorKind, Capabilities, InstanceSpec, Throttle,
 };
 use runner_manager_core::domain::{Instance, InstanceId, Owner, Placement, RunnerName};
 
 use super::{Call, Failure, LATELY, Process, Side};
 use crate::limits::Asked;
+use crate::shared::Promise;
 use crate::trace::Who;
 
 /// A replica's way to a backend.
@@ -18,6 +19,8 @@ use crate::trace::Who;
 pub(crate) struct FaultyBackend {
     pub(crate) process: Arc<Process>,
     pub(crate) inner: FakeBackend,
+    /// What it knows of how the cloud bounds calls.
+    pub(crate) throttle: Throttle,
 }
 
 /// What a replica is told of a call that failed: unclear where it may have changed something.
@@ -64,6 +67,11 @@ impl FaultyBackend {
             state.admit("a create that was under way when the store lost its hold");
         }
         let excused = thawed || lost;
+        if self.throttle.creates.is_some()
+            && let Some(wrong) = state.checker.limits.uses(self.process.replica, "creates")
+        {
+            state.checker.broken(Promise::Limits, wrong);
+        }
         state.checker.create(runner, held, excused, cloud.books(now));
     }
 
@@ -75,6 +83,12 @@ impl FaultyBackend {
         let runs = cloud.is_running(id, now);
         let life = cloud.books(now).lives.iter().find(|life| life.id == *id).cloned();
         drop(cloud);
+        if self.throttle.deletes.is_some() {
+            let mut state = shared.state();
+            if let Some(wrong) = state.checker.limits.uses(self.process.replica, "deletes") {
+                state.checker.broken(Promise::Limits, wrong);
+            }
+        }
         let Some(life) = life else { return };
         self.note("delete", "sent", || format!("{} of {}", id, life.runner));
         let github = shared.github();
@@ -126,6 +140,10 @@ impl Backend for FaultyBackend {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    async fn throttle(&self) -> Throttle {
+        self.throttle.clone()
     }
 
     async fn update(&self, id: &InstanceId, activity: &Activity) -> Result<(), BackendError> {

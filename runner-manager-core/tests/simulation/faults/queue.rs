@@ -12,6 +12,7 @@ use runner_manager_core::store::StoreError;
 use super::store::failed;
 use super::{Call, Process, Side};
 use crate::shared::Promise;
+use crate::throttle::WAITS;
 use crate::trace::Who;
 
 /// A replica's way to the queue.
@@ -178,10 +179,18 @@ impl Budgets for FaultyBudgets {
             let permission = self.0.shared.storage.take(bounds, lease).await?;
             let now = self.0.shared.now();
             let mut state = self.0.shared.state();
-            if matches!(permission, Permission::Granted(_)) {
-                for bound in bounds {
-                    if let Some(wrong) = state.checker.limits.granted(self.0.replica, bound, now) {
-                        state.checker.broken(Promise::Limits, wrong);
+            match &permission {
+                Permission::Granted(_) => {
+                    for bound in bounds {
+                        if let Some(wrong) = state.checker.limits.granted(self.0.replica, bound, now) {
+                            state.checker.broken(Promise::Limits, wrong);
+                        }
+                    }
+                }
+                Permission::Wait { bound, .. } => {
+                    let key = bounds[*bound].key.as_str();
+                    if let Some((_, word)) = WAITS.iter().find(|(part, _)| key.ends_with(part)) {
+                        state.strike(*word);
                     }
                 }
             }
