@@ -1,22 +1,35 @@
 //! For whom calls are counted, as STS tells it, as moto does, and as it is where nobody tells; and rates that EC2 never
 //! refuses.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
+use jiff::Timestamp;
 use runner_manager_core::backend::{Backend, BackendKind, ConnectContext};
-use runner_manager_core::budget::Rate;
-use runner_manager_core::clock::SimulatedClock;
-use runner_manager_core::domain::BackendName;
+use runner_manager_core::budget::{Bound, BudgetKey, Budgets, Permission, Permit, Quota, Rate};
+use runner_manager_core::clock::{Clock, SimulatedClock, SystemClock, timeout};
+use runner_manager_core::domain::{
+    Arch, BackendName, Bounds, ConnectionName, GitHubGroup, GroupName, Labels, Limits, Os, RunnerGroup, Scope,
+};
+use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::manager::{self, Account, ConnectedBackend, Manager, Parts, Storage};
+use runner_manager_core::random::SystemRandom;
+use runner_manager_core::rest::RestGitHub;
+use runner_manager_core::store::StoreError;
+use runner_manager_core::testing::simulated::SimulatorTransport;
+use runner_manager_core::testing::simulator::{self, Simulator};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::super::AwsKind;
 use super::super::config::Settings;
-use super::connect;
-use super::peer::{Peer, calls};
+use super::peer::{Peer, calls, deployment};
+use super::{connect, owner, placement};
 use crate::testing::fault_proxy::{Harm, Proxy};
 
 const WORD: &str = "aws:123456789012:us-east-1";
@@ -94,6 +107,93 @@ async fn backends_of_one_account_and_region_have_a_word_in_common() {
     assert_eq!(word("assume_role", role("123456789012")).await, WORD);
     assert_eq!(word("assume_role", role("210987654321")).await, "aws:210987654321:us-east-1");
     assert_eq!(word("region", json!("eu-west-1")).await, "aws:123456789012:eu-west-1");
+}
+
+/// Notes for whom leave was had.
+#[derive(Debug)]
+struct Noting {
+    inner: Arc<EmbeddedStorage>,
+    had: Arc<Mutex<BTreeMap<String, Quota>>>,
+}
+
+#[async_trait]
+impl Budgets for Noting {
+    async fn take(&self, bounds: &[Bound], lease: Duration) -> Result<Permission, StoreError> {
+        let permission = self.inner.take(bounds, lease).await?;
+        if matches!(permission, Permission::Granted(_)) {
+            self.had.lock().unwrap().extend(bounds.iter().map(|bound| (bound.key.to_string(), bound.quota)));
+        }
+        Ok(permission)
+    }
+
+    async fn give_back(&self, permit: &Permit) -> Result<(), StoreError> {
+        self.inner.give_back(permit).await
+    }
+
+    async fn pause(&self, key: &BudgetKey, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.pause(key, until).await
+    }
+}
+
+/// A group that keeps one runner idle.
+fn one_idle(peer: &Peer) -> RunnerGroup {
+    RunnerGroup {
+        name: GroupName::new("linux").unwrap(),
+        scope: Scope::organization("acme").unwrap(),
+        github: ConnectionName::default(),
+        github_group: GitHubGroup::default(),
+        os: Os::Linux,
+        arch: Arch::X64,
+        labels: Labels::parse(["large"]).unwrap(),
+        bounds: Bounds::new(1, 1).unwrap(),
+        priority: 0,
+        order: 0,
+        tags: BTreeMap::new(),
+        limits: Limits::default(),
+        rerun_on_loss: false,
+        placements: vec![placement(&peer.good())],
+    }
+}
+
+#[tokio::test]
+async fn the_manager_has_leave_for_the_account_before_it_creates() {
+    let Some(peer) = Peer::find() else { return };
+    let (name, clock, had) = (deployment(), Arc::new(SystemClock), Arc::new(Mutex::default()));
+    let (backend, owner) = (peer.backend().await, owner(&name, "key"));
+    let inner = Arc::new(EmbeddedStorage::in_memory(clock.clone()));
+    let budgets = Arc::new(Noting { inner: inner.clone(), had: Arc::clone(&had) });
+    let github = Arc::new(Mutex::new(Simulator::new(simulator::Settings::default())));
+    let transport = Arc::new(SimulatorTransport::new(github, clock.clone()));
+    let connected = ConnectedBackend::new(backend.clone(), 4);
+    let manager = Manager::new(Parts {
+        owner: owner.clone(),
+        storage: Storage { budgets, ..inner.into() },
+        github: Account::new(Arc::new(RestGitHub::new(transport, clock.clone()))).into(),
+        backends: [(BackendName::new("eu").unwrap(), connected)].into(),
+        clock: clock.clone(),
+        random: Arc::new(SystemRandom),
+        settings: manager::Settings::default(),
+    });
+    manager.configure(vec![one_idle(&peer)]).await.unwrap();
+    let stop = CancellationToken::new();
+    let made = async {
+        while manager.statistics().snapshot().creates.is_empty() {
+            clock.sleep(Duration::from_millis(50)).await;
+        }
+        stop.cancel();
+    };
+    let ended = timeout(&*clock, Duration::from_mins(2), join(manager.run(stop.clone()), made)).await;
+    ended.expect("an instance is made");
+    assert_eq!(manager.statistics().snapshot().creates, [("accepted", 1)].into());
+    for instance in backend.list(&owner).await.unwrap() {
+        backend.delete(&instance.id).await.unwrap();
+    }
+    let rate = Some(Rate { calls: 3, per: Duration::from_secs(2) });
+    let had = had.lock().unwrap();
+    for of in ["backend:eu", &format!("cloud:{WORD}")] {
+        let quota = had.get(&format!("{of}:creates"));
+        assert_eq!(quota, Some(&Quota { concurrent: None, rate }), "{of} of {had:?}");
+    }
 }
 
 /// Whether a bucket that gets its tokens by the whole second has one for each of many calls: as many as a rate allows leave
