@@ -149,8 +149,8 @@ async fn creates_and_deletes_are_paced_for_an_account_over_its_backends_and_over
     assert_eq!([most_in(&shared, CREATES.per), most_in(&other, CREATES.per)], [5, 5]);
     // Of forty five are made at once, and then five every ten seconds.
     let least = SignedDuration::from_secs(70);
-    assert!((least..least * 5 / 4).contains(&took(&shared)), "{:?}", took(&shared));
-    assert!(took(&other) < least / 2, "the other account does not wait for this one: {:?}", took(&other));
+    assert!((least..least * 3 / 2).contains(&took(&shared)), "{:#}", took(&shared));
+    assert!(took(&other) < least * 3 / 4, "the other account does not wait for this one: {:#}", took(&other));
     world.until("all ran", HOUR, |world| world.completed() == 60).await;
     world.until("nothing is left", HOUR, World::is_clean).await;
     world.check(100);
@@ -185,7 +185,7 @@ async fn a_create_that_is_refused_for_the_rate_keeps_the_account_from_creating_a
     world.queue(&spec(&["two"]), 1);
     world.queue(&spec(&["else"]), 1);
     world.until("the others ran", 2 * MINUTE, |world| world.completed() == 3).await;
-    world.until("machines went", MINUTE, World::is_clean).await;
+    world.until("their machines went", MINUTE, |world| world.books().total.alive == 0).await;
     assert_eq!(made(&world, &["else"]).len(), 1, "the other account is not left alone");
     assert!(world.clock.now() < refused + SignedDuration::from_mins(3), "deletes went on");
     world.until("all ran", 10 * MINUTE, |world| world.completed() == 5).await;

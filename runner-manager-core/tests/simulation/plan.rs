@@ -593,7 +593,6 @@ pub(crate) fn all_faults() -> Vec<String> {
         "github: LyingBusyRead",
     ];
     all.extend(Drift::words());
-    all.extend(throttle::WAITS.map(|(_, word)| word));
     if STORE_IS_LOST {
         all.extend(["store rolled back", "store emptied"]);
     }

@@ -10,6 +10,7 @@ use super::faults;
 use super::plan::{self, Plan};
 use super::run::{Outcome, run};
 use super::shared::Violation;
+use super::throttle::WAITS;
 
 /// How many seeds a run without `SIM_SEEDS` takes.
 const SEEDS: u64 = 40;
@@ -142,6 +143,7 @@ fn seeds() {
 fn all_faults() -> Vec<String> {
     let mut all = faults::all_kinds();
     all.extend(plan::all_faults());
+    all.extend(WAITS.map(|(_, word)| word.to_owned()));
     all
 }
 
