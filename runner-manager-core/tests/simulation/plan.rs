@@ -12,7 +12,6 @@ use runner_manager_core::testing::simulator::{
 };
 
 use super::dice::Dice;
-use super::faults::Side;
 use super::github_groups::{self, Drift};
 use super::groups::{self, group};
 use super::machines::MachineFaults;
@@ -358,11 +357,11 @@ fn chances(dice: &mut Dice) -> AllChances {
         2 => low,
         _ => high,
     };
-    // The outside is called more seldom than the storage.
-    let often = |side: usize| if side >= Side::Budgets as usize { 6 } else { 1 };
+    // The outside is called more seldom than the storage, and a cloud the most seldom.
+    let often = [1, 1, 6, 6, 15];
     std::array::from_fn(|side| Chances {
-        crash: level(dice, 200, 1_000) * often(side),
-        freeze: level(dice, 200, 1_000) * often(side),
+        crash: level(dice, 200, 1_000) * often[side],
+        freeze: level(dice, 200, 1_000) * often[side],
         slow: level(dice, 10_000, 100_000),
         refuse: level(dice, 2_000, 20_000),
         lose: level(dice, 2_000, 20_000),
