@@ -389,6 +389,17 @@ pub trait Backend: Debug + Send + Sync + 'static {
         let _ = placement;
         Ok(Vec::new())
     }
+
+    /// Asks the live service what is good to know of a placement that would work, for a group of up to so many
+    /// runners: a quota with less room, or something that could not be looked at. Nothing of it keeps an instance from
+    /// being made.
+    ///
+    /// # Errors
+    /// When the service could not be asked at all.
+    async fn remarks(&self, placement: &Placement, max: u32) -> Result<Vec<String>, BackendError> {
+        let _ = (placement, max);
+        Ok(Vec::new())
+    }
 }
 
 /// Something wrong in the settings of a backend or a placement.

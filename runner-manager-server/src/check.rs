@@ -213,7 +213,15 @@ async fn backend(configuration: &Configuration, name: &BackendName, clock: &Arc<
     });
     for (group, placement) in placements {
         let subject = format!("placement {} of {} on {name}", placement.description, group.name);
-        findings.push(Finding::new(subject, patience.ask(backend.validate(placement)).await));
+        let answer = patience.ask(backend.validate(placement)).await;
+        // Who could not be asked once is not asked again.
+        let remarks = match &answer {
+            Ok(_) => patience.ask(backend.remarks(placement, group.bounds.max())).await,
+            Err(_) => Ok(Vec::new()),
+        };
+        let mut finding = Finding::new(subject, answer);
+        finding.remarks = remarks.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        findings.push(finding);
     }
     findings
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aws_sdk_ec2::types::{
-    AccountAttributeName, ArchitectureType, ArchitectureValues, Image, ImageState, InstanceTypeInfo,
-    LocationType, ProcessorInfo, Reservation, ResourceType, Subnet, Tag, TagSpecification, UsageClassType,
+    ArchitectureType, ArchitectureValues, Image, ImageState, InstanceTypeInfo, LocationType, ProcessorInfo,
+    Reservation, ResourceType, Subnet, Tag, TagSpecification, UsageClassType,
 };
 use runner_manager_core::backend::BackendErrorKind;
 use runner_manager_core::clock::Clock;
@@ -14,6 +14,7 @@ use super::config::{ImageConfig, LaunchTemplateConfig, PlacementConfig};
 use super::connection::Connection;
 use super::errors::{Effect, Failure};
 use super::images::{Ami, Images, described};
+use super::quotas::{Quota, unknown};
 use super::reading::filter;
 use super::request;
 
@@ -35,7 +36,8 @@ pub(super) async fn missing(
     let ami = images.of(connection, clock, config).await;
     let ami = check.told(of_image(config), ami)?.flatten();
     let image = check.image(ami.as_ref()).await?;
-    let kind = check.instance_type(image.as_ref()).await?;
+    let of_template = check.launch_template().await?;
+    let kind = check.instance_type(image.as_ref(), of_template).await?;
     let subnet = check.subnet().await?;
     if let (Some(kind), Some(subnet)) = (&kind, &subnet) {
         check.offering(kind, subnet).await?;
@@ -43,10 +45,30 @@ pub(super) async fn missing(
     check.security_groups(subnet.as_ref()).await?;
     check.key_pair().await?;
     check.placement_group().await?;
-    check.launch_template().await?;
-    check.quota().await?;
+    if let Some(kind) = &kind {
+        check.quota(kind).await;
+    }
     check.run(ami.as_ref()).await?;
     Ok(check.missing)
+}
+
+/// What is good to know of a placement for up to so many instances, in sentences.
+///
+/// # Errors
+/// Where EC2 could not be asked at all.
+pub(super) async fn remarks(
+    connection: &Connection,
+    config: &PlacementConfig,
+    max: u32,
+) -> Result<Vec<String>, Failure> {
+    let mut check = Check { connection, config, missing: Vec::new() };
+    let of_template = check.launch_template().await?;
+    let Some(kind) = check.instance_type(None, of_template).await? else { return Ok(Vec::new()) };
+    let remark = match Quota::of(connection, &kind, config.spot).await {
+        Ok(quota) => quota.and_then(|quota| quota.remark(max)),
+        Err(failure) => Some(unknown(&failure)),
+    };
+    Ok(remark.into_iter().collect())
 }
 
 fn of_image(config: &PlacementConfig) -> &'static str {
@@ -136,9 +158,17 @@ impl Check<'_> {
         Ok(Some(image))
     }
 
-    async fn instance_type(&mut self, image: Option<&Image>) -> Result<Option<InstanceTypeInfo>, Failure> {
-        let Some(name) = self.config.instance_type() else { return Ok(None) };
-        let answer = self.connection.ec2.describe_instance_types().instance_types(name.into()).send().await;
+    /// The type that is named, or that of the launch template.
+    async fn instance_type(
+        &mut self,
+        image: Option<&Image>,
+        of_template: Option<String>,
+    ) -> Result<Option<InstanceTypeInfo>, Failure> {
+        let Some(name) = self.config.instance_type().map(str::to_owned).or(of_template) else {
+            return Ok(None);
+        };
+        let answer =
+            self.connection.ec2.describe_instance_types().instance_types(name.as_str().into()).send().await;
         let Some(answer) = self.told("ec2:DescribeInstanceTypes", answer)? else { return Ok(None) };
         let Some(kind) = answer.instance_types.unwrap_or_default().pop() else {
             self.say(format!("there is no instance type {name} in this region"));
@@ -225,33 +255,27 @@ impl Check<'_> {
         self.told("ec2:DescribePlacementGroups", answer).map(drop)
     }
 
-    async fn launch_template(&mut self) -> Result<(), Failure> {
+    /// The type of instances that a launch template has, if any.
+    async fn launch_template(&mut self) -> Result<Option<String>, Failure> {
         let Some(LaunchTemplateConfig { id, name, version }) = &self.config.launch_template else {
-            return Ok(());
+            return Ok(None);
         };
         let asked = self.connection.ec2.describe_launch_template_versions();
         let asked = asked.set_launch_template_id(id.clone()).set_launch_template_name(name.clone());
         let answer = asked.versions(version.as_deref().unwrap_or("$Default")).send().await;
-        let Some(answer) = self.told("ec2:DescribeLaunchTemplateVersions", answer)? else { return Ok(()) };
-        if answer.launch_template_versions().is_empty() {
+        let Some(answer) = self.told("ec2:DescribeLaunchTemplateVersions", answer)? else { return Ok(None) };
+        let Some(found) = answer.launch_template_versions().first() else {
             self.say("the launch template has no such version");
-        }
-        Ok(())
+            return Ok(None);
+        };
+        let kind = found.launch_template_data().and_then(|data| data.instance_type());
+        Ok(kind.map(|kind| kind.as_str().to_owned()))
     }
 
-    /// The limits on processors are told by another service; EC2 itself tells of an account that may run nothing.
-    async fn quota(&mut self) -> Result<(), Failure> {
-        let asked = self.connection.ec2.describe_account_attributes();
-        let answer = asked.attribute_names(AccountAttributeName::from("max-instances")).send().await;
-        let Some(answer) = self.told("ec2:DescribeAccountAttributes", answer)? else { return Ok(()) };
-        let most =
-            answer.account_attributes().iter().find(|one| one.attribute_name() == Some("max-instances"));
-        let most =
-            most.and_then(|most| most.attribute_values().first()).and_then(|value| value.attribute_value());
-        if most == Some("0") {
-            self.say("the account's quota allows 0 instances in this region");
-        }
-        Ok(())
+    /// One that is not told keeps nothing from working: `remarks` says why.
+    async fn quota(&mut self, kind: &InstanceTypeInfo) {
+        let quota = Quota::of(self.connection, kind, self.config.spot).await;
+        self.missing.extend(quota.ok().flatten().and_then(|quota| quota.missing()));
     }
 
     /// The whole request, with tags as a runner's instance would have them.

@@ -224,4 +224,10 @@ impl Backend for AwsBackend {
         let missing = Box::pin(check::missing(&self.connection, &self.images, &self.clock, &config)).await;
         missing.map_err(|failure| failure.to_error("validate", Effect::None, "placement"))
     }
+
+    async fn remarks(&self, placement: &Placement, max: u32) -> Result<Vec<String>, BackendError> {
+        let config = config("remarks", placement)?;
+        let remarks = check::remarks(&self.connection, &config, max).await;
+        remarks.map_err(|failure| failure.to_error("remarks", Effect::None, "placement"))
+    }
 }

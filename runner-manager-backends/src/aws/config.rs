@@ -113,6 +113,8 @@ pub struct EndpointsConfig {
     pub ssm: Option<String>,
     /// Where the service is that gives out roles.
     pub sts: Option<String>,
+    /// Where Service Quotas is, which `check --online` alone asks.
+    pub servicequotas: Option<String>,
 }
 
 impl Settings {
@@ -143,7 +145,12 @@ impl Settings {
             faults.push(fault(["assume_role", "role_arn"], "is missing: arn:aws:iam::ACCOUNT:role/NAME"));
         }
         let addresses = &self.endpoints;
-        for (key, address) in [("ec2", &addresses.ec2), ("ssm", &addresses.ssm), ("sts", &addresses.sts)] {
+        for (key, address) in [
+            ("ec2", &addresses.ec2),
+            ("ssm", &addresses.ssm),
+            ("sts", &addresses.sts),
+            ("servicequotas", &addresses.servicequotas),
+        ] {
             let Some(address) = address else { continue };
             if !address.starts_with("https://") && !address.starts_with("http://") {
                 faults

@@ -27,6 +27,7 @@ pub(super) struct Connection {
     pub(super) sts: aws_sdk_sts::Client,
     /// Where EC2 is asked.
     pub(super) region: String,
+    pub(super) quotas: aws_sdk_servicequotas::Client,
 }
 
 impl Connection {
@@ -56,11 +57,16 @@ impl Connection {
         if let Some(url) = &settings.endpoints.sts {
             sts.set_endpoint_url(Some(url.clone()));
         }
+        let mut quotas = aws_sdk_servicequotas::config::Builder::from(&once);
+        if let Some(url) = &settings.endpoints.servicequotas {
+            quotas.set_endpoint_url(Some(url.clone()));
+        }
         Ok(Self {
             ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
             ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
             sts: aws_sdk_sts::Client::from_conf(sts.build()),
             region,
+            quotas: aws_sdk_servicequotas::Client::from_conf(quotas.build()),
         })
     }
 }

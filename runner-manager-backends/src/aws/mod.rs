@@ -17,7 +17,7 @@
 //! | `images` | which AMI a placement means |
 //! | `request`, `instance` | what an instance is made from, and what is told of it |
 //! | `reading` | looks at instances: in pages, and many in one call |
-//! | `check` | what of a placement is missing |
+//! | `check`, `quotas` | what of a placement is missing, and for how many instances there is room |
 //! | `client` | the backend itself |
 
 mod account;
@@ -28,6 +28,7 @@ mod connection;
 mod errors;
 mod images;
 mod instance;
+mod quotas;
 mod reading;
 mod request;
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod faults;
 mod peer;
 mod played;
 mod policy;
+mod quotas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -53,4 +53,8 @@ impl Backend for Calling {
     async fn validate(&self, placement: &Placement) -> Result<Vec<String>, BackendError> {
         self.0.validate(placement).await
     }
+
+    async fn remarks(&self, placement: &Placement, max: u32) -> Result<Vec<String>, BackendError> {
+        self.0.remarks(placement, max).await
+    }
 }

@@ -21,7 +21,7 @@ struct Aws {
 /// The settings of a backend that asks at an address.
 fn backend(url: &str) -> String {
     let key = format!("{{id: peer, secret: {SECRET}}}");
-    let endpoints = format!("{{ec2: '{url}', ssm: '{url}', sts: '{url}'}}");
+    let endpoints = format!("{{ec2: '{url}', servicequotas: '{url}', ssm: '{url}', sts: '{url}'}}");
     format!(
         "{{kind: aws, region: us-east-1, access_key: {key}, endpoints: {endpoints}, timeout: 1m, \
          settle: {SETTLE}}}"
@@ -121,7 +121,7 @@ const WRONG: [(&str, &str, &str, Option<&str>, &str); 8] = [
         "quota",
         "broke",
         "instance_types: t3.small, image: IMAGE, subnets: SUBNET",
-        Some("the account's quota allows 0 instances"),
+        Some("the quota `Running On-Demand Standard instances` (L-1216C47A) allows 0 processors"),
         "VcpuLimitExceeded",
     ),
     (
@@ -155,12 +155,10 @@ async fn refusing(url: &str) -> [Proxy; 3] {
         seen.says("Action=RunInstances&").then(|| ("denied", refusal(403, "UnauthorizedOperation")))
     });
     let broke = Proxy::before(url, |seen| {
-        let attributes = "<DescribeAccountAttributesResponse><accountAttributeSet><item>\
-                          <attributeName>max-instances</attributeName><attributeValueSet><item>\
-                          <attributeValue>0</attributeValue></item></attributeValueSet></item>\
-                          </accountAttributeSet></DescribeAccountAttributesResponse>";
-        if seen.says("Action=DescribeAccountAttributes&") {
-            return Some(("quota", Harm::Answer { status: 200, body: attributes.into() }));
+        let zero = r#"{"Quota": {"QuotaName": "Running On-Demand Standard instances", "Value": 0.0}}"#;
+        let target = seen.headers.get("x-amz-target").map(http::HeaderValue::as_bytes);
+        if target == Some(b"ServiceQuotasV20190624.GetServiceQuota") && seen.says("L-1216C47A") {
+            return Some(("quota", Harm::Answer { status: 200, body: zero.into() }));
         }
         let runs = seen.says("Action=RunInstances&") && !seen.says("DryRun=true");
         runs.then(|| ("quota", refusal(400, "VcpuLimitExceeded")))

@@ -56,7 +56,7 @@ impl Peer {
         json!({
             "region": "us-east-1",
             "access_key": {"id": "peer", "secret": "peer-secret"},
-            "endpoints": {"ec2": url, "ssm": url, "sts": url},
+            "endpoints": {"ec2": url, "servicequotas": url, "ssm": url, "sts": url},
             "settle": "1s",
             "timeout": "20s",
         })

@@ -2,11 +2,12 @@
 //!
 //! moto looks at the actions of a policy alone. What it says of resources and conditions is not tested.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use runner_manager_core::backend::{Activity, BackendErrorKind};
-use runner_manager_core::domain::{InstanceState, Phase};
+use runner_manager_core::backend::BackendErrorKind;
+use runner_manager_core::domain::InstanceState;
 use serde_json::{Value, json};
 
 use super::peer::Peer;
@@ -21,6 +22,17 @@ fn documented() -> Value {
         statement["Resource"] = json!("*");
     }
     policy
+}
+
+/// What it allows.
+fn allowed() -> BTreeSet<String> {
+    let policy = documented();
+    let statements = policy["Statement"].as_array().unwrap().iter();
+    let actions = statements.flat_map(|statement| match &statement["Action"] {
+        Value::Array(actions) => actions.clone(),
+        one => vec![one.clone()],
+    });
+    actions.map(|action| action.as_str().unwrap().to_owned()).collect()
 }
 
 fn without(action: &str) -> Value {
@@ -83,6 +95,16 @@ impl Drop for Guarded {
     }
 }
 
+/// What is not tested here: moto does not ask for the first of them where an instance is to be made with tags, and the others are
+/// for placements that name more (played.rs).
+const ELSEWHERE: [&str; 5] = [
+    "ec2:CreateTags",
+    "ec2:DescribeKeyPairs",
+    "ec2:DescribeLaunchTemplateVersions",
+    "ec2:DescribePlacementGroups",
+    "ec2:DescribeSecurityGroups",
+];
+
 #[tokio::test]
 async fn the_documented_policy_is_enough_and_least() {
     let Some(peer) = Peer::find() else { return };
@@ -90,14 +112,16 @@ async fn the_documented_policy_is_enough_and_least() {
         "ec2:RunInstances",
         "ec2:DescribeInstances",
         "ec2:TerminateInstances",
-        "ec2:CreateTags",
         "ec2:DescribeImages",
         "ec2:DescribeInstanceTypes",
         "ec2:DescribeInstanceTypeOfferings",
         "ec2:DescribeSubnets",
-        "ec2:DescribeAccountAttributes",
     ];
-    let policies: Vec<Value> = std::iter::once(documented()).chain(actions.map(without)).collect();
+    let quotas = "servicequotas:GetServiceQuota";
+    let tested = actions.into_iter().chain([quotas]).chain(ELSEWHERE);
+    assert_eq!(tested.map(str::to_owned).collect::<BTreeSet<_>>(), allowed());
+    let policies: Vec<Value> =
+        [documented(), without(quotas)].into_iter().chain(actions.map(without)).collect();
     let guarded = Guarded::start(&peer, &policies);
     let owner = owner("acme", "key");
     let backend = connect(&guarded.settings(0)).await;
@@ -106,16 +130,23 @@ async fn the_documented_policy_is_enough_and_least() {
     assert_eq!(backend.get(&made.id).await.unwrap().unwrap().state, InstanceState::Running);
     assert!(backend.find(&spec.runner).await.unwrap().is_some());
     assert_eq!(backend.list(&owner).await.unwrap().len(), 1);
-    backend.update(&made.id, &Activity { phase: Phase::Idle, job: None }).await.unwrap();
     let placement = placement(&guarded.placement);
     assert_eq!(backend.validate(&placement).await.unwrap(), Vec::<String>::new());
     for (number, action) in actions.iter().enumerate() {
-        let said = connect(&guarded.settings(number + 1)).await.validate(&placement).await.unwrap();
+        let said = connect(&guarded.settings(number + 2)).await.validate(&placement).await.unwrap();
         assert!(
             said.iter().any(|said| said.contains(&format!("may not do {action}:"))),
             "{action}: {said:?}"
         );
     }
+    // It may look at quotas, of which moto has none. Nothing is missing for who may not; moto refuses that in XML, which Service
+    // Quotas does not speak: how the refusal is told is tested in quotas.rs.
+    let told = backend.remarks(&placement, 1).await.unwrap();
+    assert!(told.len() == 1 && told[0].contains("NoSuchResourceException"), "{told:?}");
+    let without_quotas = connect(&guarded.settings(1)).await;
+    assert_eq!(without_quotas.validate(&placement).await.unwrap(), Vec::<String>::new());
+    let told = without_quotas.remarks(&placement, 1).await.unwrap();
+    assert!(told.len() == 1 && !told[0].contains("NoSuchResourceException"), "{told:?}");
     backend.delete(&made.id).await.unwrap();
 
     let mut wrong = guarded.settings(0);
@@ -123,6 +154,6 @@ async fn the_documented_policy_is_enough_and_least() {
     let error = connect(&wrong).await.create(&spec).await.unwrap_err();
     assert_eq!(error.kind, BackendErrorKind::Unauthenticated, "{error}");
     assert!(!error.to_string().contains("another-secret"), "{error}");
-    let denied = connect(&guarded.settings(1)).await.create(&spec).await.unwrap_err();
+    let denied = connect(&guarded.settings(2)).await.create(&spec).await.unwrap_err();
     assert_eq!(denied.kind, BackendErrorKind::PermissionDenied, "{denied}");
 }

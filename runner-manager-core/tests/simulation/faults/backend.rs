@@ -153,4 +153,8 @@ impl Backend for FaultyBackend {
     async fn validate(&self, placement: &Placement) -> Result<Vec<String>, BackendError> {
         self.call("validate", self.inner.validate(placement)).await
     }
+
+    async fn remarks(&self, placement: &Placement, max: u32) -> Result<Vec<String>, BackendError> {
+        self.call("remarks", self.inner.remarks(placement, max)).await
+    }
 }
