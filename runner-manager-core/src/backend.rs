@@ -371,7 +371,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     }
 
     /// Writes onto an instance what its runner is doing, so that the cloud's bill and console can be read by
-    /// jobs. Does nothing where the backend cannot.
+    /// jobs. Does nothing where the backend cannot. The manager does not call it: it is for programs that embed a
+    /// backend.
     ///
     /// # Errors
     /// When the backend did not accept it. Nothing depends on it.

@@ -121,8 +121,8 @@ impl Check<'_> {
         }
     }
 
-    /// Looks, and tries to tag and to end one of ours, where there is one: a policy may allow it of ours alone, so that
-    /// nothing else can be tried.
+    /// Looks, and tries to end one of ours, where there is one: a policy may allow it of ours alone, so that nothing else
+    /// can be tried.
     async fn instances(&mut self) -> Result<(), Failure> {
         let ec2 = &self.connection.ec2;
         let filters = vec![
@@ -134,10 +134,7 @@ impl Check<'_> {
         let mut instances = looked.reservations().iter().flat_map(Reservation::instances);
         let Some(id) = instances.find_map(|one| one.instance_id()) else { return Ok(()) };
         let ended = ec2.terminate_instances().instance_ids(id).dry_run(true).send().await;
-        self.tried("ec2:TerminateInstances", ended)?;
-        let tag = Tag::builder().key("runner-manager-phase").value("check").build();
-        let tagged = ec2.create_tags().resources(id).tags(tag).dry_run(true).send().await;
-        self.tried("ec2:CreateTags", tagged)
+        self.tried("ec2:TerminateInstances", ended)
     }
 
     async fn image(&mut self, ami: Option<&Ami>) -> Result<Option<Image>, Failure> {
