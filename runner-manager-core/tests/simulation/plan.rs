@@ -207,12 +207,13 @@ impl Plan {
         }
     }
 
-    /// In some deployments the cloud loses all machines while there are many, and an operator sees what sweeps say to
-    /// that.
+    /// In some deployments the cloud, which bounds nothing, loses all machines while there are many, and an operator sees
+    /// what sweeps say to that.
     fn draw_outage(&mut self, dice: &mut Dice) {
         if !self.is_watched {
             return;
         }
+        self.throttle = Throttle::default();
         let at = dice.millis(self.end() / 4, self.end() / 2);
         for _ in 0..3 {
             let spec = groups::job(dice, &self.groups).seconds(400);

@@ -21,7 +21,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 pub(crate) const WAITS: [(&str, &str); 2] =
     [(":creates", "throttle: a create waits"), (":deletes", "throttle: a delete waits")];
 
-/// How the cloud of a seed bounds calls: most do.
+/// How the cloud of a seed bounds calls.
 pub(crate) fn drawn(dice: &mut Dice) -> Throttle {
     let rate = |dice: &mut Dice| {
         let calls = u32::try_from(dice.between(1, 6)).expect("it is small");
