@@ -1,10 +1,20 @@
 //! Promise 7: what all replicas together ask of the outside, by what went through the wrappers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use runner_manager_core::budget::{Bound, BudgetKey};
+use runner_manager_core::budget::{Bound, BudgetKey, Quota, Rate};
 use runner_manager_core::domain::later;
+
+use super::dice::Dice;
+
+/// How many calls somebody may be asked for in a seed: so many of these at once.
+pub(crate) fn quota(dice: &mut Dice, concurrent: &[u32]) -> Quota {
+    let calls = u32::try_from(dice.between(60, 200)).expect("it is small");
+    let rate = dice.percent(50).then_some(Rate { calls, per: Duration::from_mins(1) });
+    Quota { concurrent: dice.percent(70).then(|| *dice.pick(concurrent)), rate }
+}
 
 /// Whom a call goes to, and as whom: those calls are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ use runner_manager_core::testing::simulator::{
 use super::dice::Dice;
 use super::github_groups::{self, Drift};
 use super::groups::{self, group};
+use super::limits;
 use super::machines::MachineFaults;
 use super::signals::SignalFaults;
 use super::throttle;
@@ -151,9 +152,9 @@ impl Plan {
             sweep_interval: shape.seconds(60, 180),
             lease,
             call_timeout: lease * 4 / 10,
-            github_quota: quota(&mut shape, &[2, 6, 60]),
+            github_quota: limits::quota(&mut shape, &[2, 6, 60]),
             registrations: None,
-            cloud_quota: quota(&mut shape, &[1, 4, 30]),
+            cloud_quota: limits::quota(&mut shape, &[1, 4, 30]),
             throttle: throttle::drawn(&mut dice.fork("throttle")),
             happenings: Vec::new(),
             trouble,
@@ -367,12 +368,6 @@ fn chances(dice: &mut Dice) -> AllChances {
         refuse: level(dice, 2_000, 20_000),
         lose: level(dice, 2_000, 20_000),
     })
-}
-
-fn quota(dice: &mut Dice, concurrent: &[u32]) -> Quota {
-    let calls = u32::try_from(dice.between(60, 200)).expect("it is small");
-    let rate = dice.percent(50).then_some(Rate { calls, per: Duration::from_mins(1) });
-    Quota { concurrent: dice.percent(70).then(|| *dice.pick(concurrent)), rate }
 }
 
 fn cloud(dice: &mut Dice) -> Behaviour {
