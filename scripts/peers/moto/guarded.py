@@ -1,4 +1,5 @@
-"""A moto of its own that looks at credentials, with a user for each policy: it may do what that says.
+"""A moto of its own that looks at credentials, with a user for each policy: it may do what that says. Without any policy it
+lets everybody do all.
 
     guarded.py < POLICIES
 
@@ -8,16 +9,16 @@ policies alone, not at resources and conditions.
 """
 
 import sys
+import threading
 
 import boto3
 import requests
-from moto.server import ThreadedMotoServer
+from serve import server
 
 policies = list(iter(sys.stdin.readline, "\n"))
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-host, port = server.get_host_and_port()
-url = f"http://{host}:{port}"
+moto = server(0)
+threading.Thread(target=moto.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{moto.server_port}"
 
 
 def client(service):
@@ -48,10 +49,10 @@ image = next(
     if image.get("Architecture") == "x86_64" and image.get("Platform") != "windows"
 )
 subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
-requests.post(f"{url}/moto-api/reset-auth", data="0", headers={"Content-Type": "text/plain"}, timeout=30)
+if policies:
+    requests.post(f"{url}/moto-api/reset-auth", data="0", headers={"Content-Type": "text/plain"}, timeout=30)
 print(url, image, subnet)
 for key in keys:
     print(*key)
 sys.stdout.flush()
 sys.stdin.read()
-server.stop()

@@ -16,7 +16,7 @@ import threading
 
 from moto.ec2.models.tags import TagBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import run_simple
+from werkzeug.serving import make_server
 
 search = TagBackend.describe_tags
 
@@ -54,4 +54,9 @@ def answer(environ, start_response):
         return moto(environ, start_response)
 
 
-run_simple("127.0.0.1", int(sys.argv[1]), answer, threaded=True, request_handler=MotoRequestHandler)
+def server(port):
+    return make_server("127.0.0.1", port, answer, threaded=True, request_handler=MotoRequestHandler)
+
+
+if __name__ == "__main__":
+    server(int(sys.argv[1])).serve_forever()

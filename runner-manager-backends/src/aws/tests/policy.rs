@@ -47,8 +47,8 @@ fn without(action: &str) -> Value {
     policy
 }
 
-/// A moto with a user for each policy, for as long as it is held.
-struct Guarded {
+/// A moto with a user for each policy, or for everybody without any, for as long as it is held.
+pub(super) struct Guarded {
     child: Child,
     url: String,
     placement: Value,
@@ -56,7 +56,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn start(peer: &Peer, policies: &[Value]) -> Self {
+    pub(super) fn start(peer: &Peer, policies: &[Value]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/peers/moto/guarded.py");
         let mut child = Command::new(&peer.python)
             .args(["-B", script])
@@ -78,6 +78,17 @@ impl Guarded {
         let keys =
             policies.iter().map(|_| words()).map(|key| json!({"id": key[0], "secret": key[1]})).collect();
         Self { child, url: first[0].clone(), placement, keys }
+    }
+
+    /// The moto of all tests with this one in its place.
+    pub(super) fn instead_of(&self, peer: Peer) -> Peer {
+        let text = |key: &str| self.placement[key].as_str().unwrap().to_owned();
+        Peer {
+            url: self.url.clone(),
+            image: text("image"),
+            subnets: [text("subnets"), text("subnets")],
+            ..peer
+        }
     }
 
     fn settings(&self, user: usize) -> Value {
