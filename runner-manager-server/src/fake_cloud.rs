@@ -2,7 +2,7 @@
 //! `fake-cloud`.
 //!
 //! What the cloud does is [`FakeCloud`]'s affair, which is pure. This gives it a clock and a socket, and, where
-//! it is told of a GitHub simulator, an [agent] on each instance.
+//! it is told of a GitHub simulator, an [agent] on each instance. Those that are told to call the manager do.
 
 #[cfg(test)]
 mod tests;
@@ -26,14 +26,17 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{self, HttpLink, Link, Outside};
+use crate::agent::{self, Calls, Ending, HttpLink, Line, Link, LinkError, Machine, Outside};
 use crate::http_face::{Face, listen, serve};
 use crate::output;
 
+/// How many seconds there are between two heartbeats, as the scripts have it.
+const USUAL_HEARTBEAT: u64 = 60;
+
 /// `fake-cloud`: a small cloud that is only imagined, on 127.0.0.1, for tests over several processes.
 ///
-/// It prints `listening on http://127.0.0.1:PORT` once it does. Its books are at `/books`, and what goes
-/// wrong is told to it at `/script`.
+/// It prints `listening on http://127.0.0.1:PORT` once it does. Its books are at `/books`, what those of its
+/// machines were answered that call a manager at `/calls`, and what goes wrong is told to it at `/script`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FakeCloudArgs {
     /// The port on 127.0.0.1; 0 is any that is free.
@@ -49,6 +52,34 @@ pub(crate) struct FakeCloudArgs {
     /// How it behaves, as JSON, as in `{"boot_time": "2s", "zones": {"zone-a": 10}}`.
     #[arg(long, value_name = "JSON", value_parser = read_behaviour)]
     pub(crate) behaviour: Option<Box<Behaviour>>,
+    #[command(flatten)]
+    pub(crate) calling: CallingArgs,
+}
+
+/// How machines call that are told to.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct CallingArgs {
+    /// How long between two heartbeats of a machine that calls the manager.
+    #[arg(
+        long,
+        default_value_t = USUAL_HEARTBEAT,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    heartbeat: u64,
+}
+
+impl Default for CallingArgs {
+    fn default() -> Self {
+        Self { heartbeat: USUAL_HEARTBEAT }
+    }
+}
+
+/// What machines call by.
+#[derive(Debug, Clone)]
+struct Calling {
+    line: Line,
+    heartbeat: Duration,
 }
 
 pub(crate) fn read_behaviour(text: &str) -> Result<Box<Behaviour>, String> {
@@ -67,7 +98,7 @@ pub(crate) async fn run(args: FakeCloudArgs, stop: CancellationToken) -> anyhow:
     let mut behaviour = args.behaviour.map_or_else(Behaviour::default, |behaviour| *behaviour);
     behaviour.seed = args.seed.unwrap_or(behaviour.seed);
     let (listener, address) = listen(args.port).await?;
-    let cloud = ServedCloud::new(behaviour, Arc::new(SystemClock));
+    let cloud = ServedCloud::new(behaviour, args.calling, Arc::new(SystemClock))?;
     let link = args.github.as_deref().map(HttpLink::new).transpose()?;
     output::line(&format!("listening on http://{address}")).context("the address could not be printed")?;
     let machines = async {
@@ -84,14 +115,25 @@ pub(crate) async fn run(args: FakeCloudArgs, stop: CancellationToken) -> anyhow:
 pub(crate) struct ServedCloud {
     cloud: Mutex<FakeCloud>,
     clock: Arc<dyn Clock>,
+    calling: Calling,
     /// An instance may have begun or ended.
     changed: Notify,
 }
 
 impl ServedCloud {
     /// An empty cloud, by the time of `clock`.
-    pub(crate) fn new(behaviour: Behaviour, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { cloud: Mutex::new(FakeCloud::new(behaviour)), clock, changed: Notify::new() })
+    ///
+    /// # Errors
+    /// When machines can have no way to call the manager.
+    pub(crate) fn new(
+        behaviour: Behaviour,
+        calling: CallingArgs,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let line = Line::new().context("machines have no way to call the manager")?;
+        let calling = Calling { line, heartbeat: Duration::from_secs(calling.heartbeat) };
+        let cloud = Mutex::new(FakeCloud::new(behaviour));
+        Ok(Arc::new(Self { cloud, clock, calling, changed: Notify::new() }))
     }
 
     /// Does something with the cloud, at the present time.
@@ -108,13 +150,14 @@ impl ServedCloud {
         loop {
             let (started, stopped, next) =
                 self.with(|cloud, now| (cloud.take_started(now), cloud.take_stopped(now), cloud.next_due()));
-            for StartedInstance { id, bootstrap, .. } in started {
-                let Bootstrap::Direct { jit_config } = bootstrap else { continue };
+            for started in started {
                 let outside = Outside::default();
+                let id = started.id.clone();
                 machines.insert(id.clone(), outside.gone.clone());
-                let (link, clock) = (Arc::clone(&link), Arc::clone(&self.clock));
+                let (link, clock, calling) =
+                    (Arc::clone(&link), Arc::clone(&self.clock), self.calling.clone());
                 agents.spawn(async move {
-                    let ending = agent::live(&*link, &*clock, &jit_config, &outside).await;
+                    let ending = play(started, &*link, &calling, &*clock, &outside).await;
                     tracing::debug!(instance = %id, ?ending, "an agent ended");
                     id
                 });
@@ -145,9 +188,35 @@ impl ServedCloud {
     }
 }
 
+/// One machine, from its start to its end.
+async fn play(
+    machine: StartedInstance,
+    link: &dyn Link,
+    calling: &Calling,
+    clock: &dyn Clock,
+    outside: &Outside,
+) -> Result<Ending, LinkError> {
+    match machine.bootstrap {
+        Bootstrap::Direct { jit_config } => agent::live(link, clock, &jit_config, outside).await,
+        Bootstrap::Callback { url, token, .. } => {
+            let calls = Calls::new(calling.line.clone(), &url, &machine.runner, token);
+            Machine { calls, clock, heartbeat: calling.heartbeat }.live(link, outside).await
+        }
+        // It knows no other start, and does nothing.
+        _ => {
+            outside.gone.cancelled().await;
+            Ok(Ending::Died)
+        }
+    }
+}
+
 #[async_trait]
 impl Face for ServedCloud {
     async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        if request.method() == Method::GET && request.uri().path() == "/calls" {
+            let told = serde_json::to_vec(&self.calling.line.answers()).expect("a map of texts is JSON");
+            return Some(Response::new(told.into()));
+        }
         let answer = self.with(|cloud, now| cloud.handle(&request, now));
         if request.method() != Method::GET {
             self.changed.notify_one();

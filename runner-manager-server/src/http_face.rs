@@ -46,7 +46,12 @@ struct Lost;
 /// # Errors
 /// When no client can be made.
 pub(crate) fn local_client() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder().no_proxy().tls_certs_only([]).build()
+    local_builder().build()
+}
+
+/// The same, for whoever has more to say of it.
+pub(crate) fn local_builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().tls_certs_only([])
 }
 
 /// Listens on a port of the loopback interface; 0 is any that is free.

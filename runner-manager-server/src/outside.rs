@@ -15,7 +15,7 @@ use runner_manager_core::testing::simulator::Settings;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Link;
-use crate::fake_cloud::{ServedCloud, read_behaviour};
+use crate::fake_cloud::{CallingArgs, ServedCloud, read_behaviour};
 use crate::github_face::{AT_ONCE, SimulatedGitHub, read_settings};
 use crate::http_face::{Face, listen, serve};
 use crate::output;
@@ -32,6 +32,8 @@ pub(crate) struct OutsideArgs {
     /// How many webhooks are on their way at once, each on a connection of its own.
     #[arg(long, default_value_t = AT_ONCE)]
     webhooks_at_once: usize,
+    #[command(flatten)]
+    calling: CallingArgs,
 }
 
 /// Runs the command until `stop`.
@@ -44,7 +46,7 @@ pub(crate) async fn run(args: OutsideArgs, stop: CancellationToken) -> anyhow::R
     let settings = Settings { base_url: github_url.clone(), ..*args.settings };
     let github = SimulatedGitHub::new(settings, Arc::new(SystemClock));
     let (cloud_listener, address) = listen(0).await?;
-    let cloud = ServedCloud::new(*args.behaviour, Arc::new(SystemClock));
+    let cloud = ServedCloud::new(*args.behaviour, args.calling, Arc::new(SystemClock))?;
     output::line(&format!("listening on {github_url}\nlistening on http://{address}"))
         .context("the addresses could not be printed")?;
     let agents = Arc::clone(&github) as Arc<dyn Link>;

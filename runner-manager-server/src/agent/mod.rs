@@ -3,10 +3,12 @@
 //! It connects with its JIT config, waits for one job, spends that job's seconds, reports, and ends. It runs
 //! nothing: a job is a time to wait. The same agent serves three uses, which differ in their [`Link`] alone: the
 //! command `simulated-agent` (the entry point of the demo's container image), the machines that `fake-cloud`
-//! plays, and those of the demo.
+//! plays, and those of the demo. Where a machine calls the manager, a [`Machine`] has the agent live.
 
+mod calls;
 mod command;
 mod link;
+mod machine;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +19,10 @@ use runner_manager_core::domain::Secret;
 use runner_manager_core::testing::simulator::{AgentJob, Conclusion, ConnectRefusal, SessionId};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::calls::{Calls, Line};
 pub(crate) use self::command::{SimulatedAgentArgs, run};
 pub(crate) use self::link::{HttpLink, Link, LinkError};
+pub(crate) use self::machine::Machine;
 
 /// How long one poll waits for a job.
 const POLL: Duration = Duration::from_secs(30);

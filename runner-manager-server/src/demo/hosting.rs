@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::docker::{self, Census, Image};
 use super::progress::Progress;
 use super::{BackendChoice, hex_secret};
-use crate::fake_cloud::ServedCloud;
+use crate::fake_cloud::{CallingArgs, ServedCloud};
 use crate::github_face::SimulatedGitHub;
 use crate::http_face::{Face, listen, serve};
 use crate::summary::Life;
@@ -65,9 +65,11 @@ impl Hosting {
                     boot_time: Duration::from_millis(200),
                     boot_jitter: Duration::from_millis(300),
                     delete_time: Duration::from_millis(200),
+                    callback: true,
                     ..Behaviour::default()
                 };
-                Place::Fake { cloud: ServedCloud::new(behaviour, Arc::new(SystemClock)) }
+                let cloud = ServedCloud::new(behaviour, CallingArgs::default(), Arc::new(SystemClock))?;
+                Place::Fake { cloud }
             }
             BackendChoice::Docker => {
                 let docker = docker::connect().await?;
@@ -112,7 +114,7 @@ impl Hosting {
                     cloud.play_machines(link, stopped).await;
                     Ok("the machines of the fake cloud")
                 });
-                let settings = json!({"url": format!("http://{address}")});
+                let settings = json!({"url": format!("http://{address}"), "behaviour": {"callback": true}});
                 connected(&FakeKind::new(), &settings, &json!({}), 32).await
             }
             Place::Docker { docker, image, census, since } => {

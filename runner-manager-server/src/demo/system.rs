@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 use runner_manager_core::clock::{Clock, SystemClock, timeout};
-use runner_manager_core::domain::{RunnerGroup, Secret};
+use runner_manager_core::domain::{RunnerGroup, Secret, TokenKey};
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
-use runner_manager_core::manager::{Account, ConnectedBackend, Manager, Parts, Settings};
+use runner_manager_core::manager::{
+    Account, Callback, CallbackAddress, ConnectedBackend, Manager, Parts, Settings,
+};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::random::{Random, SystemRandom};
 use runner_manager_core::rest::RestGitHub;
@@ -74,7 +76,7 @@ impl System {
             Arc::new(SystemClock),
         )?;
         let adapter: Arc<dyn GitHub> = Arc::new(RestGitHub::new(Arc::new(adapter), Arc::new(SystemClock)));
-        let manager = manager(hosting, connected, adapter);
+        let manager = manager(hosting, connected, adapter, &page);
         manager.configure(groups.clone()).await.context("the manager did not take its groups")?;
         start_manager(listener, Site { manager, secret }, &mut parts, &stop);
         let (hosting, began) = (Arc::clone(hosting), SystemClock.now());
@@ -189,9 +191,11 @@ async fn start_github(
     Ok((github, url))
 }
 
-fn manager(hosting: &Hosting, connected: Connected, github: Arc<dyn GitHub>) -> Manager {
+fn manager(hosting: &Hosting, connected: Connected, github: Arc<dyn GitHub>, page: &str) -> Manager {
     let storage = Arc::new(EmbeddedStorage::in_memory(Arc::new(SystemClock)));
     let Connected { backend, placement, concurrency } = connected;
+    let address = CallbackAddress { url: page.to_owned(), ca: None };
+    let callback = Callback { key: TokenKey::new(Secret::new(hex_secret())), address: Some(address) };
     Manager::new(Parts {
         owner: hosting.owner.clone(),
         storage: storage.into(),
@@ -200,7 +204,7 @@ fn manager(hosting: &Hosting, connected: Connected, github: Arc<dyn GitHub>) -> 
         backends: BTreeMap::from([(placement.backend, ConnectedBackend::new(backend, concurrency))]),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
-        settings: Settings { sweep_interval: SWEEP, ..Settings::default() },
+        settings: Settings { sweep_interval: SWEEP, callback: Some(callback), ..Settings::default() },
     })
 }
 

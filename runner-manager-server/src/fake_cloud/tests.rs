@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{ServedCloud, read_behaviour};
+use super::{CallingArgs, ServedCloud, read_behaviour};
 use crate::agent::Link;
 use crate::github_face::SimulatedGitHub;
 use crate::http_face::Face;
@@ -27,7 +27,8 @@ struct World {
 impl World {
     fn new(behaviour: Behaviour) -> Self {
         let github = SimulatedGitHub::new(Settings::default(), Arc::new(SystemClock));
-        let cloud = ServedCloud::new(behaviour, Arc::new(SystemClock));
+        let calling = CallingArgs { heartbeat: 1 };
+        let cloud = ServedCloud::new(behaviour, calling, Arc::new(SystemClock)).unwrap();
         let mut machines = JoinSet::new();
         let (playing, link) = (Arc::clone(&cloud), Arc::clone(&github) as Arc<dyn Link>);
         machines.spawn(async move { playing.play_machines(link, CancellationToken::new()).await });
