@@ -1,5 +1,6 @@
 //! The routes of `/api/v1`, in one table: it makes both the router and `/api/v1/openapi.json`, so that neither
-//! has a route that the other lacks. The schemas of answers and requests come from their own types.
+//! has a route that the other lacks. The schemas of answers and requests come from their own types. The calls of machines
+//! are described there, too, by a table of their [own](super::bootstrap).
 
 use axum::Router;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::{self, EndedQuery, JobsQuery, RunnersQuery};
 use super::operate::{self, GoOnRequest, Nothing, RetireRequest};
-use super::{AppState, auth, events, in_time};
+use super::{AppState, auth, bootstrap, events, in_time};
 use crate::view::{
     Deployment, EndedRunner, GoOn, Group, Job, Listing, Queue, Retired, Runner, Status, Sweeps,
 };
@@ -189,7 +190,7 @@ pub(super) fn document() -> Value {
     let mut answers = settings.clone().for_serialize().into_generator();
     let mut requests =
         settings.with(|settings| settings.inline_subschemas = true).for_deserialize().into_generator();
-    let mut paths = Map::new();
+    let mut paths = bootstrap::paths();
     for route in table().into_iter().chain([stream()]) {
         let method = if route.acts { "post" } else { "get" };
         paths.insert(route.path.to_owned(), json!({method: operation(&route, &mut answers, &mut requests)}));
@@ -209,7 +210,7 @@ pub(super) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "What goes on in a deployment, and what operators may do. New fields may come; none goes \
                             or changes its meaning within v1. Requests that do something need a token with the role \
-                            admin.",
+                            admin. Below /bootstrap/v1 is what machines call.",
         },
         "security": [{"token": []}, {"password": []}],
         "paths": paths,
@@ -218,6 +219,10 @@ pub(super) fn document() -> Value {
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
                 "password": {"type": "http", "scheme": "basic"},
+                bootstrap::SECURITY: {
+                    "type": "http", "scheme": "bearer",
+                    "description": "The token of one runner's machine, which is good for the calls of that runner alone.",
+                },
             },
         },
     })
@@ -280,7 +285,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{document, stream, table};
+    use super::{bootstrap, document, stream, table};
 
     /// All references of the document, wherever they stand.
     fn references(value: &Value, found: &mut BTreeSet<String>) {
@@ -299,8 +304,9 @@ mod tests {
         let document = document();
         let described: BTreeSet<&str> =
             document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let calls = bootstrap::paths();
         let routes = table().into_iter().chain([stream()]).map(|route| route.path);
-        assert_eq!(described, routes.collect());
+        assert_eq!(described, routes.chain(calls.keys().map(String::as_str)).collect());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The routes while the store is down, over a real connection.
+//! All routes: that each is described, and what they do while the store is down, over a real connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,11 +9,11 @@ use runner_manager_core::clock::SystemClock;
 use runner_manager_core::config::Webhooks;
 use runner_manager_core::domain::{
     DeploymentName, EndedRunner, GroupName, HookPlace, HookRecord, JobId, Owner, Runner, RunnerName, Secret,
-    WorkflowJob,
+    TokenKey, WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::github::GitHub;
-use runner_manager_core::manager::{Account, Manager, Parts, Settings, Storage};
+use runner_manager_core::manager::{Account, Callback, Manager, Parts, Settings, Storage};
 use runner_manager_core::octocrab::{Credentials, OctocrabSettings, OctocrabTransport};
 use runner_manager_core::random::SystemRandom;
 use runner_manager_core::rest::RestGitHub;
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Access;
-use super::{AppParts, AppState, router, server};
+use super::{AppParts, AppState, router, routes, server};
 
 /// A store that cannot be reached.
 #[derive(Debug)]
@@ -81,6 +81,7 @@ impl Store for Down {
 }
 
 fn state(secret: &Secret, stop: CancellationToken) -> AppState {
+    let callback = Callback { key: TokenKey::new(secret.clone()), address: None };
     // Another test of this process may have been first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let clock = Arc::new(SystemClock);
@@ -96,10 +97,57 @@ fn state(secret: &Secret, stop: CancellationToken) -> AppState {
         backends: BTreeMap::new(),
         clock: clock.clone(),
         random: Arc::new(SystemRandom),
-        settings: Settings::default(),
+        settings: Settings { callback: Some(callback), ..Settings::default() },
     });
     let webhooks = Webhooks::Signed(secret.clone().into());
     AppState::new(AppParts { manager, clock, webhooks, access: Access::Local, stop })
+}
+
+/// The paths that are no part of the API: what pages, GitHub, a balancer and Prometheus ask for.
+const BESIDE_THE_API: [&str; 6] = ["/", "/assets/{name}", "/healthz", "/metrics", "/readyz", "/webhook"];
+
+/// All paths that a router has, as it prints.
+fn paths_of(routes: &axum::Router) -> BTreeSet<String> {
+    let printed = format!("{routes:?}");
+    let quoted = printed.split('"').skip(1).step_by(2).filter(|quoted| quoted.starts_with('/'));
+    // The others are how axum calls what is at no path.
+    quoted.filter(|path| !path.contains("__private__")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_path_is_described_but_those_beside_the_api() {
+    let document = routes::document();
+    let described = document["paths"].as_object().unwrap().keys().map(String::as_str);
+    let known: BTreeSet<String> = described.chain(BESIDE_THE_API).map(str::to_owned).collect();
+    let served = paths_of(&router(state(&Secret::new("0123456789abcdef"), CancellationToken::new())));
+    assert_eq!(served, known);
+    assert!(served.iter().filter(|path| path.starts_with("/bootstrap/v1/")).count() >= 8, "{served:?}");
+}
+
+/// A path answers the methods that are described, and no others: whoever may ask, as a machine whose runner has the name that
+/// stands in the paths.
+#[tokio::test]
+async fn every_method_is_described() {
+    let (secret, stop) = (Secret::new("0123456789abcdef"), CancellationToken::new());
+    let token = TokenKey::new(secret.clone()).token(&RunnerName::new("runner").unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = router(state(&secret, stop.clone()));
+    let mut serving = JoinSet::new();
+    serving.spawn(server::serve(listener, routes, Arc::new(SystemClock), stop.clone()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (path, described) in routes::document()["paths"].as_object().unwrap() {
+        let asked = format!("{url}{}", path.replace(['{', '}'], ""));
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let request = client.request(method.parse().unwrap(), &asked).bearer_auth(token.expose());
+            let answer = request.send().await.unwrap();
+            let is_served = answer.status() != 405;
+            assert_ne!(answer.status(), 401, "{method} {path}");
+            assert_eq!(is_served, described.get(method.to_lowercase()).is_some(), "{method} {path}");
+        }
+    }
+    stop.cancel();
+    serving.join_all().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `/bootstrap/v1`: what machines ask and say, over real connections, in the words of the scripts.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use runner_manager_core::domain::{RunnerName, Secret, TokenKey};
@@ -21,9 +22,10 @@ fn configured(configuration: &str) -> String {
         .replacen("max: 3", "min_idle: 1, max: 1", 1)
 }
 
-/// A machine of the one runner.
+/// A machine of the one runner. Whatever it is answered is as the API describes it.
 struct Machine {
     system: System,
+    document: Value,
     runner: String,
     token: String,
 }
@@ -36,7 +38,8 @@ impl Machine {
         let runner = runners["items"][0]["name"].as_str().unwrap().to_owned();
         let key = TokenKey::new(Secret::new(SECRET_KEY));
         let token = key.token(&RunnerName::new(&*runner).unwrap()).expose().to_owned();
-        Self { system, runner, token }
+        let document = system.get("/api/v1/openapi.json").await;
+        Self { system, document, runner, token }
     }
 
     fn url(&self, what: &str) -> String {
@@ -48,11 +51,38 @@ impl Machine {
     }
 
     async fn say_as(&self, boot: &str, what: &str, fields: &[(&str, &str)]) -> (u16, String) {
-        let fields = [&[("boot", boot)], fields].concat();
+        let fields = &[&[("boot", boot)], fields].concat();
         let body: String = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = client().post(self.url(what)).bearer_auth(&self.token).header("content-type", FORM);
         let answer = request.body(body).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let status = answer.status().as_u16();
+        let (headers, text) = (answer.headers().clone(), answer.text().await.unwrap());
+        let described = self.described(what, "post");
+        let response = &described["responses"][status.to_string()];
+        assert!(response.is_object(), "{what} answers {status}, which is not described");
+        for header in response["headers"].as_object().into_iter().flat_map(|headers| headers.keys()) {
+            assert!(headers.contains_key(header), "{what} answers {status} without {header}");
+        }
+        match response["content"].as_object() {
+            None => assert_eq!(text, "", "{what} answers {status}"),
+            Some(content) => {
+                let kind = headers["content-type"].to_str().unwrap().split(';').next().unwrap();
+                let words = &content[kind]["schema"]["enum"];
+                assert!(words.as_array().is_none_or(|words| words.contains(&json!(text))), "{what}: {text}");
+            }
+        }
+        if (200..300).contains(&status) {
+            assert_is_a_form(described, what, fields);
+        }
+        (status, text)
+    }
+
+    /// What the API says of a call.
+    fn described(&self, what: &str, method: &str) -> &Value {
+        let path = format!("/bootstrap/v1/runners/{{runner}}/{what}");
+        let described = &self.document["paths"][&path][method];
+        assert_eq!(described["security"], json!([{"machine": []}]), "{method} {path}");
+        described
     }
 
     async fn registrations(&self) -> Vec<Value> {
@@ -78,6 +108,50 @@ impl Machine {
         while !self.shown().await.is_null() {
             assert!(Instant::now() < deadline, "it stays: {:#}", self.shown().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// What was taken is what is described: no field more, and all that are required.
+fn assert_is_a_form(described: &Value, what: &str, fields: &[(&str, &str)]) {
+    let form = &described["requestBody"]["content"][FORM]["schema"];
+    for (field, value) in fields {
+        let property = &form["properties"][field];
+        assert!(property.is_object(), "{what} has no field {field}");
+        let words = property["enum"].as_array();
+        assert!(words.is_none_or(|words| words.contains(&json!(value))), "{what}: {field}={value}");
+    }
+    for required in form["required"].as_array().unwrap() {
+        assert!(fields.iter().any(|(field, _)| required == field), "{what} is done without {required}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_word_that_is_described_is_taken() {
+    // In this order none is said too late.
+    const CALLS: [&str; 8] =
+        ["script", "jit-config", "progress", "heartbeat", "job-started", "job-completed", "left", "failed"];
+    let machine = Machine::boot().await;
+    let described = machine.document["paths"].as_object().unwrap().keys();
+    let described = described.filter_map(|path| path.strip_prefix("/bootstrap/v1/runners/{runner}/"));
+    assert_eq!(described.collect::<BTreeSet<_>>(), BTreeSet::from(CALLS));
+    assert!(machine.described("script", "get")["responses"]["200"].is_object());
+    for what in &CALLS[1..] {
+        let form = &machine.described(what, "post")["requestBody"]["content"][FORM]["schema"];
+        let fields = form["properties"].as_object().unwrap();
+        let words = fields.iter().find_map(|(field, property)| Some((field, property["enum"].as_array()?)));
+        let job =
+            [("run_id", "77"), ("run_attempt", "1"), ("repository", "Codertocat/app"), ("job", "build")];
+        let job = if what.starts_with("job-") { &job[..] } else { &[] };
+        let said: Vec<Vec<(&str, &str)>> = match words {
+            Some((field, words)) => {
+                words.iter().map(|word| vec![(field.as_str(), word.as_str().unwrap())]).collect()
+            }
+            None => vec![job.to_vec()],
+        };
+        for fields in said {
+            let (status, answer) = machine.say(what, &fields).await;
+            assert!((200..300).contains(&status), "{what} {fields:?}: {status} {answer}");
         }
     }
 }

@@ -347,7 +347,9 @@ async fn answers_are_as_the_api_describes_itself() {
 
     // What streams has no end to be looked at.
     asked.insert("/api/v1/events");
-    let described = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    // What machines call is asked by tests of its own.
+    let described = document["paths"].as_object().unwrap().keys().map(String::as_str);
+    let described = described.filter(|path| path.starts_with("/api/v1/")).collect();
     assert_eq!(asked, described, "every route was asked");
     assert_eq!(document["openapi"], "3.1.0");
 }

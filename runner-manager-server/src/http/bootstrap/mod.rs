@@ -1,29 +1,31 @@
 //! `/bootstrap/v1/...`: what machines ask and say. The contract stands with the scripts, in the module `bootstrap` of
-//! `runner-manager-backends`; bodies are forms, and answers plain text, so that bash needs no parser for them.
+//! `runner-manager-backends`; bodies are forms, and answers plain text, so that bash needs no parser for them. [`table`] lists
+//! and describes the calls, [`turns`] counts how often each machine made one.
 //!
 //! In this order, so that a stranger costs as little as can be: the token, which is checked without asking anybody, so that a
 //! wrong one and an unknown runner are answered alike; how often this machine has called lately; the body, within its
 //! bounds; and then the manager.
 
+mod table;
+mod turns;
+
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use jiff::Timestamp;
 use runner_manager_core::clock::timeout;
-use runner_manager_core::domain::{JobMoment, JobSignal, RunId, RunnerName, Secret};
+use runner_manager_core::domain::{JobMoment, JobSignal, RunId, Secret};
 use runner_manager_core::manager::{Caller, Denied, Pulse, Reply};
 
+pub(super) use self::table::{SECURITY, paths};
+pub(super) use self::turns::Turns;
 use super::AppState;
-use super::answer::Refusal;
 use super::body::MAX_BODY;
 
 /// The largest body, in bytes: a failure tells the last lines of a log.
@@ -31,52 +33,25 @@ const MAX_FORM: usize = 64 * 1024;
 const _: () = assert!(MAX_FORM < MAX_BODY);
 /// How long a call may take. The machine gives up after 20 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(18);
-/// How many calls a machine may make at once, and how many a second over a longer time. Each second it says at most two words
-/// of its job and one heartbeat.
-const BURST: f64 = 60.0;
-const PER_SECOND: f64 = 4.0;
-/// Of how many machines it is known how often they called: those that called last. Each has a valid token.
-const MOST_KNOWN: usize = 50_000;
-
-/// How often each machine called lately, in this process. Losing it harms nobody.
-#[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<RunnerName, (f64, Timestamp)>>);
-
-impl Turns {
-    /// Whether a machine may call now.
-    fn take(&self, runner: &RunnerName, now: Timestamp) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_KNOWN && !known.contains_key(runner) {
-            // Who did not call for as long as it takes to have all calls back is as good as unknown.
-            let full = |last: Timestamp| now.duration_since(last).as_secs_f64() >= BURST / PER_SECOND;
-            known.retain(|_, (_, last)| !full(*last));
-            if known.len() >= MOST_KNOWN {
-                known.clear();
-            }
-        }
-        let (left, last) = known.entry(runner.clone()).or_insert((BURST, now));
-        let since = now.duration_since(*last).as_secs_f64().max(0.0);
-        *left = since.mul_add(PER_SECOND, *left).min(BURST);
-        *last = now;
-        if *left < 1.0 {
-            return false;
-        }
-        *left -= 1.0;
-        true
-    }
-}
+/// What a machine may have done last, with what is told of that; none where its listener waits.
+const STEPS: [(&str, Option<&str>); 4] = [
+    ("began", Some("its script began")),
+    ("downloading", Some("downloads the runner")),
+    ("started", Some("started the runner")),
+    ("listening", None),
+];
+/// What its listener may do.
+const PULSES: [(&str, Pulse); 3] =
+    [("starting", Pulse::Starting), ("idle", Pulse::Idle), ("busy", Pulse::Busy)];
+/// Why it may end, and whether that is a failure.
+const REASONS: [(&str, bool); 4] =
+    [("asked", false), ("finished", false), ("listener-ended", true), ("ended", true)];
 
 /// The routes.
 pub(super) fn router(state: &AppState) -> Router<AppState> {
-    Router::new()
-        .route("/bootstrap/v1/runners/{runner}/script", get(script))
-        .route("/bootstrap/v1/runners/{runner}/jit-config", post(jit_config))
-        .route("/bootstrap/v1/runners/{runner}/progress", post(progress))
-        .route("/bootstrap/v1/runners/{runner}/heartbeat", post(heartbeat))
-        .route("/bootstrap/v1/runners/{runner}/job-started", post(job_started))
-        .route("/bootstrap/v1/runners/{runner}/job-completed", post(job_completed))
-        .route("/bootstrap/v1/runners/{runner}/failed", post(failed))
-        .route("/bootstrap/v1/runners/{runner}/left", post(left))
+    table::table()
+        .into_iter()
+        .fold(Router::new(), |router, call| router.route(&call.path(), call.handler))
         .route_layer(from_fn_with_state(state.clone(), guard))
 }
 
@@ -88,8 +63,8 @@ async fn guard(
     next: axum::middleware::Next,
 ) -> Response {
     let answered = async {
-        let caller = bearer(request.headers()).and_then(|token| state.manager().caller(&runner, token));
-        let Some(caller) = caller else {
+        let token = bearer(request.headers()).map(str::to_owned).unwrap_or_default();
+        let Some(caller) = state.manager().caller(&runner, &token) else {
             return refused(StatusCode::UNAUTHORIZED, "no token of this runner");
         };
         if !state.0.turns.take(caller.runner(), state.clock().now()) {
@@ -97,7 +72,7 @@ async fn guard(
         }
         let (mut head, body) = request.into_parts();
         match form(&head.headers, body).await {
-            Ok(form) => head.extensions.insert(form),
+            Ok(form) => head.extensions.insert(form.without(&token)),
             Err(refusal) => return refusal,
         };
         head.extensions.insert(caller);
@@ -118,6 +93,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 struct Form(HashMap<String, String>);
 
 impl Form {
+    /// The same without the machine's token, which a log may have that it tells the last lines of.
+    fn without(self, token: &str) -> Self {
+        let withheld = |(key, value): (String, String)| (key, value.replace(token, "[secret]"));
+        Self(self.0.into_iter().map(withheld).collect())
+    }
+
     fn get(&self, key: &str) -> &str {
         self.0.get(key).map_or("", String::as_str)
     }
@@ -178,12 +159,6 @@ async fn progress(
     Extension(caller): Extension<Caller>,
     Extension(form): Extension<Form>,
 ) -> Response {
-    const STEPS: [(&str, Option<&str>); 4] = [
-        ("began", Some("its script began")),
-        ("downloading", Some("downloads the runner")),
-        ("started", Some("started the runner")),
-        ("listening", None),
-    ];
     let done = match form.word("step", &STEPS) {
         Ok(Some(what)) => state.manager().hear_of_progress(&caller, what).await,
         Ok(None) => state.manager().hear_of_listener(&caller).await,
@@ -197,9 +172,7 @@ async fn heartbeat(
     Extension(caller): Extension<Caller>,
     Extension(form): Extension<Form>,
 ) -> Response {
-    const STATES: [(&str, Pulse); 3] =
-        [("starting", Pulse::Starting), ("idle", Pulse::Idle), ("busy", Pulse::Busy)];
-    let pulse = match form.word("state", &STATES) {
+    let pulse = match form.word("state", &PULSES) {
         Ok(pulse) => pulse,
         Err(wrong) => return wrong.into_response(),
     };
@@ -262,8 +235,6 @@ async fn left(
     caller: Extension<Caller>,
     Extension(form): Extension<Form>,
 ) -> Response {
-    const REASONS: [(&str, bool); 4] =
-        [("asked", false), ("finished", false), ("listener-ended", true), ("ended", true)];
     match form.word("reason", &REASONS) {
         Ok(failed) => end(state, caller, &form, failed).await,
         Err(wrong) => wrong.into_response(),
@@ -299,7 +270,10 @@ fn denial(denied: Denied) -> Response {
         Denied::Gone => refused(StatusCode::GONE, &denied.to_string()),
         Denied::Refused(_) => refused(StatusCode::CONFLICT, &denied.to_string()),
         Denied::NotNow(_) => again(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string()),
-        Denied::Store(error) => Refusal::from(error).into_response(),
+        Denied::Store(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+            again(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+        }
         other => again(StatusCode::SERVICE_UNAVAILABLE, &other.to_string()),
     }
 }
@@ -316,27 +290,4 @@ fn again(status: StatusCode, what: &str) -> Response {
 fn plain(status: StatusCode, text: &str) -> Response {
     (status, [(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))], text.to_owned())
         .into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::{SignedDuration, Timestamp};
-    use runner_manager_core::domain::RunnerName;
-
-    use super::{MOST_KNOWN, Turns};
-
-    #[test]
-    fn a_machine_that_calls_without_end_is_slowed_down_alone() {
-        let (turns, now) = (Turns::default(), Timestamp::UNIX_EPOCH);
-        let runner = |number: usize| RunnerName::new(format!("acme-linux-{number}")).unwrap();
-        let taken = (0..1_000).filter(|_| turns.take(&runner(1), now)).count();
-        assert_eq!(taken, 60, "as many as at once, and none more");
-        assert!(turns.take(&runner(2), now));
-        let later = now + SignedDuration::from_secs(10);
-        assert_eq!((0..1_000).filter(|_| turns.take(&runner(1), later)).count(), 40);
-        for number in 0..MOST_KNOWN + 10 {
-            turns.take(&runner(number), later);
-        }
-        assert!(turns.0.lock().unwrap().len() <= MOST_KNOWN);
-    }
 }
