@@ -1,9 +1,11 @@
 //! What hosts instances elsewhere: a Docker Engine that is given JIT configs, a vCenter that is given a password, and an
 //! OpenStack and a Compute Engine that are given both. All are played, look whether it came, and refuse.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use http::{Request, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::http_server::{Reply, Server};
 
@@ -24,9 +26,24 @@ pub(crate) const STACK_REFUSES: &str = "Invalid input for field/attribute user_d
 
 pub(crate) const COMPUTE_REFUSES: &str = "Invalid value for field 'resource.metadata.items[0].value'";
 
+/// The bodies of what was asked to be made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Orders(Arc<Mutex<Vec<Bytes>>>);
+
+impl Orders {
+    fn note(&self, request: &Request<Bytes>) {
+        self.0.lock().unwrap().push(request.body().clone());
+    }
+
+    /// All of them, as JSON.
+    pub(crate) fn all(&self) -> Vec<Value> {
+        self.0.lock().unwrap().iter().map(|body| serde_json::from_slice(body).unwrap()).collect()
+    }
+}
+
 /// A Docker Engine that has an image, and no room for a container.
-pub(crate) async fn engine() -> Server {
-    Server::start(|request| {
+pub(crate) async fn engine(orders: Orders) -> Server {
+    Server::start(move |request| {
         let path = request.uri().path();
         let (status, body) = if path == "/version" {
             (200, json!({"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10"}))
@@ -35,6 +52,7 @@ pub(crate) async fn engine() -> Server {
         } else if path.ends_with("/containers/json") {
             (200, json!([]))
         } else if says(&request, "\"ACTIONS_RUNNER_INPUT_JITCONFIG=") {
+            orders.note(&request);
             (500, json!({"message": ENGINE_IS_FULL}))
         } else {
             (404, json!({"message": "no such thing"}))
@@ -62,8 +80,8 @@ pub(crate) async fn vcenter() -> Server {
 }
 
 /// An OpenStack that repeats the user data that it refuses, as Nova does where they are too long.
-pub(crate) async fn stack() -> Server {
-    Server::start(|request| {
+pub(crate) async fn stack(orders: Orders) -> Server {
+    Server::start(move |request| {
         let path = request.uri().path();
         if path == "/v3/auth/tokens" && says(&request, STACK_PASSWORD) {
             return token(&request);
@@ -75,7 +93,8 @@ pub(crate) async fn stack() -> Server {
             "/v2.1/" => (200, json!({"version": {"version": "2.90"}})),
             "/v2.1/flavors/detail" => (200, json!({"flavors": [{"id": "f", "name": "f"}]})),
             "/v2.1/servers" if request.method() == "POST" => {
-                let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+                orders.note(&request);
+                let asked: Value = serde_json::from_slice(request.body()).unwrap();
                 let data = asked["server"]["user_data"].as_str().unwrap();
                 (400, json!({"badRequest": {"message": format!("{STACK_REFUSES} Value: {data}. '{data}' is too long")}}))
             }
@@ -88,8 +107,8 @@ pub(crate) async fn stack() -> Server {
 }
 
 /// Google's tokens, and a Compute that repeats the start script that it refuses.
-pub(crate) async fn compute() -> Server {
-    Server::start(|request| {
+pub(crate) async fn compute(orders: Orders) -> Server {
+    Server::start(move |request| {
         let path = request.uri().path();
         if path == "/token" && says(&request, COMPUTE_SECRET) {
             let token = json!({"access_token": COMPUTE_TOKEN, "token_type": "Bearer", "expires_in": 3600});
@@ -100,7 +119,8 @@ pub(crate) async fn compute() -> Server {
             return answer(401, json!({"error": {"message": "a token is missing"}}).to_string());
         }
         if path.ends_with("/instances") && request.method() == "POST" {
-            let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            orders.note(&request);
+            let asked: Value = serde_json::from_slice(request.body()).unwrap();
             let script = asked["metadata"]["items"][0]["value"].as_str().unwrap();
             let message = format!("{COMPUTE_REFUSES}: '{script}'. It is too long.");
             let reasons = json!([{"reason": "invalid", "message": message}]);

@@ -7,6 +7,7 @@
 mod clouds;
 #[path = "../../../runner-manager-core/tests/http_server/mod.rs"]
 mod http_server;
+mod machines;
 mod operators;
 #[path = "../../../runner-manager-core/tests/support/redis_server.rs"]
 mod redis_server;
@@ -53,10 +54,12 @@ async fn nothing_is_given_away(mut world: World, store: impl Fn(&std::path::Path
     world.run_jobs().await;
     world.until_all_went_wrong().await;
     let mut outputs = operators::look_and_act(&world).await;
-    outputs.extend(operators::run_commands(&world));
+    outputs.extend(machines::call(&world).await);
+    outputs.extend(operators::run_commands(&world, &world.jobs().await[0]));
     let planted = world.plant().await;
     outputs.extend(world.answers().await);
-    let secrets = world.secrets();
+    let secrets = world.secrets().await;
+    machines::are_given_no_more_than_they_need(&world);
     outputs.extend(world.end());
     outputs.extend(store(world.folder.path()));
 

@@ -46,7 +46,7 @@ pub(crate) async fn look_and_act(world: &World) -> Outputs {
 }
 
 /// Commands on the configuration, right and wrong, and on the manager.
-pub(crate) fn run_commands(world: &World) -> Outputs {
+pub(crate) fn run_commands(world: &World, job: &str) -> Outputs {
     let mut outputs = Outputs::new();
     let mut run = |words: &[&str], file: Option<&str>, token: Option<&str>| {
         let mut command = program(&[words, &["--log-level", "trace"]].concat());
@@ -77,9 +77,14 @@ pub(crate) fn run_commands(world: &World) -> Outputs {
         run(words, Some(&near), None);
     }
     for token in [ADMIN, VIEWER, "ghp_not-the-token-of-anybody"] {
-        for words in
-            [&["status"][..], &["jobs"], &["runners", "--json"], &["drain", "token"], &["resume", "token"]]
-        {
+        for words in [
+            &["status"][..],
+            &["jobs"],
+            &["why", job],
+            &["runners", "--json"],
+            &["drain", "token"],
+            &["resume", "token"],
+        ] {
             run(words, None, Some(token));
         }
     }
@@ -111,6 +116,8 @@ fn spoilt(text: &str) -> Vec<String> {
         ("kind: fake, url: 'http://", format!("kind: fake, url: 'ftp://ann:{REDIS_PASSWORD}@")),
         ("kind: fake, ", format!("kind: fake, {ADMIN}: 1, ")),
         ("settle: 1s", format!("settle: {ADMIN}")),
+        ("bootstrap_url: 'http://", format!("bootstrap_url: 'https://ann:{REDIS_PASSWORD}@")),
+        ("bootstrap: direct", format!("bootstrap: {ADMIN}")),
     ];
     // Of another store, or of a backend that was left out, there is nothing to spoil.
     let spoilt = wrong.iter().map(|(from, to)| {

@@ -1,5 +1,6 @@
 //! A manager with every kind of secret, all of which the test knows, and with everything in its logs.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,18 +15,19 @@ use tempfile::TempDir;
 
 use super::Outputs;
 use super::clouds::{
-    self, COMPUTE_REFUSES, COMPUTE_SECRET, COMPUTE_TOKEN, ENGINE_IS_FULL, STACK_PASSWORD, STACK_REFUSES,
-    STACK_TOKEN, VCENTER_PASSWORD, VCENTER_REFUSES,
+    self, COMPUTE_REFUSES, COMPUTE_SECRET, COMPUTE_TOKEN, ENGINE_IS_FULL, Orders, STACK_PASSWORD,
+    STACK_REFUSES, STACK_TOKEN, VCENTER_PASSWORD, VCENTER_REFUSES,
 };
 use super::http_server::Server;
 use super::http_server::keys::private_key;
 use super::http_server::proxy::Proxy;
+use super::machines;
 use super::support::{Listening, PATIENCE, client, write};
 
 pub(crate) const ADMIN: &str = "adm-Qz7Lw2Xc9Vb4Nm1K";
 pub(crate) const VIEWER: &str = "view-Hy6Tg3Rf8Ed5Ws0P";
 pub(crate) const REDIS_PASSWORD: &str = "Ju1hT3fR5dE7sW9aQx2Z";
-const SECRET_KEY: &str = "key-Mk9oI8jU7hY6gT5fR4dE3sW2";
+pub(crate) const SECRET_KEY: &str = "key-Mk9oI8jU7hY6gT5fR4dE3sW2";
 const HOOK: &str = "hook-Pl0oK9iJ8uH7yG6tF";
 const FORMER_HOOK: &str = "hook-Zx1cV2bN3mA4sD5fG";
 const TOKEN: &str = "ghp_Uy7Tr5Ew3Qa1Sd9Fg6Hj";
@@ -43,7 +45,11 @@ pub(crate) struct World {
     manager: Listening,
     github: Listening,
     cloud: Listening,
+    /// A cloud whose machines call the manager.
+    callers: Listening,
     proxy: Proxy,
+    /// What an engine, a stack and a compute were asked to make.
+    pub(crate) orders: [Orders; 3],
     _clouds: [Server; 4],
     key: String,
     pub(crate) config: String,
@@ -60,16 +66,28 @@ impl World {
         let loud = ["--log-level", "trace", "--log-format", log_format];
         let start = |name: &str, words: &[&str]| Listening::start(&folder, name, &[words, &loud].concat());
         let github = start("github", &["github-simulator", "--settings", &settings]);
-        let cloud =
-            start("cloud", &["fake-cloud", "--github", &github.url, "--behaviour", r#"{"settle": "1s"}"#]);
-        let [engine, vcenter, stack, compute] =
-            [clouds::engine().await, clouds::vcenter().await, clouds::stack().await, clouds::compute().await];
+        let cloud = |name: &str, behaviour: &str| {
+            let words = ["fake-cloud", "--github", &github.url, "--behaviour", behaviour, "--heartbeat", "1"];
+            start(name, &words)
+        };
+        let callers = cloud("callers", r#"{"settle": "1s", "callback": true}"#);
+        let cloud = cloud("cloud", r#"{"settle": "1s"}"#);
+        let orders = <[Orders; 3]>::default();
+        let [engine, vcenter, stack, compute] = [
+            clouds::engine(orders[0].clone()).await,
+            clouds::vcenter().await,
+            clouds::stack(orders[1].clone()).await,
+            clouds::compute(orders[2].clone()).await,
+        ];
         let key = private_key();
         std::fs::write(folder.path().join("app.pem"), &key).unwrap();
         let mut text = configuration(store, &github.url, &cloud.url, &proxy.url);
         text =
             text.replace("ENGINE", &engine.url.replace("http://", "tcp://")).replace("VCENTER", &vcenter.url);
         text = text.replace("STACK", &stack.url).replace("COMPUTE", &compute.url);
+        // Machines are told where to call before anybody listens there.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        text = text.replace("ADDRESS", &address).replace("CALLERS", &callers.url);
         // A Redis that is new is not relied on before all outside was listed, which these never are.
         let is_new_redis = store.contains("redis");
         if is_new_redis {
@@ -81,7 +99,9 @@ impl World {
             manager,
             github,
             cloud,
+            callers,
             proxy,
+            orders,
             _clouds: [engine, vcenter, stack, compute],
             key,
             config,
@@ -102,9 +122,9 @@ impl World {
         assert!(answer.unwrap().status().is_success(), "{path}");
     }
 
-    /// Jobs of an App and of a token run through, so that JIT configs are made and used.
+    /// Jobs of an App and of a token run through, so that JIT configs are made and used, and some on machines that call.
     pub(crate) async fn run_jobs(&self) {
-        for owner in ["acme", "tools"] {
+        for owner in ["acme", "tools", "machines"] {
             let url = format!("{}/webhook", self.manager.url);
             self.post("hooks", &json!({"scope": {"organization": owner}, "url": url, "secret": HOOK})).await;
             let labels = ["self-hosted", "build"];
@@ -116,7 +136,7 @@ impl World {
         loop {
             let url = format!("{}/_simulator/books", self.github.url);
             let books: Books = client().get(url).send().await.unwrap().json().await.unwrap();
-            if books.jobs.succeeded == 4 {
+            if books.jobs.succeeded == 6 {
                 return;
             }
             assert!(Instant::now() < deadline, "{:?}", books.jobs);
@@ -124,7 +144,7 @@ impl World {
         }
     }
 
-    /// GitHub refuses one connection and is not reached by another, two backends have no room, and three refuse.
+    /// GitHub refuses one connection and is not reached by another, two backends have no room, and the others refuse.
     pub(crate) async fn until_all_went_wrong(&self) {
         let deadline = Instant::now() + PATIENCE;
         let text = self.text();
@@ -135,7 +155,9 @@ impl World {
             ("engine", ENGINE_IS_FULL),
             ("vcenter", VCENTER_REFUSES),
             ("stack", STACK_REFUSES),
+            ("direct-stack", STACK_REFUSES),
             ("compute", COMPUTE_REFUSES),
+            ("direct-compute", COMPUTE_REFUSES),
         ];
         for (group, why) in groups.into_iter().filter(|(group, _)| text.contains(&format!("name: {group},")))
         {
@@ -209,25 +231,52 @@ impl World {
             "status",
             "groups",
             "runners",
-            "runners/ended",
+            "ended-runners",
             "jobs",
             "queue",
             "deployment",
             "sweeps",
             "openapi.json",
         ];
-        let api = api.map(|path| format!("/api/v1/{path}"));
-        for path in api.iter().map(String::as_str).chain(["/", "/metrics", "/healthz", "/readyz"]) {
-            let url = format!("{}{path}", self.manager.url);
-            let answer = client().get(url).bearer_auth(ADMIN).send().await.unwrap();
+        let mut paths: Vec<String> = api.map(|path| format!("/api/v1/{path}")).to_vec();
+        paths.extend(self.jobs().await.iter().map(|job| format!("/api/v1/jobs/{job}")));
+        paths.extend(["/", "/metrics", "/healthz", "/readyz"].map(str::to_owned));
+        for path in paths {
+            let answer =
+                client().get(format!("{}{path}", self.url())).bearer_auth(ADMIN).send().await.unwrap();
+            assert_ne!(answer.status(), 404, "{path}");
             let head = format!("{:?}", answer.headers());
-            answers.push((path.to_owned(), [head.as_bytes(), &answer.bytes().await.unwrap()].concat()));
+            answers.push((path, [head.as_bytes(), &answer.bytes().await.unwrap()].concat()));
         }
         answers
     }
 
-    /// All secrets: those that the test made up, and those that went over the proxy.
-    pub(crate) fn secrets(&self) -> Secrets {
+    /// What the API answers to who may see all.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let request = client().get(format!("{}/api/v1/{path}", self.url())).bearer_auth(ADMIN);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The numbers of the jobs on record.
+    pub(crate) async fn jobs(&self) -> Vec<String> {
+        let jobs = self.get("jobs").await;
+        jobs["items"].as_array().unwrap().iter().map(|job| job["id"].to_string()).collect()
+    }
+
+    /// All secrets: those that the test made up, those that went over the proxy, and the tokens of machines.
+    pub(crate) async fn secrets(&self) -> Secrets {
+        let mut secrets = self.lasting_secrets();
+        self.add_jit_configs(&mut secrets);
+        for runner in machines::callers(self).await {
+            let token = machines::token(&runner);
+            secrets.add("a machine's token", token.as_bytes());
+            secrets.add("a machine's token, as bytes", &hex::decode(token).unwrap());
+        }
+        secrets.and("the word of a start", machines::BOOT)
+    }
+
+    /// The secrets that are good for more than one runner.
+    pub(crate) fn lasting_secrets(&self) -> Secrets {
         let key: String = self.key.lines().filter(|line| !line.starts_with("---")).collect();
         let mut secrets = Secrets::default()
             .and("the admin's token", ADMIN)
@@ -247,29 +296,40 @@ impl World {
             .and("the proxy's password", PROXY_PASSWORD[0])
             .and("the App's key", &key)
             .and("the App's key, as bytes", BASE64_STANDARD.decode(&key).unwrap());
+        self.add_heard(&mut secrets, "an installation's token", "\"token\":\"", 1);
+        self.add_heard(&mut secrets, "an App's web token", "authorization: Bearer eyJ", 1);
+        secrets
+    }
+
+    /// The JIT configs alone.
+    pub(crate) fn jit_configs(&self) -> Secrets {
+        let mut secrets = Secrets::default();
+        self.add_jit_configs(&mut secrets);
+        secrets
+    }
+
+    fn add_jit_configs(&self, secrets: &mut Secrets) {
+        self.add_heard(secrets, "a JIT config", "\"encoded_jit_config\":\"", 7);
+    }
+
+    /// Adds what went over the proxy behind a text, so often at least.
+    fn add_heard(&self, secrets: &mut Secrets, name: &str, start: &str, fewest: usize) {
         let heard: Vec<String> =
             self.proxy.heard().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
-        for (name, start, fewest) in [
-            ("a JIT config", "\"encoded_jit_config\":\"", 4),
-            ("an installation's token", "\"token\":\"", 1),
-            ("an App's web token", "authorization: Bearer eyJ", 1),
-        ] {
-            let found: Vec<&str> = heard.iter().flat_map(|text| behind(text, start)).collect();
-            assert!(found.len() >= fewest, "{name} went over the proxy {} times", found.len());
-            for secret in found {
-                secrets.add(name, secret.as_bytes());
-                if name == "a JIT config" {
-                    secrets.add("the key in a JIT config", key_of(secret).as_bytes());
-                }
+        let found: Vec<&str> = heard.iter().flat_map(|text| behind(text, start)).collect();
+        assert!(found.len() >= fewest, "{name} went over the proxy {} times", found.len());
+        for secret in found {
+            secrets.add(name, secret.as_bytes());
+            if name == "a JIT config" {
+                secrets.add("the key in a JIT config", key_of(secret).as_bytes());
             }
         }
-        secrets
     }
 
     /// Ends all, and gives what they logged.
     pub(crate) fn end(&mut self) -> Outputs {
-        let processes = [&mut self.manager, &mut self.github, &mut self.cloud];
-        let names = ["manager.log", "github.log", "cloud.log"];
+        let processes = [&mut self.manager, &mut self.github, &mut self.cloud, &mut self.callers];
+        let names = ["manager.log", "github.log", "cloud.log", "callers.log"];
         let ended = processes.into_iter().zip(names).map(|(process, name)| {
             process.terminate();
             (name.to_owned(), process.log().into_bytes())
@@ -304,8 +364,9 @@ secret_key: {SECRET_KEY}
 # A new Redis is relied on once what was under way would have been seen: so long after its start, and `settle`.
 call_timeout: 5s
 server:
-  listen: 127.0.0.1:0
+  listen: ADDRESS
   public_url: http://127.0.0.1:9
+  bootstrap_url: 'http://ADDRESS'
   webhook_secret: [{HOOK}, {FORMER_HOOK}]
   tokens: [{{name: ops, role: admin, token: {ADMIN}}}, {{name: eyes, role: viewer, token: {VIEWER}}}]
 store: {store}
@@ -317,26 +378,34 @@ github:
     away: {{api_url: 'http://127.0.0.1:9', token: {AWAY_TOKEN}}}
 backends:
   fake: {{kind: fake, url: '{cloud}', behaviour: {{settle: 1s}}}}
-  full: {{kind: fake, behaviour: {{settle: 1s, zones: {{zone-a: 0}}}}}}
+  calling: {{kind: fake, url: 'CALLERS', behaviour: {{settle: 1s, callback: true}}}}
+  mute: {{kind: fake, behaviour: {{settle: 1s, callback: true}}}}
+  full: {{kind: fake, bootstrap: direct, behaviour: {{settle: 1s, zones: {{zone-a: 0}}}}}}
   engine: {{kind: docker, host: 'ENGINE', settle: 1s}}
   vcenter: {{kind: vsphere, url: 'VCENTER', username: rm, password: {VCENTER_PASSWORD}}}
   stack: {{kind: openstack, auth: {{auth_url: 'STACK', username: rm, password: {STACK_PASSWORD}, project_name: ci}}, settle: 1s}}
+  direct-stack: {{kind: openstack, bootstrap: direct, auth: {{auth_url: 'STACK', username: rm, password: {STACK_PASSWORD}, project_name: ci}}, settle: 1s}}
   compute: {{kind: gcp, project: p, credentials: '{credentials}', endpoint: 'COMPUTE', settle: 1s}}
+  direct-compute: {{kind: gcp, bootstrap: direct, project: p, credentials: '{credentials}', endpoint: 'COMPUTE', settle: 1s}}
 runner_groups:
   - {{name: app, organization: acme, github: app, labels: [build], max: 3, placements: [{{backend: fake}}]}}
   - {{name: token, organization: tools, github: token, labels: [build], max: 3, placements: [{{backend: fake}}]}}
+  - {{name: calling, organization: machines, github: token, labels: [build], max: 3, placements: [{{backend: calling}}]}}
+  - {{name: mute, organization: mute, github: token, min_idle: 1, max: 1, placements: [{{backend: mute}}]}}
   - {{name: refused, organization: refused, github: refused, min_idle: 1, placements: [{{backend: fake}}]}}
   - {{name: away, organization: away, github: away, min_idle: 1, placements: [{{backend: fake}}]}}
   - {{name: full, organization: full, github: token, min_idle: 1, placements: [{{backend: full}}]}}
   - {{name: engine, organization: engine, github: token, min_idle: 1, placements: [{{backend: engine, image: x}}]}}
   - {{name: vcenter, organization: vcenter, github: token, min_idle: 1, placements: [{{backend: vcenter, template: t, cluster: c}}]}}
   - {{name: stack, organization: stack, github: token, min_idle: 1, placements: [{{backend: stack, flavor: f, image: {IMAGE}}}]}}
+  - {{name: direct-stack, organization: direct-stack, github: token, min_idle: 1, placements: [{{backend: direct-stack, flavor: f, image: {IMAGE}}}]}}
+  - {{name: direct-compute, organization: direct-compute, github: token, min_idle: 1, placements: [{{backend: direct-compute, zones: z, machine_types: t, image: i}}]}}
   - {{name: compute, organization: compute, github: token, min_idle: 1, placements: [{{backend: compute, zones: z, machine_types: t, image: i}}]}}
 "
     );
-    let text = if cfg!(feature = "gcp") { text } else { without(&["compute"], &text) };
+    let text = if cfg!(feature = "gcp") { text } else { without(&["compute", "direct-compute"], &text) };
     let text = if cfg!(feature = "vsphere") { text } else { without(&["vcenter"], &text) };
-    if cfg!(feature = "openstack") { text } else { without(&["stack"], &text) }
+    if cfg!(feature = "openstack") { text } else { without(&["stack", "direct-stack"], &text) }
 }
 
 /// A configuration without what cannot be listed, and its groups.
