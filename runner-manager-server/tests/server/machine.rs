@@ -33,6 +33,9 @@ exit $code
 
 /// Drops no rights, because the tests may have none to drop.
 const SETPRIV: &str = "#!/bin/bash\nexec \"${@: -1}\"\n";
+/// Notes what is to be seen of it by everybody on the machine.
+const CURL: &str =
+    "#!/bin/bash\nprintf '%s\\n' \"$*\" >>\"${0%/*}/calls\"\nPATH=${PATH#*:}\nexec curl \"$@\"\n";
 const POWER_OFF: &str = "#!/bin/bash\necho 'the power is off'\n";
 
 fn user() -> String {
@@ -41,7 +44,9 @@ fn user() -> String {
 }
 
 fn lay_out(folder: &Path) {
-    for (path, text) in [("runner/run.sh", RUN), ("bin/setpriv", SETPRIV), ("bin/poweroff", POWER_OFF)] {
+    for (path, text) in
+        [("runner/run.sh", RUN), ("bin/setpriv", SETPRIV), ("bin/curl", CURL), ("bin/poweroff", POWER_OFF)]
+    {
         let path = folder.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
@@ -159,6 +164,13 @@ async fn the_script_runs_a_job_in_callback_mode() {
             "left: finished: the runner ended with 0",
         ]
     );
+    // Every job can read the command lines on its machine.
+    let calls = std::fs::read_to_string(folder.path().join("bin/calls")).unwrap();
+    let token = TokenKey::new(Secret::new(SECRET_KEY)).token(&RunnerName::new(&*runner).unwrap());
+    for seen in ["/script", "/jit-config", "state=idle", "/job-started", "/left"] {
+        assert!(calls.contains(seen), "{seen} was not called: {calls}");
+    }
+    assert!(!calls.contains("boot=") && !calls.contains(token.expose()), "{calls}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,16 +56,17 @@ log() {
 
 # call WHAT [KEY=VALUE...]: one request; leaves $status (000: no answer) and $answer.
 call() {
-    local what=$1 arguments=(--data-urlencode "boot=$boot")
+    local what=$1 arguments=()
     shift
     while (($#)); do
         arguments+=(--data-urlencode "$1")
         shift
     done
     : >"$private/answer" && chmod 600 "$private/answer"
-    status=$(printf 'header = "Authorization: Bearer %s"\n' "$token" |
+    # What no job may know goes in by standard input: all can read command lines.
+    status=$(printf 'header = "Authorization: Bearer %s"\ndata-urlencode = "boot=%s"\n' "$token" "$boot" |
         curl -q --config - --silent --show-error --globoff ${ca:+--cacert "$private/ca.pem"} \
-            --connect-timeout 5 --max-time 20 "${arguments[@]}" \
+            --connect-timeout 5 --max-time 20 ${arguments[@]+"${arguments[@]}"} \
             --output "$private/answer" --write-out '%{http_code}' \
             "$url/bootstrap/v1/runners/$runner/$what")
     answer=$(<"$private/answer")
