@@ -52,6 +52,7 @@ fn a_few_jobs_run_over_a_file() {
     assert_eq!(processes("rss_mib"), ["outside", "replica-0"]);
     assert_eq!(report["redis_commands_per_job"], Value::Null);
     assert!(report["idle"]["seconds"].as_f64().unwrap() >= 1.0, "{report:#}");
+    assert!(report["machine_calls"].as_object().unwrap().is_empty(), "{report:#}");
     assert!(report["runners"]["max_alive"].as_u64().unwrap() <= 10, "{report:#}");
 }
 
@@ -82,6 +83,26 @@ fn a_few_jobs_run_over_a_redis_with_idle_runners_at_the_start() {
     assert!(report["redis_commands_per_job"].as_f64().unwrap() > 1.0, "{report:#}");
     // One job each is what a runner takes, and each was replaced.
     assert_eq!(report["runners"]["created"], 36, "{report:#}");
+}
+
+#[test]
+fn machines_call_replicas_that_share_a_redis() {
+    if !has_redis() {
+        return;
+    }
+    let arguments = ["--store", "redis", "--replicas", "2", "--runners-at-start", "4", "--jobs", "10"];
+    let calling = ["--job-seconds", "2", "--callback", "--heartbeat", "1", "--idle-seconds", "3", "--json"];
+    let output = load(&[&arguments[..], &calling].concat());
+    assert_all_is_well(&output, 10);
+    let report = report(&output);
+    let calls = |answer: &str| report["machine_calls"][answer].as_u64().unwrap_or(0);
+    // Each machine asked once and was given its own; the last ones are idle. What a machine says when its job has ended may
+    // come too late: it is deleted on GitHub's word.
+    for (once, machines) in [("script 200", 14), ("jit-config 200", 14), ("job-started 204", 10)] {
+        assert_eq!(calls(once), machines, "{once}: {report:#}");
+    }
+    assert!(calls("heartbeat 200") >= 4 * 3, "{report:#}");
+    assert!(report["idle"]["machine_calls_per_s"].as_f64().unwrap() > 2.0, "{report:#}");
 }
 
 #[test]

@@ -65,6 +65,18 @@ pub(crate) struct Load {
     /// The backend's `concurrency`: how many of its runners are worked on at once.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) backend_concurrency: u32,
+    /// Has machines call the manager: for their JIT config, with what they have to tell, and with heartbeats.
+    #[arg(long)]
+    pub(crate) callback: bool,
+    /// How long between two heartbeats of a machine.
+    #[arg(
+        long,
+        default_value_t = 60,
+        value_name = "S",
+        requires = "callback",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub(crate) heartbeat: u64,
     /// What the manager logs, into a file.
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub(crate) log_level: String,

@@ -43,6 +43,7 @@ pub(crate) struct Report {
     redis_commands_per_job: Option<f64>,
     redis_scripts_per_job: Option<f64>,
     github_calls_per_job: f64,
+    machine_calls: BTreeMap<String, u64>,
     idle: Option<Idle>,
     violations: usize,
     faults: Vec<String>,
@@ -58,6 +59,8 @@ pub(crate) struct Idle {
     github_reads: u64,
     /// Of the reads, those that cost nothing of GitHub's budget.
     github_reads_unchanged: u64,
+    /// Heartbeats, but for what machines tell that have just started.
+    machine_calls_per_s: f64,
 }
 
 impl Idle {
@@ -70,6 +73,7 @@ impl Idle {
             reads.map(|(_, count)| count).sum::<u64>()
         };
         let unchanged = |moment: &Moment| moment.github.unchanged.values().sum::<u64>();
+        let calls = |moment: &Moment| moment.calls.values().sum::<u64>();
         let redis = after.redis.zip(before.redis).map(|(after, before)| after.since(before));
         Self {
             seconds: rounded(seconds),
@@ -77,6 +81,7 @@ impl Idle {
             redis_commands_per_s: redis.map(|redis| rounded(as_f64(redis.commands) / seconds)),
             github_reads: reads(after) - reads(before),
             github_reads_unchanged: unchanged(after) - unchanged(before),
+            machine_calls_per_s: rounded(as_f64(calls(after) - calls(before)) / seconds),
         }
     }
 }
@@ -116,6 +121,7 @@ impl Report {
             redis_commands_per_job: redis.map(|redis| per_job(redis.commands)),
             redis_scripts_per_job: redis.map(|redis| per_job(redis.scripts)),
             github_calls_per_job: per_job(calls(after) - calls(before)),
+            machine_calls: after.calls.clone(),
             idle: counted.idle.clone(),
             violations: violations.len(),
             faults,
@@ -247,7 +253,12 @@ impl Display for Report {
         if let Some(idle) = &self.idle {
             let Idle { seconds, github_reads, github_reads_unchanged, .. } = idle;
             write!(f, "\nidle       {} (% of a core) in {seconds} s; ", of(&idle.cpu_percent))?;
-            write!(f, "{github_reads} reads of GitHub, {github_reads_unchanged} of them for nothing")?;
+            write!(f, "{github_reads} reads of GitHub, {github_reads_unchanged} of them for nothing; ")?;
+            write!(f, "{} calls of machines a second", idle.machine_calls_per_s)?;
+        }
+        if !self.machine_calls.is_empty() {
+            let calls = self.machine_calls.iter().map(|(answer, count)| format!("{count} {answer}"));
+            write!(f, "\nmachines   {} (calls by answer)", calls.collect::<Vec<_>>().join(", "))?;
         }
         self.faults.iter().try_for_each(|fault| write!(f, "\nFAILED: {fault}"))
     }

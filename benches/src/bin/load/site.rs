@@ -1,6 +1,7 @@
 //! All that runs: what is outside of the manager in one process, the replicas, and Redis.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -42,6 +43,8 @@ pub(crate) struct Moment {
     pub(crate) usage: BTreeMap<String, Usage>,
     pub(crate) redis: Option<Counted>,
     pub(crate) github: simulator::Books,
+    /// How often machines were given which answer by the manager.
+    pub(crate) calls: BTreeMap<String, u64>,
 }
 
 /// What the manager says of itself.
@@ -69,11 +72,11 @@ impl Site {
         let names = load.groups().zip(0..);
         let groups = names.map(|(name, group)| Ok((name, load.bounds(group)?)));
         let groups = groups.collect::<anyhow::Result<BTreeMap<String, Bounds>>>()?;
-        let file = folder.path().join("config.yaml");
-        std::fs::write(&file, configuration(load, &outside.urls, redis.as_ref(), &groups))?;
-        let file = file.to_str().context("the folder for temporary files has an odd name")?;
         let start = |replica| {
             let name = format!("replica-{replica}");
+            let file = folder.path().join(format!("{name}.yaml"));
+            std::fs::write(&file, configuration(load, &outside.urls, redis.as_ref(), &groups)?)?;
+            let file = file.to_str().context("the folder for temporary files has an odd name")?;
             let arguments =
                 ["serve", "--config", file, "--log-format", "json", "--log-level", &load.log_level];
             Process::start(folder.path(), &name, 1, &arguments)
@@ -125,7 +128,7 @@ impl Site {
         let usage = processes.map(|process| Ok((process.name.clone(), process.usage()?)));
         let usage = usage.collect::<anyhow::Result<_>>()?;
         let redis = self.redis.as_ref().map(Redis::counted).transpose()?;
-        Ok(Moment { usage, redis, github: self.github().await? })
+        Ok(Moment { usage, redis, github: self.github().await?, calls: self.calls().await? })
     }
 
     /// GitHub's books.
@@ -158,6 +161,10 @@ impl Site {
     /// When it does not answer.
     pub(crate) async fn cloud(&self) -> anyhow::Result<fake::Books> {
         self.get(&format!("{}/books", self.outside.urls[1])).await
+    }
+
+    async fn calls(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        self.get(&format!("{}/calls", self.outside.urls[1])).await
     }
 
     /// How the manager says that it stands.
@@ -200,11 +207,21 @@ fn start_outside(folder: &TempDir, load: &Load) -> anyhow::Result<Process> {
     let delay = json!({"effect": {"delay": {"min": latency, "max": latency}}});
     let slow = if load.github_latency == 0 { json!([]) } else { json!([delay]) };
     let settings = json!({"faults": {"requests": slow}}).to_string();
-    let behaviour = json!({"create_latency": format!("{}ms", load.create_latency), "settle": SETTLE});
-    let behaviour = behaviour.to_string();
-    let connections = load.connections.to_string();
-    let arguments =
-        ["outside", "--settings", &settings, "--behaviour", &behaviour, "--webhooks-at-once", &connections];
+    let create_latency = format!("{}ms", load.create_latency);
+    let behaviour =
+        json!({"create_latency": create_latency, "settle": SETTLE, "callback": load.callback}).to_string();
+    let (connections, heartbeat) = (load.connections.to_string(), load.heartbeat.to_string());
+    let arguments = [
+        "outside",
+        "--settings",
+        &settings,
+        "--behaviour",
+        &behaviour,
+        "--webhooks-at-once",
+        &connections,
+        "--heartbeat",
+        &heartbeat,
+    ];
     Process::start(folder.path(), "outside", 2, &arguments)
 }
 
@@ -215,7 +232,7 @@ fn configuration(
     outside: &[String],
     redis: Option<&Redis>,
     groups: &BTreeMap<String, Bounds>,
-) -> String {
+) -> anyhow::Result<String> {
     let store = redis.map_or_else(
         || json!({"kind": "embedded", "path": "store.redb"}),
         |redis| json!({"kind": "redis", "url": redis.url}),
@@ -231,17 +248,13 @@ fn configuration(
     let call_timeout = format!("{}s", call_timeout.as_secs());
     let cloud = json!({
         "kind": "fake", "url": outside[1], "concurrency": load.backend_concurrency, "timeout": call_timeout,
-        "behaviour": {"settle": SETTLE},
+        "behaviour": {"settle": SETTLE, "callback": load.callback},
     });
     // JSON is YAML.
-    json!({
+    let configuration = json!({
         "name": "load",
         "secret_key": "a-secret-key-of-the-load-0123456789",
-        "server": {
-            "listen": "127.0.0.1:0",
-            "webhook_secret": WEBHOOK_SECRET,
-            "tokens": [{"name": "load", "role": "viewer", "token": TOKEN}],
-        },
+        "server": server(load)?,
         "store": store,
         "github": {
             "api_url": outside[0], "token": DEFAULT_TOKEN, "jit_rate": {"calls": 20_000, "per": "1s"},
@@ -249,6 +262,21 @@ fn configuration(
         "backends": {"cloud": cloud},
         "call_timeout": call_timeout,
         "runner_groups": groups.iter().map(group).collect::<Vec<Value>>(),
-    })
-    .to_string()
+    });
+    Ok(configuration.to_string())
+}
+
+fn server(load: &Load) -> anyhow::Result<Value> {
+    let mut server = json!({
+        "listen": "127.0.0.1:0",
+        "webhook_secret": WEBHOOK_SECRET,
+        "tokens": [{"name": "load", "role": "viewer", "token": TOKEN}],
+    });
+    if load.callback {
+        // Where the machines that a replica makes call it is told them before it listens.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        server["listen"] = json!(address);
+        server["bootstrap_url"] = json!(format!("http://{address}"));
+    }
+    Ok(server)
 }
