@@ -49,7 +49,7 @@ fn looks(world: &World) -> u64 {
     requests.iter().filter(|(route, _)| of_one(route)).map(|(_, count)| count).sum()
 }
 
-fn caller(world: &World, runner: &RunnerName) -> Caller {
+pub(crate) fn caller(world: &World, runner: &RunnerName) -> Caller {
     let token = TokenKey::new(Secret::new("a secret key")).token(runner);
     world.manager.caller(runner.as_str(), token.expose()).expect("it is the runner's token")
 }

@@ -1,5 +1,6 @@
 //! What a job costs from its webhook to the end of its runner, counted: operations of the store and of the queue, and how
-//! much is read and written. Beside ten other runners and beside a hundred thousand it is the same.
+//! much is read and written. Beside ten other runners and beside a hundred thousand it is the same. And what a heartbeat
+//! costs of a machine that has nothing new to tell.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,12 +15,14 @@ use runner_manager_core::domain::{
     RunnerState, WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
+use runner_manager_core::manager::{Pulse, Reply};
 use runner_manager_core::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
 use runner_manager_core::store::{
     Applied, Change, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned,
     Write,
 };
 
+use crate::callback::caller;
 use crate::world::{World, group, name, spec};
 use crate::{HOUR, MINUTE, linux};
 
@@ -242,4 +245,50 @@ async fn no_task_of_a_runner_needs_an_end_of_its_own() {
     let of_runners = |key: &&String| key.starts_with("provision:") || key.starts_with("retire:");
     let ended: Vec<_> = cost.acknowledged.iter().filter(of_runners).collect();
     assert!(ended.is_empty(), "{ended:?}");
+}
+
+/// Ten thousand machines say one a minute each.
+#[tokio::test]
+async fn a_heartbeat_without_news_costs_one_read_of_its_runner() {
+    let behaviour = Behaviour { callback: true, boot_time: Duration::from_secs(30), ..Behaviour::default() };
+    let mut world = World::new(vec![linux(1, 1)], behaviour).await;
+    // What the machine would say, the test says.
+    world.broken_image = true;
+    world.pass(MINUTE).await;
+    world.stop().await;
+    let cost = Arc::new(Mutex::new(Cost::default()));
+    let (shared, storage) = (cost.clone(), world.storage.clone());
+    world.adjust = Box::new(move |parts| {
+        let counted = Arc::new(Counted { inner: storage.clone(), cost: shared.clone() });
+        (parts.storage.store, parts.storage.queue) = (counted.clone(), counted);
+    });
+    world.start();
+    let everyone = Page::first(1);
+    let runner = world.storage.runners(&RunnerFilter::All, &everyone).await.unwrap().remove(0).value;
+    let caller = caller(&world, &runner.name);
+    for (pulse, state) in [
+        (Pulse::Starting, RunnerState::Booting),
+        (Pulse::Idle, RunnerState::Idle { leaving: None }),
+        (Pulse::Busy, RunnerState::Busy { job: None }),
+    ] {
+        // The first one may have news, and what follows from that is over.
+        world.manager.hear_of_pulse(&caller, pulse).await.unwrap();
+        world.pass(Duration::from_secs(1)).await;
+        let known = world.storage.runner(&runner.name).await.unwrap().unwrap();
+        assert_eq!(known.value.state, state);
+        *cost.lock().unwrap() = Cost::default();
+        for _ in 0..100 {
+            assert_eq!(world.manager.hear_of_pulse(&caller, pulse).await.unwrap(), Reply::Stay);
+        }
+        let asked = std::mem::take(&mut cost.lock().unwrap().operations);
+        let times: BTreeMap<_, _> =
+            asked.iter().map(|(operation, asked)| (*operation, asked.times)).collect();
+        // The list of groups is read every few seconds, for all machines together.
+        let others: Vec<_> =
+            times.iter().filter(|(operation, times)| **operation != "runner" && **times > 1).collect();
+        assert_eq!((times["runner"], others), (100, Vec::new()), "{pulse:?}: {times:?}");
+        assert!(!times.contains_key("apply"), "{pulse:?}: {times:?}");
+        let after = world.storage.runner(&runner.name).await.unwrap().unwrap();
+        assert_eq!(after.version, known.version);
+    }
 }
