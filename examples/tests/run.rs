@@ -25,6 +25,14 @@ fn embedding() {
 }
 
 #[test]
+fn callback() {
+    let told = run(env!("CARGO_BIN_EXE_callback"));
+    has(&told, &["a stranger is answered 401", "it says that it is idle, and hears: stay"]);
+    has(&told, &["it says that a job runs, and hears: stay"]);
+    has(&told, &["on record: asked for its JIT config", " of acme/app begins", "on record: left: finished"]);
+}
+
+#[test]
 fn custom_backend() {
     let told = run(env!("CARGO_BIN_EXE_custom_backend"));
     assert_eq!(told.matches(" passed").count(), 16, "{told}");
