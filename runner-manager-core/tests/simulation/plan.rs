@@ -222,7 +222,7 @@ impl Plan {
             self.happenings.push((before, Happening::Jobs { spec, count: 5, matrix: false }));
         }
         self.happenings.push((at, Happening::AllMachinesVanish));
-        for _ in 0..dice.count(2, 6) {
+        for _ in 0..dice.count(4, 10) {
             let later = at + dice.millis(0, self.end() / 2);
             self.happenings.push((later, Happening::GoOn));
         }
