@@ -221,7 +221,9 @@ impl Manager {
                 }
                 // A draining group keeps nobody waiting: its jobs wait where they will be served, or for
                 // nobody.
-                None if leaving => fitting.into_iter().find(|fits| fits != name),
+                None if leaving => {
+                    fitting.into_iter().find(|fits| room.iter().any(|(group, _)| group == fits))
+                }
                 None => continue,
             };
             self.move_job(claim, &job, target).await?;
@@ -231,7 +233,8 @@ impl Manager {
     }
 
     /// How many waiting jobs each of the other groups could take over now. One that is blocked takes none, or
-    /// two that are would pass the same jobs back and forth.
+    /// two that are would pass the same jobs back and forth. So would one that is draining, which is not among them:
+    /// that it is may be news to those who know the groups of a few seconds ago.
     async fn room_elsewhere(
         &self,
         name: &GroupName,
@@ -240,6 +243,7 @@ impl Manager {
         let groups = self.store().groups().await?;
         let others = groups.iter().filter(|other| other.record.value.spec.name != *name);
         Ok(others
+            .filter(|other| other.record.value.draining.is_none())
             .map(|other| {
                 let spec = &other.record.value.spec;
                 let (allowance, _) = allowance(other, now);

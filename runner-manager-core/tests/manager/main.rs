@@ -14,6 +14,7 @@ mod github_groups;
 mod lies;
 mod loss;
 mod machine;
+mod passing_on;
 mod reasons;
 mod recover;
 mod redeliver;
@@ -266,17 +267,6 @@ async fn a_stolen_runner_is_made_up_for() {
     world.queue(&spec(&["large"]), 3);
     all_run(&mut world, 5, HOUR).await;
     world.check(10);
-}
-
-#[tokio::test]
-async fn jobs_of_a_full_group_are_passed_on_to_the_next_fitting_one() {
-    let mut wide = group("wide", &["large", "extra"], 0, 20, &["zone-a"]);
-    wide.order = 1;
-    let mut world = World::new(vec![linux(0, 2), wide], Behaviour::default()).await;
-    world.queue(&spec(&["large"]).seconds(600), 10);
-    world.until("all run at once", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 10).await;
-    all_run(&mut world, 10, HOUR).await;
-    assert!(world.books().groups[&name("linux")].max_alive <= 2);
 }
 
 #[tokio::test]

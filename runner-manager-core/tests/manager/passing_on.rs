@@ -1,0 +1,47 @@
+//! Jobs that a full group gives to another one.
+
+use runner_manager_backends::fake::Behaviour;
+use runner_manager_core::domain::OperationId;
+use runner_manager_core::store::{
+    Change, Draining, Expected, GroupRecord, JobFilter, Page, Versioned, Write,
+};
+
+use super::world::{World, group, name, spec};
+use super::{HOUR, MINUTE, all_run, linux};
+
+#[tokio::test]
+async fn jobs_of_a_full_group_are_passed_on_to_the_next_fitting_one() {
+    let mut wide = group("wide", &["large", "extra"], 0, 20, &["zone-a"]);
+    wide.order = 1;
+    let mut world = World::new(vec![linux(0, 2), wide], Behaviour::default()).await;
+    world.queue(&spec(&["large"]).seconds(600), 10);
+    world.until("all run at once", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 10).await;
+    all_run(&mut world, 10, HOUR).await;
+    assert!(world.books().groups[&name("linux")].max_alive <= 2);
+}
+
+/// The replica that looks after the full group has read a moment ago that the other one takes jobs.
+#[tokio::test]
+async fn jobs_of_a_full_group_are_not_passed_on_to_one_that_another_replica_has_drained() {
+    let mut wide = group("wide", &["large", "extra"], 0, 20, &["zone-a"]);
+    wide.order = 1;
+    let mut world = World::new(vec![linux(0, 2), wide], Behaviour::default()).await;
+    world.pass(MINUTE).await;
+    world.manager.jobs(&JobFilter::Unserved, &Page::first(1)).await.unwrap();
+    let store = world.parts().storage.store;
+    let Versioned { value, version } = store.group(&name("wide")).await.unwrap().unwrap().record;
+    let record = GroupRecord { draining: Some(Draining::Operator), ..value };
+    let write = Write {
+        operation: OperationId::new("drain"),
+        claim: None,
+        ends_claim: false,
+        on_trust: false,
+        changes: vec![Change::PutGroup { record, expected: Expected::Version(version) }],
+        tasks: Vec::new(),
+    };
+    store.apply(write).await.unwrap();
+    world.queue(&spec(&["large"]).seconds(600), 10);
+    world.until("two run", 5 * MINUTE, |world| world.github().books().jobs.in_progress == 2).await;
+    all_run(&mut world, 10, 2 * HOUR).await;
+    assert!(!world.books().groups.contains_key(&name("wide")));
+}
