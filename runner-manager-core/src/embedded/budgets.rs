@@ -96,10 +96,38 @@ impl Account {
         }
         if let Some(rate) = quota.rate {
             self.remembered = self.remembered.max(rate.per);
-            while self.begun.front().is_some_and(|begun| later(*begun, self.remembered) <= now) {
+            self.begun.push_back(now);
+            // More calls than a rate may name tell nobody anything.
+            while self.begun.len() > Rate::MOST_CALLS as usize
+                || self.begun.front().is_some_and(|begun| later(*begun, self.remembered) <= now)
+            {
                 self.begun.pop_front();
             }
-            self.begun.push_back(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::Account;
+    use crate::budget::{Quota, Rate};
+
+    #[test]
+    fn no_more_calls_are_remembered_than_a_rate_may_name() {
+        let (mut account, now) = (Account::default(), Timestamp::UNIX_EPOCH);
+        let quota = |calls, per| Quota {
+            concurrent: None,
+            rate: Some(Rate { calls, per: Duration::from_secs(per) }),
+        };
+        account.grant(&quota(1, 3600), 0, now, now);
+        for number in 1..=u64::from(Rate::MOST_CALLS) + 5 {
+            account.grant(&quota(Rate::MOST_CALLS, 1), number, now, now);
+        }
+        assert_eq!(account.begun.len(), Rate::MOST_CALLS as usize);
+        assert!(account.wait(&quota(1, 3600), now).is_some());
     }
 }

@@ -199,6 +199,26 @@ async fn budgets_go_by_themselves() {
     }
 }
 
+/// One who asks by a long period has all calls remembered for so long, however many others are allowed meanwhile.
+#[tokio::test]
+async fn no_more_calls_are_remembered_than_a_rate_may_name() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let storage = open(&server, "acme").await;
+    let take = async |calls, per| {
+        let quota = Quota { concurrent: None, rate: Some(Rate { calls, per }) };
+        storage.take(&[Bound { key: BudgetKey::github("acme"), quota }], LEASE).await.unwrap()
+    };
+    assert!(matches!(take(1, Duration::from_hours(1)).await, Permission::Granted(_)));
+    let begun = "rm:{acme}:bb:github:acme";
+    let many = "local now = redis.call('TIME')[1] for i = 1, 25000 do \
+                redis.call('ZADD', KEYS[1], (now - 10) * 1000000 + i, 'other-' .. i) end";
+    server.ask(&["EVAL", many, "1", begun]);
+    assert!(matches!(take(Rate::MOST_CALLS, Duration::from_secs(1)).await, Permission::Granted(_)));
+    // And how long they are remembered.
+    assert_eq!(server.ask(&["ZCARD", begun]), format!(":{}", Rate::MOST_CALLS + 1));
+    assert!(matches!(take(1, Duration::from_hours(1)).await, Permission::Wait { .. }));
+}
+
 #[tokio::test]
 async fn one_task_wakes_one_of_those_who_wait_in_whichever_process() {
     let Some(server) = RedisServer::start(&[]) else { return };

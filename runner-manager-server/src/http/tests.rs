@@ -124,18 +124,24 @@ async fn every_path_is_described_but_those_beside_the_api() {
     assert!(served.iter().filter(|path| path.starts_with("/bootstrap/v1/")).count() >= 8, "{served:?}");
 }
 
+/// Where all routes are served over a store that is down, with a client to ask them by; as long as the tasks live.
+async fn serve_all(secret: &Secret) -> (String, reqwest::Client, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let routes = router(state(secret, stop.clone()));
+    let mut serving = JoinSet::new();
+    serving.spawn(server::serve(listener, routes, Arc::new(SystemClock), stop));
+    (url, reqwest::Client::builder().no_proxy().build().unwrap(), serving)
+}
+
 /// A path answers the methods that are described, and no others: whoever may ask, as a machine whose runner has the name that
 /// stands in the paths.
 #[tokio::test]
 async fn every_method_is_described() {
-    let (secret, stop) = (Secret::new("0123456789abcdef"), CancellationToken::new());
+    let secret = Secret::new("0123456789abcdef");
     let token = TokenKey::new(secret.clone()).token(&RunnerName::new("runner").unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let routes = router(state(&secret, stop.clone()));
-    let mut serving = JoinSet::new();
-    serving.spawn(server::serve(listener, routes, Arc::new(SystemClock), stop.clone()));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let (url, client, _serving) = serve_all(&secret).await;
     for (path, described) in routes::document()["paths"].as_object().unwrap() {
         let asked = format!("{url}{}", path.replace(['{', '}'], ""));
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
@@ -146,19 +152,12 @@ async fn every_method_is_described() {
             assert_eq!(is_served, described.get(method.to_lowercase()).is_some(), "{method} {path}");
         }
     }
-    stop.cancel();
-    serving.join_all().await;
 }
 
 #[tokio::test]
 async fn a_store_that_is_down_is_told_to_everybody_who_needs_it() {
-    let (secret, stop) = (Secret::new("0123456789abcdef"), CancellationToken::new());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let routes = router(state(&secret, stop.clone()));
-    let mut serving = JoinSet::new();
-    serving.spawn(server::serve(listener, routes, Arc::new(SystemClock), stop.clone()));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let secret = Secret::new("0123456789abcdef");
+    let (url, client, _serving) = serve_all(&secret).await;
     for path in [
         "/",
         "/readyz",
@@ -176,6 +175,15 @@ async fn a_store_that_is_down_is_told_to_everybody_who_needs_it() {
     }
     assert_eq!(client.get(format!("{url}/healthz")).send().await.unwrap().status(), 200);
 
+    // A machine learns that it is so, and nothing of the store.
+    let token = TokenKey::new(secret.clone()).token(&RunnerName::new("runner").unwrap());
+    let beat =
+        client.post(format!("{url}/bootstrap/v1/runners/runner/heartbeat")).bearer_auth(token.expose());
+    let beat = beat.header("content-type", "application/x-www-form-urlencoded").body("state=idle");
+    let answer = beat.send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.text().await.unwrap().trim(), "the store does not answer");
+
     let example = "/../runner-manager-core/tests/data/github/webhook-examples/queued.payload.json";
     let payload = std::fs::read(format!("{}{example}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let post = |kind: &'static str| {
@@ -187,7 +195,4 @@ async fn a_store_that_is_down_is_told_to_everybody_who_needs_it() {
     let form = post("application/x-www-form-urlencoded").await.unwrap();
     assert_eq!(form.status(), 400);
     assert!(form.text().await.unwrap().contains("set the webhook's content type"));
-
-    stop.cancel();
-    serving.join_all().await;
 }

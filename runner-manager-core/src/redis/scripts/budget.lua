@@ -9,6 +9,9 @@
 -- be begun in how long a period or twice empty. For pause: whose budget, and until when.
 -- Reply: ok, then for take: granted and the permit's number, or wait, until when and for which of the bounds (from 0).
 
+-- The most calls that a rate may name (`Rate::MOST_CALLS`): older ones tell nobody anything.
+local MOST_CALLS = 20000
+
 local function pause_of(key)
   return P .. 'bp:' .. key
 end
@@ -42,6 +45,10 @@ local function forget(bound)
     ask('ZADD', bound.begun, int(longest), 'longest')
   end
   ask('ZREMRANGEBYSCORE', bound.begun, '(' .. int(longest), int(NOW - longest))
+  -- In the longest period may be more calls than any rate names only where somebody else has a shorter one.
+  if longest > bound.period then
+    ask('ZREMRANGEBYRANK', bound.begun, 1, int(-MOST_CALLS - 1))
+  end
   keep(bound.begun, longest)
 end
 

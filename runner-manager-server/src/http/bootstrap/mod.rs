@@ -272,7 +272,8 @@ fn denial(denied: Denied) -> Response {
         Denied::NotNow(_) => again(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string()),
         Denied::Store(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
-            again(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+            // Where it is and what it said is nothing for a machine on which jobs run.
+            again(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer")
         }
         other => again(StatusCode::SERVICE_UNAVAILABLE, &other.to_string()),
     }
