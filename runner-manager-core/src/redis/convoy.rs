@@ -26,7 +26,7 @@ const MOST_TOGETHER: usize = 32;
 /// script that it has nothing to do with, such as the claim of the next task.
 pub(super) const MOST_UNDER_WAY: usize = 4;
 
-type Answer = Result<Value, StoreError>;
+pub(super) type Answer = Result<Value, StoreError>;
 
 /// The operations of one process on the data under one prefix.
 #[derive(Debug, Clone)]
@@ -49,11 +49,20 @@ struct Road {
     drivers: usize,
 }
 
+/// An operation that is to go.
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     operation: Operation,
     args: Args,
     sender: oneshot::Sender<Answer>,
+}
+
+impl Waiting {
+    /// An operation, and where its answer comes.
+    pub(super) fn new(operation: Operation, args: Args) -> (Self, oneshot::Receiver<Answer>) {
+        let (sender, answer) = oneshot::channel();
+        (Self { operation, args, sender }, answer)
+    }
 }
 
 impl Convoy {
@@ -63,27 +72,35 @@ impl Convoy {
         Self(Arc::new(Inner { link, prefix, road, drivers }))
     }
 
-    /// Does one operation. One whose caller goes away before it was sent is not done.
+    /// Does an operation, and those that are to go right behind it. One whose caller goes away before it was sent is not
+    /// done.
     ///
     /// # Errors
     /// As those of [`Link::run`].
-    pub(super) async fn run(&self, operation: Operation, args: Args) -> Answer {
-        let (sender, answer) = oneshot::channel();
-        if self.0.join(Waiting { operation, args, sender }) {
+    pub(super) async fn run(&self, operation: Operation, args: Args, behind: Vec<Waiting>) -> Answer {
+        let (first, answer) = Waiting::new(operation, args);
+        if self.0.join(first, behind) {
             let inner = Arc::clone(&self.0);
             self.0.drivers.spawn(async move { inner.drive().await });
         }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unclear("the process stops meanwhile".to_owned(), None)))
+        heard(answer).await
     }
 }
 
+/// The answer to an operation that goes.
+///
+/// # Errors
+/// As those of [`Link::run`].
+pub(super) async fn heard(answer: oneshot::Receiver<Answer>) -> Answer {
+    answer.await.unwrap_or_else(|_| Err(StoreError::Unclear("the process stops meanwhile".to_owned(), None)))
+}
+
 impl Inner {
-    /// Adds an operation, and tells whether somebody has to drive.
-    fn join(&self, waiting: Waiting) -> bool {
+    /// Adds operations, and tells whether somebody has to drive.
+    fn join(&self, first: Waiting, behind: Vec<Waiting>) -> bool {
         let mut road = self.road();
-        road.waiting.push(waiting);
+        road.waiting.push(first);
+        road.waiting.extend(behind);
         let is_free = road.drivers < MOST_UNDER_WAY;
         road.drivers += usize::from(is_free);
         is_free

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::args::Args;
 use super::connection::text_of;
-use super::convoy::Convoy;
+use super::convoy::{Answer, Convoy, Waiting};
 use super::link::{Link, Script};
 use super::reply::{Reply, list, not_understood};
 use super::scripts::{self, Operation};
@@ -44,7 +44,22 @@ impl Data {
         operation: Operation,
         args: Args,
     ) -> Result<(String, Reply), StoreError> {
-        Reply::read(self.convoy.run(operation, args).await?)
+        self.write_before(operation, args, Vec::new()).await
+    }
+
+    /// The same, with operations that go right behind it.
+    pub(super) async fn write_before(
+        &self,
+        operation: Operation,
+        args: Args,
+        behind: Vec<Waiting>,
+    ) -> Result<(String, Reply), StoreError> {
+        Reply::read(self.answer(operation, args, behind).await?)
+    }
+
+    /// The answer to such an operation, as it comes.
+    pub(super) async fn answer(&self, operation: Operation, args: Args, behind: Vec<Waiting>) -> Answer {
+        self.convoy.run(operation, args, behind).await
     }
 
     /// What a hash of ours has in a field; none where there is no such field. One record is one field, so this needs

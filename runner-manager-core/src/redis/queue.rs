@@ -1,5 +1,6 @@
 //! The storage's [`TaskQueue`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,10 +8,11 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::args::Args;
+use super::convoy::{self, Waiting};
 use super::data::Data;
 use super::reply::{self, Reply, not_understood};
 use super::storage::RedisStorage;
-use super::wake::Present;
+use super::wake::{LookAnswer, Parked, Present, Woken};
 use super::{scripts, write};
 use crate::baton::Baton;
 use crate::domain::later;
@@ -22,27 +24,64 @@ use crate::store::StoreError;
 /// The most tasks that one claim takes: its script holds up everybody else meanwhile.
 const MOST_AT_A_TIME: usize = 1000;
 
-/// What a claim was told.
+/// What a claim asks for.
 #[derive(Debug)]
-struct Claimed {
-    claims: Vec<Claim>,
-    /// How long until something happens next on the lane by itself; none where nothing is known to. For what
-    /// is due already there is a token.
-    next: Option<Duration>,
+struct Wanted<'l> {
+    lane: &'l Lane,
+    most: usize,
+    bound: usize,
+    lease: Duration,
 }
 
-async fn claim(data: &Data, args: Args) -> Result<Claimed, StoreError> {
-    let (_, mut reply) = data.write(scripts::CLAIM, args).await.map_err(|error| match error {
+impl Wanted<'_> {
+    /// As the script is asked: `alone` where nobody else of this process waits on the lane.
+    fn args(&self, only_if_woken: bool, alone: bool) -> Args {
+        let args = Args::default().flag(only_if_woken).text(self.lane.as_str());
+        let args = args.number(self.most.min(MOST_AT_A_TIME));
+        let args = if self.bound == usize::MAX { args.nothing() } else { args.number(self.bound) };
+        args.duration(self.lease).flag(alone)
+    }
+}
+
+/// What a look at a lane brought.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) claims: Vec<Claim>,
+    /// How long until something happens next on the lane by itself; none where nothing is known to. For what
+    /// is due already there is a token.
+    pub(super) next: Option<Duration>,
+    /// Whether nothing else is due that may be claimed.
+    pub(super) quiet: bool,
+}
+
+/// What a claim was told; nothing where it did not look.
+fn read_look(data: &Data, answer: convoy::Answer) -> Result<Option<Look>, StoreError> {
+    let (tag, mut reply) = answer.and_then(Reply::read).map_err(|error| match error {
         // What was claimed comes back at the end of its lease.
         StoreError::Unclear(text, source) => StoreError::Unavailable(text, source),
         other => other,
     })?;
-    let next = reply.maybe_number()?.map(Duration::from_micros).filter(|next| !next.is_zero());
+    if tag == "asleep" {
+        return Ok(None);
+    }
+    let (next, full) = (reply.maybe_number()?.map(Duration::from_micros), reply.maybe_number()?.is_some());
+    let quiet = !full && next.is_none_or(|next| !next.is_zero());
     let mut claims = Vec::new();
     while !reply.is_empty() {
         claims.push(read_claim(data, &mut reply)?);
     }
-    Ok(Claimed { claims, next })
+    Ok(Some(Look { claims, next: next.filter(|next| !next.is_zero()), quiet }))
+}
+
+/// Hands a claim's answer over. Where nobody waits for it any more, what was claimed is put back.
+async fn hand_over(data: &Data, sender: oneshot::Sender<LookAnswer>, answer: LookAnswer) {
+    let Err(Ok(Some(look))) = sender.send(answer) else { return };
+    for claim in look.claims {
+        let args = held("release", &claim.token);
+        if let Err(error) = data.write(scripts::HOLD, args).await {
+            tracing::debug!(task = claim.token.key, %error, "a task comes back after its lease");
+        }
+    }
 }
 
 fn read_claim(data: &Data, reply: &mut Reply) -> Result<Claim, StoreError> {
@@ -58,23 +97,35 @@ fn held(verb: &str, token: &ClaimToken) -> Args {
 }
 
 impl RedisStorage {
-    /// Claims once. Where the caller goes away meanwhile, what it would have got is put back.
-    async fn claim_once(&self, args: Args) -> Result<Claimed, StoreError> {
+    /// Looks once. Where the caller goes away meanwhile, what it would have got is put back.
+    async fn look(&self, args: Args) -> Result<Look, StoreError> {
         let (sender, answer) = oneshot::channel();
         let data = self.data.clone();
         self.claiming.spawn(async move {
-            if let Err(Ok(claimed)) = sender.send(claim(&data, args).await) {
-                for claim in claimed.claims {
-                    let args = held("release", &claim.token);
-                    if let Err(error) = data.write(scripts::HOLD, args).await {
-                        tracing::debug!(task = claim.token.key, %error, "a task comes back after its lease");
-                    }
-                }
-            }
+            let answer = data.answer(scripts::CLAIM, args, Vec::new()).await;
+            hand_over(&data, sender, read_look(&data, answer)).await;
         });
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable("the process stops while it claims a task".to_owned(), None))
-        })
+        let stops = || StoreError::Unavailable("the process stops while it claims a task".to_owned(), None);
+        answer.await.unwrap_or_else(|_| Err(stops()))?.ok_or_else(not_understood)
+    }
+
+    /// Claims that go right behind a write that queues these tasks: of those of this process who wait for such.
+    pub(super) fn claims_behind(&self, tasks: &[NewTask]) -> Vec<Waiting> {
+        let now = self.time.told(self.clock.now()).unwrap_or_else(|| self.clock.now());
+        let due = tasks.iter().filter(|new| new.not_before.is_none_or(|time| time <= now));
+        let lanes: BTreeSet<Lane> = due.map(|new| new.task.lane()).collect();
+        let parked = lanes.iter().filter_map(|lane| self.lanes.of(lane.as_str()).take_parked());
+        parked.map(|parked| self.send_along(parked)).collect()
+    }
+
+    fn send_along(&self, Parked { args, sender }: Parked) -> Waiting {
+        let (waiting, answer) = Waiting::new(scripts::CLAIM, args);
+        let data = self.data.clone();
+        self.claiming.spawn(async move {
+            let answer = convoy::heard(answer).await;
+            hand_over(&data, sender, read_look(&data, answer)).await;
+        });
+        waiting
     }
 
     async fn end(&self, args: Args) -> Result<(), StoreError> {
@@ -86,7 +137,8 @@ impl RedisStorage {
 impl TaskQueue for RedisStorage {
     async fn push(&self, tasks: Vec<NewTask>) -> Result<(), StoreError> {
         let args = write::tasks(Args::default(), &tasks);
-        self.data.write(scripts::PUSH, args).await.map(|_| ())
+        let behind = self.claims_behind(&tasks);
+        self.data.write_before(scripts::PUSH, args, behind).await.map(|_| ())
     }
 
     async fn claim(
@@ -99,26 +151,32 @@ impl TaskQueue for RedisStorage {
     ) -> Result<Vec<Claim>, StoreError> {
         let waiters = self.lanes.of(lane.as_str());
         let present = Present::on(&waiters);
-        let tokens = self.data.key(&format!("k:{}", lane.as_str()));
-        let end = later(self.clock.now(), wait);
-        let mut baton = None;
+        let wanted = Wanted { lane, most, bound, lease };
+        let begin = self.clock.now();
+        let end = later(begin, wait);
+        let must_look = wait.is_zero() || !waiters.is_quiet(begin);
+        let mut look =
+            if must_look { Some(self.look(wanted.args(false, present.is_alone())).await?) } else { None };
         loop {
-            let args = Args::of(lane.as_str()).number(most.min(MOST_AT_A_TIME));
-            let args = if bound == usize::MAX { args.nothing() } else { args.number(bound) };
-            let args = args.duration(lease).flag(present.is_alone());
-            let claimed = self.claim_once(args).await?;
-            if let Some(baton) = baton.take() {
-                Baton::done(baton);
-            }
             let now = self.clock.now();
-            waiters.note_next(claimed.next.map(|next| later(now, next)));
-            if !claimed.claims.is_empty() || most == 0 || now >= end {
-                return Ok(claimed.claims);
+            if let Some(look) = look {
+                waiters.note(&look, now);
+                if !look.claims.is_empty() {
+                    return Ok(look.claims);
+                }
             }
-            if !waiters.wait(&self.data.link, &*self.clock, &tokens, end).await? {
+            if most == 0 || now >= end {
                 return Ok(Vec::new());
             }
-            baton = Some(waiters.baton());
+            let args = || wanted.args(true, present.is_alone());
+            look = match waiters.wait(&self.data, &*self.clock, lane, args, end).await? {
+                Woken::Told(look) => look,
+                Woken::Unseen(baton) => {
+                    let look = self.look(wanted.args(false, present.is_alone())).await?;
+                    Baton::done(baton);
+                    Some(look)
+                }
+            };
         }
     }
 

@@ -97,7 +97,7 @@ pub(super) fn not_understood() -> StoreError {
 fn refusal(tag: &str, reply: &mut Reply) -> Result<Option<StoreError>, StoreError> {
     let corrupt = |text: String| StoreError::Corrupt(text, None);
     Ok(Some(match tag {
-        "ok" | "repeated" => return Ok(None),
+        "ok" | "repeated" | "asleep" => return Ok(None),
         "conflict" => StoreError::Conflict { record: reply.text()? },
         "max" => {
             let (group, alive, max) = (group(reply)?, reply.number()?, reply.number()?);

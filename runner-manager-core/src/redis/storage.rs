@@ -39,7 +39,7 @@ pub struct RedisStorage {
     pub(super) retention: Retention,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) lanes: Lanes,
-    time: ServerTime,
+    pub(super) time: ServerTime,
     /// Claims under way, which go on where nobody waits for them any more, to put back what they got.
     pub(super) claiming: TaskTracker,
 }
@@ -210,7 +210,8 @@ impl Store for RedisStorage {
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
         let args = write::arguments(&write, &self.retention);
-        let (tag, mut reply) = self.data.write(scripts::APPLY, args).await?;
+        let behind = self.claims_behind(&write.tasks);
+        let (tag, mut reply) = self.data.write_before(scripts::APPLY, args, behind).await?;
         let mut versions: Vec<Option<Version>> = Vec::new();
         while !reply.is_empty() {
             versions.push(reply.maybe_version()?);

@@ -8,4 +8,5 @@ mod records;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod trouble;
+mod woken;
 mod world;

@@ -161,8 +161,12 @@ local function stage_entries()
   return wakes
 end
 
+-- The lanes on which this script has woken somebody.
+local woken = {}
+
 -- Wakes one who waits on a lane, in whichever process, so often.
 local function add_tokens(lane, count)
+  woken[lane] = true
   local list = lane_key('k', lane)
   for _ = 1, math.min(count, TOKENS - ask('LLEN', list)) do
     ask('LPUSH', list, '1')

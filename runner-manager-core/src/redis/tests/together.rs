@@ -50,7 +50,7 @@ fn convoy(under: &Under) -> Convoy {
 }
 
 async fn push(convoy: &Convoy, what: &str) -> Result<Value, StoreError> {
-    within(convoy.run(PUSH, Args::of(what))).await
+    within(convoy.run(PUSH, Args::of(what), Vec::new())).await
 }
 
 /// As many scripts as may be, each with one operation.
