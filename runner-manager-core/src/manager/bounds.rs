@@ -1,8 +1,8 @@
 //! What bounds a call to the outside, and whose other calls wait where it is refused.
 //!
 //! It says for whom a call is counted: at GitHub for the account that makes it, at a cloud for the backend, and for the
-//! account that backends may have in common. It asks nobody but the backend whom it works for. Leave is asked for, and
-//! calls are made, in [`calls`](super::calls).
+//! account that backends may have in common. It asks nobody but the backend whom it works for. Leave is asked for in
+//! [`leave`](super::leave), and calls are made in [`calls`](super::calls).
 
 use std::time::Duration;
 
@@ -54,6 +54,13 @@ impl Bounds {
         let all = Bound { key: candidate.key.clone(), quota: candidate.account.quota };
         let part = purpose.key(candidate).map(|key| Bound { key, quota: Quota { concurrent: None, rate } });
         Self { all: [all].into_iter().chain(part).collect(), left_alone: vec![candidate.key.clone()] }
+    }
+
+    /// What bounds one call and another, which are made with one leave.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.all.extend(other.all.iter().cloned());
+        self.left_alone.extend(other.left_alone.iter().cloned());
+        self
     }
 
     /// A call to a backend: something bounds all calls to it, and something may bound those of an errand.

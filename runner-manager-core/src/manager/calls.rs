@@ -1,12 +1,9 @@
 //! Calls to the outside: the one place that makes them.
 //!
-//! Each is bounded in time, and made only with leave from the budgets that all replicas share. Leave is asked
-//! for always, also where nothing bounds the calls: whoever was told to stay away says so there, and that holds
-//! for all. What an answer means, and whether another try is worth it, is left to whoever asked.
+//! Each is bounded in time, and made only with [`leave`](super::leave). What an answer means, and whether another try is
+//! worth it, is left to whoever asked.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,29 +12,21 @@ use jiff::Timestamp;
 use super::Manager;
 use super::bounds::{Bounds, Errand};
 use super::connections::Candidate;
+use super::leave::Leave;
 use super::worker::TaskError;
 use crate::backend::{Backend, BackendError, BackendErrorKind};
-use crate::budget::{Bound, BudgetKey, Permission, Permit, Quota, Rate};
+use crate::budget::{Bound, BudgetKey, Permission, Quota};
 use crate::clock::{TimedOut, timeout};
-use crate::domain::{BackendName, HookPlace, InstanceId, Scope, later};
+use crate::domain::{BackendName, HookPlace, InstanceId, Runner, Scope};
 use crate::github::{GitHub, GitHubError, GitHubErrorKind, JitConfig, JitRequest};
 use crate::retry::Retry;
 use crate::store::StoreError;
 
+/// What GitHub's call is called that registers a runner.
+const REGISTER: &str = "create_jit_config";
+
 /// How long a listing may take: it has many pages, and holds nobody up.
 const LISTING_TIMEOUT: Duration = Duration::from_mins(5);
-
-/// How much longer than its call a permit is good for, so that none runs out while the call is under way.
-const PERMIT_MARGIN: Duration = Duration::from_secs(10);
-
-/// A wait that a worker sits out. For a longer one the task is put back.
-const SHORT_WAIT: Duration = Duration::from_millis(200);
-
-/// How many short waits in a row a worker sits out.
-const SHORT_WAITS: usize = 5;
-
-/// By how much two answers may differ in when they say that a period ends, and mean the same.
-const ABOUT_NOW: Duration = Duration::from_secs(2);
 
 /// The part of an account's calls that is kept from sweeps: a quarter.
 const SWEEP_RESERVE: u64 = 4;
@@ -71,49 +60,28 @@ impl Purpose {
     }
 }
 
-/// What this process knows of waits: it has its own tasks queue up, rather than all come at once when the first
-/// of them may.
-#[derive(Debug, Default)]
-pub(super) struct Waits(Mutex<BTreeMap<BudgetKey, Timestamp>>);
-
-impl Waits {
-    /// How long a call waits that was told to wait for a rate: those who wait come one after the other, a little
-    /// faster than the rate lets them pass.
-    fn queue_up(&self, key: &BudgetKey, rate: Option<Rate>, pause: Duration, now: Timestamp) -> Duration {
-        let Some(rate) = rate.filter(|_| pause > SHORT_WAIT) else { return pause };
-        let apart = rate.per.mul_f64(0.9) / rate.calls.max(1);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = known.get(key).map_or(now, |last| later(*last, apart)).max(later(now, pause));
-        known.insert(key.clone(), next);
-        Duration::try_from(next.duration_since(now)).unwrap_or(pause)
-    }
-
-    /// Whether nobody here has said yet that something is left alone until this time.
-    fn is_news(&self, key: &BudgetKey, until: Timestamp) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = known.get(key).is_none_or(|told| until > later(*told, ABOUT_NOW));
-        if is_news {
-            known.insert(key.clone(), until);
-        }
-        is_news
-    }
+/// An account whose turn it is, with leave for a call, and those that follow where GitHub does not let it make that.
+#[derive(Debug)]
+pub(super) struct Chosen<'a> {
+    candidate: Candidate<'a>,
+    leave: Leave,
+    others: Vec<Candidate<'a>>,
 }
 
-/// Leave to make one call.
+/// Leave for both calls that make a runner.
 #[derive(Debug)]
-#[must_use = "it has to be given back"]
-pub(super) struct Leave {
-    permit: Permit,
-    /// What all leave alone where the answer says so.
-    left_alone: Vec<BudgetKey>,
+pub(super) struct LeaveToMake<'a> {
+    /// GitHub registers it.
+    pub(super) register: Chosen<'a>,
+    /// Its backend creates its instance.
+    pub(super) create: Leave,
 }
 
-/// What keeps a call from being made, and for how long.
+/// What came of a call, and the leave for it that is to be given back, if it was made.
 #[derive(Debug)]
-struct Held<'a> {
-    key: &'a BudgetKey,
-    rate: Option<Rate>,
-    pause: Duration,
+pub(super) struct Called<T, E> {
+    pub(super) answer: Result<T, CallError<E>>,
+    pub(super) leave: Option<Leave>,
 }
 
 /// Why a call brought nothing.
@@ -187,10 +155,21 @@ impl Manager {
         &self,
         request: &JitRequest,
     ) -> Result<JitConfig, CallError<GitHubError>> {
-        self.call_github(Purpose::Registration, &request.scope, None, "create_jit_config", |github| {
+        self.call_github(Purpose::Registration, &request.scope, None, REGISTER, |github| {
             github.create_jit_config(request)
         })
         .await
+    }
+
+    /// Has GitHub register a runner, with the leave that was had for it.
+    pub(super) async fn register_with(
+        &self,
+        leave: Chosen<'_>,
+        request: &JitRequest,
+    ) -> Called<JitConfig, GitHubError> {
+        let limit = self.call_timeout_of(leave.others.iter().chain([&leave.candidate]));
+        let asked = (Purpose::Registration, Some(&request.scope), limit, REGISTER);
+        self.call_chosen(leave, asked, |github| github.create_jit_config(request)).await
     }
 
     /// Has GitHub list something, which may take longer.
@@ -252,17 +231,22 @@ impl Manager {
         what: &str,
         call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
-        let accounts = self.accounts_for(scope).await.map_err(|error| CallError::NotMade(error.into()))?;
-        if accounts.is_empty() {
-            let name = self.connection_of(scope).await.map_err(|error| CallError::NotMade(error.into()))?;
-            let reason = format!("{what}: connection {name} to GitHub, of {scope}, is not configured here");
-            return Err(CallError::NotMade(TaskError::outside(reason, Retry::Backoff)));
-        }
+        let accounts = self.some_accounts_for(scope, what).await.map_err(CallError::NotMade)?;
         self.call_with(purpose, accounts, Some(scope), limit, what, call).await
     }
 
-    /// Makes a call with one of several accounts. One that GitHub does not let do it is passed over: such a refusal
-    /// had no effect, and another account may do as well. `scope` is whose calls GitHub tells what is left of.
+    /// The accounts that work on a scope: one at least.
+    async fn some_accounts_for(&self, scope: &Scope, what: &str) -> Result<Vec<Candidate<'_>>, TaskError> {
+        let accounts = self.accounts_for(scope).await?;
+        if accounts.is_empty() {
+            let name = self.connection_of(scope).await?;
+            let reason = format!("{what}: connection {name} to GitHub, of {scope}, is not configured here");
+            return Err(TaskError::outside(reason, Retry::Backoff));
+        }
+        Ok(accounts)
+    }
+
+    /// Makes a call with one of several accounts. `scope` is whose calls GitHub tells what is left of.
     async fn call_with<'a, T>(
         &'a self,
         purpose: Purpose,
@@ -273,23 +257,53 @@ impl Manager {
         call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
     ) -> Result<T, CallError<GitHubError>> {
         let limit = limit.unwrap_or_else(|| self.call_timeout_of(&accounts));
-        let mut left = accounts;
+        let chosen = self.choose(purpose, accounts, limit, what).await.map_err(CallError::NotMade)?;
+        let Called { answer, leave } = self.call_chosen(chosen, (purpose, scope, limit, what), call).await;
+        if let Some(leave) = leave {
+            self.give_back(leave).await;
+        }
+        answer
+    }
+
+    /// Chooses one of several accounts that may make a call now.
+    async fn choose<'a>(
+        &self,
+        purpose: Purpose,
+        mut accounts: Vec<Candidate<'a>>,
+        limit: Duration,
+        what: &str,
+    ) -> Result<Chosen<'a>, TaskError> {
+        let ways: Vec<Bounds> =
+            accounts.iter().map(|candidate| Bounds::of_account(candidate, purpose)).collect();
+        let (number, leave) = self.leave_by_any(&ways, limit, what).await?;
+        Ok(Chosen { candidate: accounts.swap_remove(number), leave, others: accounts })
+    }
+
+    /// Makes a call with the account that was chosen. One that GitHub does not let do it is passed over: such a refusal
+    /// had no effect, and another account may do as well.
+    async fn call_chosen<'a, T>(
+        &'a self,
+        mut chosen: Chosen<'a>,
+        (purpose, scope, limit, what): (Purpose, Option<&Scope>, Duration, &str),
+        call: impl Fn(&'a dyn GitHub) -> BoxFuture<'a, Result<T, GitHubError>> + Send,
+    ) -> Called<T, GitHubError> {
         loop {
-            let ways: Vec<Bounds> =
-                left.iter().map(|candidate| Bounds::of_account(candidate, purpose)).collect();
-            let chosen = self.leave_by_any(&ways, limit, what).await;
-            let (number, leave) = chosen.map_err(CallError::NotMade)?;
-            let candidate = left.swap_remove(number);
-            let answer = self.spend(leave, limit, call(&*candidate.account.github)).await;
+            let Chosen { candidate, leave, others } = chosen;
+            let answer = self.make(&leave, limit, call(&*candidate.account.github)).await;
             if let Some(scope) = scope {
                 self.save_calls(&candidate, scope).await;
             }
             match answer {
-                Ok(Err(refusal)) if is_about_the_account(&refusal) && !left.is_empty() => {
+                Ok(Err(refusal)) if is_about_the_account(&refusal) && !others.is_empty() => {
+                    self.give_back(leave).await;
                     self.pass_over(&candidate, &refusal);
                 }
-                answer => return ended(what, answer),
+                answer => return Called { answer: ended(what, answer), leave: Some(leave) },
             }
+            chosen = match self.choose(purpose, others, limit, what).await {
+                Ok(chosen) => chosen,
+                Err(error) => return Called { answer: Err(CallError::NotMade(error)), leave: None },
+            };
         }
     }
 
@@ -325,12 +339,32 @@ impl Manager {
         self.ask(self.backend_bounds(name, Errand::Look).await, LISTING_TIMEOUT, what, call).await
     }
 
-    /// Leave to create an instance. It is asked for before anything is made for the runner, and is good until
-    /// the runner is registered and its instance was asked for: once that is on record, nothing may come
-    /// between.
-    pub(super) async fn leave_to_create(&self, name: &BackendName) -> Result<Leave, TaskError> {
+    /// Leave to register a runner and to create its instance, had with one question. It is asked for before anything is
+    /// made for the runner, and is good until the runner is registered and its instance was asked for: what the backend
+    /// may be asked is settled before GitHub makes a secret that cannot be kept.
+    pub(super) async fn leave_to_make(&self, runner: &Runner) -> Result<LeaveToMake<'_>, TaskError> {
+        let mut accounts = self.some_accounts_for(&runner.scope, REGISTER).await?;
+        let create = self.backend_bounds(&runner.backend, Errand::Create).await;
+        let register =
+            |candidate: &Candidate<'_>| Bounds::of_account(candidate, Purpose::Registration).and(&create);
+        let ways: Vec<Bounds> = accounts.iter().map(register).collect();
         let limit = self.call_timeout() + self.longest_call_to_github();
-        self.leave(self.backend_bounds(name, Errand::Create).await, limit, "create").await
+        let (number, leave) = self.leave_by_any(&ways, limit, "to make a runner").await?;
+        let candidate = accounts.swap_remove(number);
+        let (create, leave) = leave.part(&create);
+        Ok(LeaveToMake { register: Chosen { candidate, leave, others: accounts }, create })
+    }
+
+    /// Gives back leave to make a runner that is not made.
+    pub(super) async fn give_back_all(&self, LeaveToMake { register, create }: LeaveToMake<'_>) {
+        self.give_back(register.leave).await;
+        self.give_back(create).await;
+    }
+
+    /// Leave to create an instance that is registered later. It is asked for before that is on record: then nothing may
+    /// come between.
+    pub(super) async fn leave_to_create(&self, name: &BackendName) -> Result<Leave, TaskError> {
+        self.leave(self.backend_bounds(name, Errand::Create).await, self.call_timeout(), "create").await
     }
 
     /// Has a backend create an instance, with the leave that was had for it.
@@ -340,14 +374,6 @@ impl Manager {
         call: impl Future<Output = Result<T, BackendError>> + Send,
     ) -> Result<Result<T, BackendError>, TimedOut> {
         self.spend(leave, self.call_timeout(), call).await
-    }
-
-    /// Gives back leave: the call is over, or is not made.
-    pub(super) async fn give_back(&self, leave: Leave) {
-        if let Err(error) = self.parts().storage.budgets.give_back(&leave.permit).await {
-            // It counts until its lease is over.
-            tracing::debug!(keys = ?leave.permit.keys, %error, "a permit was not given back");
-        }
     }
 
     /// Until when GitHub registers no runner in a scope, where it wants to be left alone.
@@ -377,10 +403,22 @@ impl Manager {
         ended(what, self.spend(leave, limit, call).await)
     }
 
-    /// Makes a call and gives the leave for it back. Where the answer says to stay away, all do.
+    /// Makes a call and gives the leave for it back.
     async fn spend<T, E: Refusal>(
         &self,
         leave: Leave,
+        limit: Duration,
+        call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<Result<T, E>, TimedOut> {
+        let answer = self.make(&leave, limit, call).await;
+        self.give_back(leave).await;
+        answer
+    }
+
+    /// Makes a call. Where the answer says to stay away, all do.
+    async fn make<T, E: Refusal>(
+        &self,
+        leave: &Leave,
         limit: Duration,
         call: impl Future<Output = Result<T, E>> + Send,
     ) -> Result<Result<T, E>, TimedOut> {
@@ -392,66 +430,7 @@ impl Manager {
                 self.stay_away(key, pause, &refusal.to_string()).await;
             }
         }
-        self.give_back(leave).await;
         answer
-    }
-
-    async fn stay_away(&self, key: &BudgetKey, pause: Duration, why: &str) {
-        tracing::warn!(%key, ?pause, why, "too many calls: it is left alone");
-        let said = match self.now().await {
-            Ok(now) => self.parts().storage.budgets.pause(key, later(now, pause)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = said {
-            tracing::warn!(%key, %error, "the other replicas were not told");
-        }
-    }
-
-    async fn leave(&self, bounds: Bounds, limit: Duration, what: &str) -> Result<Leave, TaskError> {
-        self.leave_by_any(&[bounds], limit, what).await.map(|(_, leave)| leave)
-    }
-
-    /// Leave by the first way that is open. A short wait is sat out.
-    async fn leave_by_any(
-        &self,
-        ways: &[Bounds],
-        limit: Duration,
-        what: &str,
-    ) -> Result<(usize, Leave), TaskError> {
-        let mut tries = SHORT_WAITS;
-        loop {
-            let mut shortest: Option<Held<'_>> = None;
-            for (number, way) in ways.iter().enumerate() {
-                match self.try_leave(way, limit).await? {
-                    Ok(leave) => return Ok((number, leave)),
-                    Err(held) if shortest.as_ref().is_some_and(|other| other.pause <= held.pause) => {}
-                    Err(held) => shortest = Some(held),
-                }
-            }
-            let Held { key, rate, pause } = shortest.expect("there is a way, and it is not open");
-            tries -= 1;
-            if pause > SHORT_WAIT || tries == 0 {
-                let pause = self.inner.waits.queue_up(key, rate, pause, self.parts().clock.now());
-                let reason = format!("{what}: {key} is not to be asked now");
-                return Err(TaskError::NotNow { reason, pause });
-            }
-            self.parts().clock.sleep(pause).await;
-        }
-    }
-
-    /// Leave by one way.
-    async fn try_leave<'b>(
-        &self,
-        Bounds { all, left_alone }: &'b Bounds,
-        limit: Duration,
-    ) -> Result<Result<Leave, Held<'b>>, StoreError> {
-        match self.parts().storage.budgets.take(all, limit + PERMIT_MARGIN).await? {
-            Permission::Granted(permit) => Ok(Ok(Leave { permit, left_alone: left_alone.clone() })),
-            Permission::Wait { until, bound } => {
-                let Bound { key, quota } = &all[bound.min(all.len() - 1)];
-                Ok(Err(Held { key, rate: quota.rate, pause: self.time_until(until).await? }))
-            }
-        }
     }
 
     /// Where an account has few calls left in its period, those that matter least are not made until it is over.
@@ -466,11 +445,6 @@ impl Manager {
                 self.stay_away(&key, left, "few calls are left: they are saved for runners").await;
             }
         }
-    }
-
-    async fn time_until(&self, until: Timestamp) -> Result<Duration, StoreError> {
-        let pause = Duration::try_from(until.duration_since(self.now().await?)).unwrap_or_default();
-        Ok(pause.max(Duration::from_millis(1)))
     }
 
     fn call_timeout(&self) -> Duration {

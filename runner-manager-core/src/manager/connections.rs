@@ -133,8 +133,11 @@ impl Manager {
     }
 
     /// How long a call with any of some accounts may take.
-    pub(super) fn call_timeout_of(&self, accounts: &[Candidate<'_>]) -> Duration {
-        let own = accounts.iter().filter_map(|candidate| candidate.account.call_timeout).max();
+    pub(super) fn call_timeout_of<'c, 'a: 'c>(
+        &self,
+        accounts: impl IntoIterator<Item = &'c Candidate<'a>>,
+    ) -> Duration {
+        let own = accounts.into_iter().filter_map(|candidate| candidate.account.call_timeout).max();
         own.unwrap_or(self.parts().settings.call_timeout)
     }
 

@@ -36,6 +36,7 @@ mod explain;
 mod github_groups;
 mod intake;
 mod keeper;
+mod leave;
 mod looked;
 mod loss;
 mod mint;
@@ -202,7 +203,7 @@ struct Inner {
     own: configuration::Own,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
-    waits: calls::Waits,
+    waits: leave::Waits,
     passed_over: connections::PassedOver,
     looked: looked::Looked,
     dry_run: AtomicBool,
@@ -221,7 +222,7 @@ impl Manager {
             own: configuration::Own::default(),
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
-            waits: calls::Waits::default(),
+            waits: leave::Waits::default(),
             passed_over: connections::PassedOver::default(),
             looked: looked::Looked::default(),
             statistics: Statistics::default(),

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{OptionFuture, join};
 use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::{Fed, InHand, Under};
-use super::calls::{CallError, Leave};
+use super::calls::{CallError, Called, Chosen, LeaveToMake};
+use super::leave::Leave;
 use super::mint::is_of_group;
 use super::worker::{TaskError, Work};
 use crate::backend::{Backend, BackendError, BackendErrorKind, Bootstrap, Capabilities};
@@ -18,7 +20,7 @@ use crate::domain::{
     RunnerState, Scope, Secret, later,
 };
 use crate::flaws::{Flaw, is_on};
-use crate::github::{GitHubErrorKind, JitRequest, RegisteredRunner};
+use crate::github::{GitHubError, GitHubErrorKind, JitRequest, RegisteredRunner};
 use crate::policy::github_groups::missing;
 use crate::policy::lifecycle::{Event, InstanceReading, RegistrationReading, start_deadline};
 use crate::policy::placement::Availability;
@@ -43,8 +45,7 @@ impl Manager {
             RunnerState::Requested => self.start(claim, runner).await,
             RunnerState::Creating { create: CreateStep::Registering } => {
                 self.rely_on_the_store().await?;
-                let group = self.store().group(&runner.value.group).await?;
-                self.register(claim, runner, group).await
+                self.register_after_all(claim, runner).await
             }
             RunnerState::Creating { create: CreateStep::Asked { .. } } => {
                 self.create_unclear(claim, name, "the worker that asked for it was lost").await
@@ -67,13 +68,39 @@ impl Manager {
         {
             return self.start_to_call_back(claim, runner, group, bootstrap).await;
         }
-        let event = if begins { Event::Started } else { Event::Unneeded };
+        if let (true, Some(group)) = (begins, &group) {
+            return self.start_directly(claim, runner, group).await;
+        }
         let in_hand = InHand { runner, group: group.as_ref() };
-        match self.feed_in_hand(Under::Claim(claim), in_hand, &event).await? {
-            (Fed::Alive(runner), _) if is_registering(&runner.value) => {
-                self.register(claim, *runner, group).await
+        self.feed_in_hand(Under::Claim(claim), in_hand, &Event::Unneeded).await?;
+        Ok(Work::Done)
+    }
+
+    /// Has it registered, and then its instance created. That it begins is written down while leave for both is asked for:
+    /// neither tells the other anything.
+    async fn start_directly(
+        &self,
+        claim: &ClaimToken,
+        in_hand: Versioned<Runner>,
+        group: &GroupView,
+    ) -> Result<Work, TaskError> {
+        let runner = in_hand.value.clone();
+        let Some(request) = self.jit_request(&runner, &group.record.value.spec).await? else {
+            return self.no_github_group(claim, &runner, group).await;
+        };
+        let in_hand = InHand { runner: in_hand, group: Some(group) };
+        let begins = self.feed_in_hand(Under::Claim(claim), in_hand, &Event::Started);
+        match join(self.leave_to_make(&runner), begins).await {
+            (leave, Ok((Fed::Alive(runner), _))) if is_registering(&runner.value) => {
+                self.register(claim, *runner, group, &request, leave?).await
             }
-            (Fed::Alive(_) | Fed::Gone, _) => Ok(Work::Done),
+            (leave, begun) => {
+                if let Ok(leave) = leave {
+                    self.give_back_all(leave).await;
+                }
+                begun?;
+                Ok(Work::Done)
+            }
         }
     }
 
@@ -119,29 +146,36 @@ impl Manager {
         self.registration_failed(claim, runner, &detail, true).await
     }
 
+    /// Has one registered that has begun, where the task before came to nothing.
+    async fn register_after_all(
+        &self,
+        claim: &ClaimToken,
+        runner: Versioned<Runner>,
+    ) -> Result<Work, TaskError> {
+        let Some(group) = self.store().group(&runner.value.group).await? else {
+            let detail = "its group is not on record any more";
+            return self.registration_failed(claim, &runner.value, detail, false).await;
+        };
+        let Some(request) = self.jit_request(&runner.value, &group.record.value.spec).await? else {
+            return self.no_github_group(claim, &runner.value, &group).await;
+        };
+        let leave = self.leave_to_make(&runner.value).await?;
+        self.register(claim, runner, &group, &request, leave).await
+    }
+
     async fn register(
         &self,
         claim: &ClaimToken,
         in_hand: Versioned<Runner>,
-        group: Option<GroupView>,
+        group: &GroupView,
+        request: &JitRequest,
+        LeaveToMake { register, create: leave }: LeaveToMake<'_>,
     ) -> Result<Work, TaskError> {
-        let runner = &in_hand.value;
-        let Some(group) = group else {
-            return self
-                .registration_failed(claim, runner, "its group is not on record any more", false)
-                .await;
-        };
-        let spec = &group.record.value.spec;
-        let Some(request) = self.jit_request(runner, spec).await? else {
-            return self.no_github_group(claim, runner, &group).await;
-        };
-        // What the backend may be asked is settled before GitHub makes a secret that cannot be kept.
-        let leave = self.leave_to_create(&runner.backend).await?;
-        let (scope, name) = (runner.scope.clone(), runner.name.clone());
-        match self.register_at_github(claim, in_hand, &group, &request).await {
+        let (scope, name) = (in_hand.value.scope.clone(), in_hand.value.name.clone());
+        match self.register_at_github(claim, in_hand, group, request, register).await {
             Ok(Registered::Asked(runner, jit_config)) => {
                 let bootstrap = Bootstrap::Direct { jit_config };
-                self.create(claim, *runner, &group, bootstrap, leave).await
+                self.create(claim, *runner, group, bootstrap, leave).await
             }
             Ok(Registered::InVain) => {
                 self.give_back(leave).await;
@@ -165,14 +199,18 @@ impl Manager {
         in_hand: Versioned<Runner>,
         group: &GroupView,
         request: &JitRequest,
+        leave: Chosen<'_>,
     ) -> Result<Registered, TaskError> {
-        let registered = self.register_runner(request).await;
+        let Called { answer, leave } = self.register_with(leave, request).await;
+        // Nobody waits for it to be back.
+        let give_back = OptionFuture::from(leave.map(|leave| self.give_back(leave)));
         let runner = &in_hand.value;
-        let over = match registered {
+        let over = match answer {
             Ok(jit) => {
                 let registered = Event::Registered { id: jit.id };
                 let in_hand = InHand { runner: in_hand, group: Some(group) };
-                match self.feed_in_hand(Under::Claim(claim), in_hand, &registered).await? {
+                let feeding = self.feed_in_hand(Under::Claim(claim), in_hand, &registered);
+                match join(feeding, give_back).await.0? {
                     (Fed::Alive(runner), _) if is_asked(&runner.value) => {
                         return Ok(Registered::Asked(runner, jit.encoded));
                     }
@@ -181,20 +219,36 @@ impl Manager {
                     (Fed::Gone, _) => return Ok(Registered::InVain),
                 }
             }
-            Err(CallError::Failed(error)) => match error.kind {
-                GitHubErrorKind::NameTaken => {
-                    let detail = "GitHub has a registration of this name, whose secret was lost on the way";
-                    self.registration_failed(claim, runner, detail, false).await
-                }
-                _ if is_of_group(&error) => {
-                    self.github_groups_forget(&runner.scope);
-                    self.registration_failed(claim, runner, &error.to_string(), true).await
-                }
-                _ => Err(TaskError::outside(&error, error.retry)),
-            },
-            Err(error) => Err(error.into()),
+            Err(CallError::Failed(error)) => {
+                give_back.await;
+                self.not_registered(claim, runner, &error).await
+            }
+            Err(error) => {
+                give_back.await;
+                Err(error.into())
+            }
         };
         over.map(Registered::Over)
+    }
+
+    /// GitHub refused to register a runner.
+    async fn not_registered(
+        &self,
+        claim: &ClaimToken,
+        runner: &Runner,
+        error: &GitHubError,
+    ) -> Result<Work, TaskError> {
+        match error.kind {
+            GitHubErrorKind::NameTaken => {
+                let detail = "GitHub has a registration of this name, whose secret was lost on the way";
+                self.registration_failed(claim, runner, detail, false).await
+            }
+            _ if is_of_group(error) => {
+                self.github_groups_forget(&runner.scope);
+                self.registration_failed(claim, runner, &error.to_string(), true).await
+            }
+            _ => Err(TaskError::outside(error, error.retry)),
+        }
     }
 
     /// GitHub will not have it. Where that is the group's fault and not this runner's, the group backs off.
