@@ -38,13 +38,16 @@ impl Manager {
             let plan = plan(record.spec.bounds, &view.counts, record.draining.is_some(), allowance);
             if let (true, Some((placement, probe))) = (plan.create > 0, placement) {
                 let count = plan.create.min(BATCH);
-                match self.request(claim, &view, placement, probe, count, now).await {
+                // Whatever changes meanwhile has queued the task again, so there is nothing to look at afterwards.
+                let is_all = plan == Plan { create: count, ..Plan::default() };
+                match self.request(claim, &view, (placement, probe, count), is_all, now).await {
                     // Somebody else was faster: look again at what there is now.
                     Err(
                         StoreError::Conflict { .. } | StoreError::AtMax { .. } | StoreError::Closed { .. },
                     ) if conflicts < MOST_CONFLICTS => {
                         conflicts += 1;
                     }
+                    Ok(()) if is_all => return Ok(Work::Ended),
                     outcome => outcome?,
                 }
                 continue;
@@ -56,15 +59,14 @@ impl Manager {
         }
     }
 
-    /// Reserves slots for `count` new runners on one placement, in one write with the tasks that bring them
-    /// up.
+    /// Reserves slots for so many new runners on one placement, in one write with the tasks that bring them up. Where that
+    /// is all that the group's task has to do, it ends with it.
     async fn request(
         &self,
         claim: &ClaimToken,
         view: &GroupView,
-        placement: &Placement,
-        probe: bool,
-        count: u32,
+        (placement, probe, count): (&Placement, bool, u32),
+        ends_claim: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let spec = &view.record.value.spec;
@@ -82,7 +84,7 @@ impl Manager {
         let write = Write {
             operation: self.operation(),
             claim: Some(claim.clone()),
-            ends_claim: false,
+            ends_claim,
             on_trust: false,
             changes,
             tasks,
