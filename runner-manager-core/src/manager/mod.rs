@@ -33,6 +33,7 @@ mod configuration;
 mod connections;
 mod doubt;
 mod explain;
+mod fresh;
 mod github_groups;
 mod intake;
 mod keeper;
@@ -203,6 +204,7 @@ struct Inner {
     own: configuration::Own,
     catalogue: Catalogue,
     github_groups: provision::GitHubGroups,
+    fresh: fresh::Fresh,
     waits: leave::Waits,
     passed_over: connections::PassedOver,
     looked: looked::Looked,
@@ -222,6 +224,7 @@ impl Manager {
             own: configuration::Own::default(),
             catalogue: Catalogue::default(),
             github_groups: provision::GitHubGroups::default(),
+            fresh: fresh::Fresh::default(),
             waits: leave::Waits::default(),
             passed_over: connections::PassedOver::default(),
             looked: looked::Looked::default(),

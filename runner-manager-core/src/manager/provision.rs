@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::Manager;
 use super::advance::{Fed, InHand, Under};
 use super::calls::{CallError, Called, Chosen, LeaveToMake};
+use super::fresh::Reserved;
 use super::leave::Leave;
 use super::mint::is_of_group;
 use super::worker::{TaskError, Work};
@@ -40,9 +41,15 @@ pub(super) struct GitHubGroups(Mutex<BTreeMap<(Scope, String), (GitHubGroupId, T
 
 impl Manager {
     pub(super) async fn provision(&self, claim: &ClaimToken, name: &RunnerName) -> Result<Work, TaskError> {
+        if let Some(Reserved { runner, group }) = self.inner.fresh.take(name, self.parts().clock.now()) {
+            return self.start(claim, runner, Some(&group)).await;
+        }
         let Some(runner) = self.store().runner(name).await? else { return Ok(Work::Done) };
         match &runner.value.state {
-            RunnerState::Requested => self.start(claim, runner).await,
+            RunnerState::Requested => {
+                let group = self.store().group(&runner.value.group).await?;
+                self.start(claim, runner, group.as_ref()).await
+            }
             RunnerState::Creating { create: CreateStep::Registering } => {
                 self.rely_on_the_store().await?;
                 self.register_after_all(claim, runner).await
@@ -59,20 +66,23 @@ impl Manager {
 
     /// Begins, unless its placement was set back meanwhile: then it goes, and the group makes another one
     /// where there is hope.
-    async fn start(&self, claim: &ClaimToken, runner: Versioned<Runner>) -> Result<Work, TaskError> {
+    async fn start(
+        &self,
+        claim: &ClaimToken,
+        runner: Versioned<Runner>,
+        group: Option<&GroupView>,
+    ) -> Result<Work, TaskError> {
         let now = self.now().await?;
-        let group = self.store().group(&runner.value.group).await?;
-        let begins = group.as_ref().is_some_and(|group| may_start(&group.record.value, &runner.value, now));
-        if let (true, Some(group), Some(address)) = (begins, &group, self.calls_back(&runner.value.backend))
+        let begins = group.is_some_and(|group| may_start(&group.record.value, &runner.value, now));
+        if let (true, Some(group), Some(address)) = (begins, group, self.calls_back(&runner.value.backend))
             && let Some(bootstrap) = self.callback_for(&runner.value.name, address)
         {
             return self.start_to_call_back(claim, runner, group, bootstrap).await;
         }
-        if let (true, Some(group)) = (begins, &group) {
+        if let (true, Some(group)) = (begins, group) {
             return self.start_directly(claim, runner, group).await;
         }
-        let in_hand = InHand { runner, group: group.as_ref() };
-        self.feed_in_hand(Under::Claim(claim), in_hand, &Event::Unneeded).await?;
+        self.feed_in_hand(Under::Claim(claim), InHand { runner, group }, &Event::Unneeded).await?;
         Ok(Work::Done)
     }
 

@@ -1,11 +1,13 @@
 //! Compares what a group has with what it should have: the one path that makes runners.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Manager;
 use super::advance::{MOST_CONFLICTS, wake_task};
+use super::fresh::Reserved;
 use super::worker::{TaskError, Work};
 use crate::domain::{
     GroupName, JobState, Machine, Phase, Placement, Runner, RunnerName, RunnerState, WorkflowJob, later,
@@ -15,7 +17,8 @@ use crate::policy::placement::{Choice, choose, mark_probe};
 use crate::policy::scaling::{Allowance, Plan, plan, room_for_jobs};
 use crate::queue::{ClaimToken, NewTask, Task};
 use crate::store::{
-    Change, Draining, Expected, GroupView, JobFilter, Page, RunnerFilter, StoreError, Versioned, Write,
+    Applied, Change, Draining, Expected, GroupView, JobFilter, Page, RunnerFilter, StoreError, Versioned,
+    Write,
 };
 
 /// How many records one write changes at most, and how many one page of a list has.
@@ -89,9 +92,26 @@ impl Manager {
             changes,
             tasks,
         };
-        self.apply(write).await?;
+        let reserved = write.changes.clone();
+        let applied = self.apply(write).await?;
+        if !probe {
+            // A probe is started by what its group says since.
+            self.note_reserved(view, reserved, &applied);
+        }
         tracing::info!(group = %spec.name, count, placement = %placement.description, "runners requested");
         Ok(())
+    }
+
+    fn note_reserved(&self, view: &GroupView, reserved: Vec<Change>, applied: &Applied) {
+        let group = Arc::new(view.clone());
+        let reserved = reserved.into_iter().zip(&applied.versions).filter_map(|one| match one {
+            (Change::ReserveRunner { runner }, Some(version)) => {
+                let runner = Versioned { value: runner, version: *version };
+                Some(Reserved { runner, group: Arc::clone(&group) })
+            }
+            _ => None,
+        });
+        self.inner.fresh.note(reserved, self.parts().clock.now());
     }
 
     fn new_runner(
