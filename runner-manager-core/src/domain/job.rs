@@ -1,6 +1,7 @@
 //! Workflow jobs: what GitHub tells of them, and our record of each.
 
 use std::fmt;
+use std::ops::Not;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -169,6 +170,7 @@ pub enum JobState {
     /// It waits for a runner.
     Queued {
         /// The one group that it counts for; none where no group serves it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<GroupName>,
     },
     /// A runner of ours has it by that runner's own word, as far as can be told: it counts for no group, and
@@ -191,6 +193,7 @@ pub enum JobState {
         /// How.
         conclusion: Conclusion,
         /// The runner that had it, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         runner: Option<String>,
         /// When we heard of it, by the store's time.
         at: Timestamp,
@@ -205,17 +208,20 @@ pub struct WorkflowJob {
     /// The run that it is part of.
     pub run: RunId,
     /// Which attempt of that run, from 1.
+    #[serde(default = "first_attempt", skip_serializing_if = "is_first_attempt")]
     pub attempt: u32,
     /// The repository.
     pub repository: Repository,
     /// The slug of the enterprise that the repository belongs to, where GitHub said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enterprise: Option<String>,
     /// Whether the repository is public, where GitHub said so.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Not::not")]
     pub public: bool,
     /// The job's name in its workflow.
     pub name: String,
     /// The workflow's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
     /// What the job asks for.
     pub labels: Labels,
@@ -228,6 +234,15 @@ pub struct WorkflowJob {
     /// That it lost the machine under it, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Box<Loss>>,
+}
+
+const fn first_attempt() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives fields by reference")]
+const fn is_first_attempt(attempt: &u32) -> bool {
+    *attempt == first_attempt()
 }
 
 impl WorkflowJob {
@@ -273,11 +288,30 @@ pub enum OpenRuns {
 
 #[cfg(test)]
 mod tests {
-    use super::Conclusion;
+    use super::{Conclusion, JobState, WorkflowJob};
 
     #[test]
     fn a_conclusion_that_is_new_to_us_is_taken() {
         assert_eq!(serde_json::from_str::<Conclusion>("\"stale\"").unwrap(), Conclusion::Other);
         assert_eq!(serde_json::from_str::<Conclusion>("\"timed_out\"").unwrap(), Conclusion::TimedOut);
+    }
+
+    #[test]
+    fn a_record_leaves_out_what_is_absent_and_may_have_it() {
+        let short = r#"{"id":7,"run":1,"repository":"acme/app","name":"build","labels":[],
+            "created_at":"2026-11-24T12:00:00Z","recorded_at":"2026-11-24T12:00:01Z","state":{"status":"queued"}}"#;
+        let long = short.replace("\"queued\"", "\"queued\",\"group\":null");
+        let long = long.replace(
+            "\"name\"",
+            r#""attempt":1,"enterprise":null,"public":false,"workflow":null,"lost":null,"name""#,
+        );
+        let read = |text: &str| serde_json::from_str::<WorkflowJob>(text).unwrap();
+        let job = read(&long);
+        assert_eq!((job.attempt, &job.state), (1, &JobState::Queued { group: None }));
+        assert_eq!(job, read(short));
+        assert_eq!(serde_json::to_string(&job).unwrap(), short.replace("\n            ", ""));
+        let other = short.replace("\"name\"", r#""attempt":2,"public":true,"name""#);
+        let other = serde_json::to_value(read(&other)).unwrap();
+        assert_eq!((&other["attempt"], &other["public"]), (&2.into(), &true.into()));
     }
 }
