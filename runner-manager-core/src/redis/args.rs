@@ -5,13 +5,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::domain::JobId;
-
 /// The greatest number that a script counts with exactly: microseconds reach it in 2255.
 const GREATEST: i64 = (1 << 53) - 1;
 
 /// The longest duration, in microseconds, that a script can add to the present time: 142 years.
 const LONGEST: u128 = 1 << 52;
+
+/// A point in time as scripts are told it.
+pub(super) fn microseconds(time: Timestamp) -> i64 {
+    bounded(time.as_nanosecond().div_euclid(1000))
+}
+
+fn bounded(microseconds: i128) -> i64 {
+    let bounded = microseconds.clamp((-GREATEST).into(), GREATEST.into());
+    i64::try_from(bounded).expect("what was bounded fits")
+}
 
 /// The arguments of one call.
 #[derive(Debug, Default)]
@@ -49,17 +57,17 @@ impl Args {
 
     /// A point in time by which something is ordered.
     pub(super) fn time(self, time: Timestamp) -> Self {
-        self.microseconds(time.as_nanosecond().div_euclid(1000))
+        self.text(&microseconds(time).to_string())
+    }
+
+    /// The same, as a text by which it is ordered: what is before 1970 is all the same.
+    pub(super) fn time_as_text(self, time: Timestamp) -> Self {
+        self.text(&format!("{:016}", microseconds(time).max(0)))
     }
 
     /// A point in time before which nothing may happen.
     pub(super) fn not_before(self, time: Timestamp) -> Self {
-        self.microseconds(-(-time.as_nanosecond()).div_euclid(1000))
-    }
-
-    fn microseconds(self, microseconds: i128) -> Self {
-        let bounded = microseconds.clamp((-GREATEST).into(), GREATEST.into());
-        self.text(&bounded.to_string())
+        self.text(&bounded(-(-time.as_nanosecond()).div_euclid(1000)).to_string())
     }
 
     pub(super) fn duration(self, duration: Duration) -> Self {
@@ -83,34 +91,16 @@ impl Args {
     }
 }
 
-/// The name of a job in Redis: its number behind a letter for how many digits that has, so that names are in
-/// the order of the numbers.
-pub(super) fn job_key(id: JobId) -> String {
-    let digits = id.to_string();
-    let letter = char::from(b'a' + u8::try_from(digits.len()).expect("a number has at most 20 digits"));
-    format!("{letter}{digits}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
-    use proptest::prelude::{any, proptest};
 
-    use super::{Args, job_key};
-    use crate::domain::JobId;
+    use super::Args;
 
     fn sent(args: &Args) -> Vec<&str> {
         args.bytes().into_iter().map(|bytes| std::str::from_utf8(bytes).unwrap()).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn jobs_are_named_in_the_order_of_their_numbers(one in any::<u64>(), two in any::<u64>(), by in 0..64) {
-            let (one, two) = (one >> by, two);
-            assert_eq!(job_key(JobId(one)).cmp(&job_key(JobId(two))), one.cmp(&two));
-        }
     }
 
     #[test]
@@ -118,6 +108,9 @@ mod tests {
         let time = Timestamp::from_nanosecond(1_500_000_000_000_000_001).unwrap();
         let args = Args::default().time(time).not_before(time).duration(Duration::from_nanos(1500));
         assert_eq!(sent(&args), ["1500000000000000", "1500000000000001", "2"]);
+        let early = ["1970-01-01T00:00:01Z", "1969-12-31T23:59:59Z"].map(|text| text.parse().unwrap());
+        let args = Args::default().time(early[1]).time_as_text(early[0]).time_as_text(early[1]);
+        assert_eq!(sent(&args), ["-1000000", "0000000001000000", "0000000000000000"]);
     }
 
     #[test]

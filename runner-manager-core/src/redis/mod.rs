@@ -3,7 +3,7 @@
 //!
 //! Every operation is one step of a Lua script ([`scripts`]), or one command where it reads a single field, so it is one
 //! round trip and atomic. What many do at the same time shares a script ([`convoy`]). A script is given records as JSON
-//! that it does not read, and beside each what it counts and orders by ([`write`](mod@write)). It checks everything
+//! that it does not read, and beside each what it counts and orders by ([`write`](mod@write), [`job`]). It checks everything
 //! before it writes anything, and its answer is a result or a refusal ([`reply`]). One who waits for a task blocks on a
 //! list into which scripts put a token ([`wake`]).
 //!
@@ -18,6 +18,7 @@ mod connection;
 mod convoy;
 mod data;
 mod examine;
+mod job;
 mod link;
 mod open_error;
 mod queue;

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use crate::domain::GroupName;
 use crate::store::{StoreError, Version, Versioned};
 
-/// The version of what is stored under a prefix. One that is greater is refused.
-pub(super) const SCHEMA: &str = "1";
+/// The version of what is stored under a prefix, as in `prelude.lua`. Any other is refused.
+const SCHEMA: u32 = 2;
 
 /// The form of a record's first line that this release reads.
 const FORM: &str = "1";
@@ -124,10 +124,7 @@ fn refusal(tag: &str, reply: &mut Reply) -> Result<Option<StoreError>, StoreErro
              else; restore the database, or empty it and let the manager find again what is outside",
             reply.text()?
         )),
-        "newer" => corrupt(format!(
-            "it was written by a later release (schema {}, this one knows up to {SCHEMA}): use that release",
-            reply.text()?
-        )),
+        "schema" => corrupt(other_schema(&reply.text()?)),
         "info" => StoreError::Unavailable(
             format!(
                 "a script may not ask the server which life it lives ({}): permit this user the command INFO",
@@ -139,11 +136,23 @@ fn refusal(tag: &str, reply: &mut Reply) -> Result<Option<StoreError>, StoreErro
     }))
 }
 
+fn other_schema(found: &str) -> String {
+    if found.parse().is_ok_and(|found: u32| found < SCHEMA) {
+        return format!(
+            "it was written by an earlier release (schema {found}, this one knows {SCHEMA} alone): use that release, or \
+             empty the database and let the manager find again what is outside"
+        );
+    }
+    format!(
+        "it was written by a later release (schema {found}, this one knows {SCHEMA} alone): use that release"
+    )
+}
+
 fn group(reply: &mut Reply) -> Result<GroupName, StoreError> {
     GroupName::new(reply.text()?).map_err(|_| not_understood())
 }
 
-fn unreadable(
+pub(super) fn unreadable(
     key: &str,
     field: &str,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,

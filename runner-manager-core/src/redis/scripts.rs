@@ -12,6 +12,7 @@ use super::link::Script;
 
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
 const QUEUE: &str = include_str!("scripts/queue.lua");
+const HEARD: &str = include_str!("scripts/heard.lua");
 
 macro_rules! script {
     ($name:ident, $file:literal, [$($part:expr),*]) => {
@@ -29,10 +30,10 @@ fn nested(parts: &[&str]) -> String {
 
 script!(OPEN, "open", [PRELUDE]);
 script!(READ, "read", [PRELUDE]);
-script!(LIST, "list", [PRELUDE]);
+script!(LIST, "list", [PRELUDE, HEARD]);
 script!(DEAD, "dead", [PRELUDE]);
 script!(STATISTICS, "statistics", [PRELUDE, QUEUE]);
-script!(RUN, "run", [PRELUDE, QUEUE, &makers()]);
+script!(RUN, "run", [PRELUDE, QUEUE, HEARD, &makers()]);
 
 /// Something that a script does in one step, and that writes.
 #[derive(Debug, Clone, Copy)]

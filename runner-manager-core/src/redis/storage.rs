@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
 
-use super::args::{Args, job_key};
+use super::args::Args;
 use super::data::Data;
 use super::link::Link;
 use super::open_error::RedisOpenError;
@@ -15,7 +14,7 @@ use super::reply::{self, Reply, not_understood};
 use super::settings::RedisSettings;
 use super::time::ServerTime;
 use super::wake::Lanes;
-use super::{scripts, write};
+use super::{job, scripts, write};
 use crate::clock::Clock;
 use crate::domain::{
     EndedRunner, GroupName, HookPlace, HookRecord, Incarnation, JobId, Phase, Runner, RunnerName, WorkflowJob,
@@ -87,32 +86,33 @@ impl RedisStorage {
     }
 
     /// A record of the hash `table`; none where there is none.
-    async fn record<T: DeserializeOwned>(
+    async fn record<T>(
         &self,
         table: &str,
         field: &str,
+        read: ReadRecord<T>,
     ) -> Result<Option<Versioned<T>>, StoreError> {
         let record = self.data.field(table, field).await?;
-        record.map(|record| reply::record(&self.data.key(table), field, &record)).transpose()
+        record.map(|record| read(&self.data.key(table), field, &record)).transpose()
     }
 
     /// A page of a list.
-    async fn list<T: DeserializeOwned>(
+    async fn list<T>(
         &self,
-        list: &List,
+        list: &List<T>,
         after: Option<String>,
         limit: usize,
     ) -> Result<Vec<Versioned<T>>, StoreError> {
         let (table, mut after, mut records) = (self.data.key(list.table), after, Vec::new());
         while records.len() < limit {
             let most = (limit - records.len()).min(MOST_AT_A_TIME);
-            let args = Args::of(&list.set).text(list.table).flag(list.by_name).flag(list.backward);
-            let args = args.number(most).text(after.as_deref().unwrap_or_default()).flag(list.keeps_place);
+            let args = Args::of(list.order).text(&list.set).text(list.table).number(most);
+            let args = args.text(after.as_deref().unwrap_or_default()).flag(list.keeps_place);
             let mut page = self.data.read(&scripts::LIST, &args).await?;
             let before = records.len();
             while !page.is_empty() {
                 let name = page.text()?;
-                records.push(reply::record(&table, &name, &page.bytes()?)?);
+                records.push((list.read)(&table, &name, &page.bytes()?)?);
                 after = Some(name);
             }
             if records.len() - before < most {
@@ -123,39 +123,43 @@ impl RedisStorage {
     }
 }
 
-/// A sorted set of Redis that is read page by page.
-struct List {
-    /// Its name behind the prefix.
+/// Reads a record: where it stands is for the message.
+type ReadRecord<T> = fn(&str, &str, &[u8]) -> Result<Versioned<T>, StoreError>;
+
+/// A list in Redis that is read page by page.
+struct List<T> {
+    /// The order in which it is: as `list.lua` calls it.
+    order: &'static str,
+    /// The name of the key that has it, behind the prefix.
     set: String,
     /// The hash that has the records.
     table: &'static str,
-    /// Whether it is in the order of names, or else of times.
-    by_name: bool,
-    /// Whether it is read from its end.
-    backward: bool,
     /// Whether a record's place in it is known after it has left it.
     keeps_place: bool,
+    read: ReadRecord<T>,
 }
 
-impl List {
+impl List<Runner> {
     fn of_runners(filter: &RunnerFilter) -> Self {
-        let (set, by_name) = match filter {
-            RunnerFilter::All => ("ra".to_owned(), true),
-            RunnerFilter::Group(group) => (format!("rg:{group}"), true),
-            RunnerFilter::Phase(group, phase) => (format!("rp{}:{group}", *phase as u8), false),
-            RunnerFilter::Backend(backend) => (format!("rb:{backend}"), true),
-            RunnerFilter::Scope(scope) => (format!("rs:{}", write::scope_key(scope)), true),
+        let (set, order) = match filter {
+            RunnerFilter::All => ("ra".to_owned(), "names"),
+            RunnerFilter::Group(group) => (format!("rg:{group}"), "names"),
+            RunnerFilter::Phase(group, phase) => (format!("rp{}:{group}", *phase as u8), "times"),
+            RunnerFilter::Backend(backend) => (format!("rb:{backend}"), "names"),
+            RunnerFilter::Scope(scope) => (format!("rs:{}", write::scope_key(scope)), "names"),
         };
-        Self { set, table: "r", by_name, backward: false, keeps_place: false }
+        Self { order, set, table: "r", keeps_place: false, read: reply::record }
     }
+}
 
+impl List<WorkflowJob> {
     fn of_jobs(filter: &JobFilter) -> Self {
-        let (set, backward) = match filter {
-            JobFilter::All => ("ja".to_owned(), true),
-            JobFilter::Queued(group) => (format!("jq:{group}"), false),
-            JobFilter::Unserved => ("ju".to_owned(), false),
+        let (set, order) = match filter {
+            JobFilter::All => ("ja".to_owned(), "heard"),
+            JobFilter::Queued(group) => (format!("jq:{group}"), "times"),
+            JobFilter::Unserved => ("ju".to_owned(), "times"),
         };
-        Self { set, table: "j", by_name: false, backward, keeps_place: !backward }
+        Self { order, set, table: "j", keeps_place: true, read: job::read }
     }
 }
 
@@ -236,7 +240,7 @@ impl Store for RedisStorage {
     }
 
     async fn runner(&self, name: &RunnerName) -> Result<Option<Versioned<Runner>>, StoreError> {
-        self.record("r", name.as_str()).await
+        self.record("r", name.as_str(), reply::record).await
     }
 
     async fn runners(
@@ -249,7 +253,7 @@ impl Store for RedisStorage {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Versioned<WorkflowJob>>, StoreError> {
-        self.record("j", &job_key(id)).await
+        self.record("j", &job::key(id), job::read).await
     }
 
     async fn jobs(
@@ -257,11 +261,11 @@ impl Store for RedisStorage {
         filter: &JobFilter,
         page: &Page<JobId>,
     ) -> Result<Vec<Versioned<WorkflowJob>>, StoreError> {
-        self.list(&List::of_jobs(filter), page.after.map(job_key), page.limit).await
+        self.list(&List::of_jobs(filter), page.after.map(job::key), page.limit).await
     }
 
     async fn hook(&self, place: &HookPlace) -> Result<Option<Versioned<HookRecord>>, StoreError> {
-        self.record("h", &place.key()).await
+        self.record("h", &place.key(), reply::record).await
     }
 
     async fn hooks(&self) -> Result<Vec<Versioned<HookRecord>>, StoreError> {

@@ -1,8 +1,9 @@
 //! A write as the arguments of `apply.lua`: bodies as JSON, and beside them what the script counts and orders
 //! by.
 
-use super::args::{Args, job_key};
-use crate::domain::{JobState, Runner, Scope, WorkflowJob};
+use super::args::Args;
+use super::job;
+use crate::domain::{Runner, Scope};
 use crate::queue::{NewTask, Priority};
 use crate::store::{Change, Expected, Retention, Version, Write};
 
@@ -62,7 +63,10 @@ fn change(args: Args, change: &Change) -> Args {
         Change::EndRunner { ended, expected } => {
             args.text("E").text(ended.name.as_str()).exactly(expected.0).time(ended.ended_at).body(ended)
         }
-        Change::PutJob { job: after, expected } => job(args.text("J"), after, *expected),
+        Change::PutJob { job, expected } => {
+            let args = args.text("J").text(&job::key(job.id)).text(&job.id.to_string());
+            job::record(expect(args, *expected), job)
+        }
         Change::PutHook { record, expected } => {
             expect(args.text("H").text(&record.place.key()), *expected).body(record)
         }
@@ -87,17 +91,4 @@ fn runner(args: Args, runner: &Runner) -> Args {
         .text(runner.backend.as_str())
         .text(&scope_key(&runner.scope))
         .body(runner)
-}
-
-fn job(args: Args, job: &WorkflowJob, expected: Expected) -> Args {
-    let args = expect(args.text(&job_key(job.id)).text(&job.id.to_string()), expected);
-    let args = args.time(job.created_at).time(job.recorded_at);
-    let args = match &job.state {
-        JobState::Queued { group } => args.text(group.as_ref().map_or("-", |group| group.as_str())).nothing(),
-        JobState::Completed { at, .. } => args.nothing().time(*at),
-        JobState::Waiting | JobState::Presumed { .. } | JobState::InProgress { .. } => {
-            args.nothing().nothing()
-        }
-    };
-    args.body(job)
 }

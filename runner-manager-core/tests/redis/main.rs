@@ -4,6 +4,7 @@
 
 mod conformance;
 mod counted;
+mod heard;
 mod records;
 #[path = "../support/redis_server.rs"]
 mod redis_server;

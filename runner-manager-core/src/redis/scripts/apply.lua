@@ -16,12 +16,13 @@ local QUEUED, FIRST_PHASE, COUNTED = 1, 2, 7
 
 -- What was checked so far: what each change does, and how the changes leave what they concern.
 local effects, named, groups, counts, counted
--- How many entries each history gets, and the jobs that are written, each with when it ended or empty.
+-- How many entries each history gets, and the jobs that are written or forgotten, each with when it ended or empty.
 local jobs_finished, runners_ended, jobs_written
 
 local function begin_write()
   effects, named, groups, counts, counted = {}, {}, {}, {}, {}
   jobs_finished, runners_ended, jobs_written = 0, 0, {}
+  begin_pieces()
 end
 
 local function conflict(record)
@@ -227,7 +228,7 @@ end
 local function put_job()
   local key, shown, expected = arg(), arg(), arg()
   local created, recorded, list, finished, body = arg(), arg(), arg(), arg(), arg()
-  local before = compare(name('job ' .. shown), 'j', key, 4, expected)
+  local before = compare(name('job ' .. shown), 'j', key, JOB, expected)
   local old, was_finished = before and before[3] or '', before and before[4] or ''
   jobs_written[key] = finished
   if is_group(old) then
@@ -246,13 +247,19 @@ local function put_job()
     if list ~= '' then
       stage('ZADD', job_list(list), created, key)
     end
-    stage('ZADD', P .. 'ja', recorded, key)
+    local place, last_place = recorded .. key, before and before[5] .. key
+    if place ~= last_place then
+      if last_place then
+        unlist(last_place)
+      end
+      enlist(place)
+    end
     -- Where it stood in this list before is passed over: the record tells another time by then.
     if finished ~= '' and finished ~= was_finished then
       stage('RPUSH', P .. 'jf', finished .. ' ' .. key)
     end
     local version = next_number()
-    stage('HSET', P .. 'j', key, pack({ version, created, list, finished }, body))
+    stage('HSET', P .. 'j', key, pack({ version, created, list, finished, recorded }, body))
     return version
   end)
 end
@@ -389,10 +396,13 @@ local function forget_jobs(keep, before)
       stage('RPUSH', P .. 'jf', time .. ' ' .. key)
     elseif not written then
       local record = ask('HGET', P .. 'j', key)
+      local line = record and open(P .. 'j', key, record, JOB)
       -- One that has another time has another place in the list, or none.
-      if record and open(P .. 'j', key, record, 4)[4] == time then
-        stage('ZREM', P .. 'ja', key)
+      if line and line[4] == time then
+        unlist(line[5] .. key)
         stage('HDEL', P .. 'j', key)
+        -- Once: it may stand here again with this time.
+        jobs_written[key] = ''
       end
     end
   end
@@ -454,6 +464,7 @@ return function()
   end
   remember(operation, versions)
   forget(keep)
+  stage_pieces()
   commit_and_wake()
   return reply
 end

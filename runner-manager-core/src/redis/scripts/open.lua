@@ -6,8 +6,8 @@ return answer(function()
   local known = ask('HGET', P .. 'm', 'schema')
   if known and not string.find(known, '^%d+$') then
     refuse('unreadable', P .. 'm', 'schema')
-  elseif known and tonumber(known) > tonumber(SCHEMA) then
-    refuse('newer', known)
+  elseif known and known ~= SCHEMA then
+    refuse('schema', known)
   elseif not known then
     stage('HSET', P .. 'm', 'schema', SCHEMA)
     commit()

@@ -7,7 +7,7 @@
 -- written by `int` alone, because `tostring` rounds. Versions and claims' numbers are compared as text.
 
 local P = KEYS[1]
-local SCHEMA = '1'
+local SCHEMA = '2'
 
 local clock = redis.call('TIME')
 -- The time of this script, in microseconds since 1970.
@@ -118,7 +118,7 @@ local function next_number()
   if not last then
     local number, schema = unpack(meta())
     if schema and schema ~= SCHEMA then
-      refuse('newer', schema)
+      refuse('schema', schema)
     end
     last_written = number and tonumber(number) or 0
     last = last_written
