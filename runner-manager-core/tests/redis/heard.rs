@@ -143,6 +143,8 @@ async fn a_page_costs_the_same_wherever_it_begins() {
     let piece = piece.lines().last().unwrap();
     let encoding = server.ask(&["OBJECT", "ENCODING", &format!("rm:{{acme}}:ja:{piece}")]);
     assert!(["listpack", "ziplist"].iter().any(|packed| encoding.ends_with(packed)), "{encoding}");
+    // The script is known from here on.
+    assert_eq!(listed(&storage, 1000).await.len(), 20_000);
     for after in [19_999, 10_050, 150, 50] {
         let before = commands(&server);
         let page = storage.jobs(&JobFilter::All, &Page::after(JobId(after), 40)).await.unwrap();
