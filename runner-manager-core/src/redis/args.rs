@@ -16,6 +16,11 @@ pub(super) fn microseconds(time: Timestamp) -> i64 {
     bounded(time.as_nanosecond().div_euclid(1000))
 }
 
+/// The same for what is ordered as text: what is before 1970 is all the same.
+pub(super) fn microseconds_since_1970(time: Timestamp) -> i64 {
+    microseconds(time).max(0)
+}
+
 fn bounded(microseconds: i128) -> i64 {
     let bounded = microseconds.clamp((-GREATEST).into(), GREATEST.into());
     i64::try_from(bounded).expect("what was bounded fits")
@@ -60,9 +65,9 @@ impl Args {
         self.text(&microseconds(time).to_string())
     }
 
-    /// The same, as a text by which it is ordered: what is before 1970 is all the same.
+    /// The same, as a text by which it is ordered.
     pub(super) fn time_as_text(self, time: Timestamp) -> Self {
-        self.text(&format!("{:016}", microseconds(time).max(0)))
+        self.text(&format!("{:016}", microseconds_since_1970(time)))
     }
 
     /// A point in time before which nothing may happen.

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::args::{Args, microseconds};
+use super::args::{Args, microseconds, microseconds_since_1970};
 use super::reply::{self, unreadable};
 use crate::domain::{JobId, JobState, WorkflowJob};
 use crate::store::{StoreError, Versioned};
@@ -48,7 +48,7 @@ pub(super) fn read(table: &str, key: &str, record: &[u8]) -> Result<Versioned<Wo
 fn body(job: &WorkflowJob) -> Value {
     let mut body = serde_json::to_value(job).expect("records are plain data, which always serializes");
     let ended = if let JobState::Completed { at, .. } = &job.state { Some(microseconds(*at)) } else { None };
-    let told = told(job.id, microseconds(job.created_at), ended, microseconds(job.recorded_at));
+    let told = told(job.id, microseconds(job.created_at), ended, microseconds_since_1970(job.recorded_at));
     for Told { part, name, value } in told.into_iter().flatten() {
         if let Some(part) = part_of(&mut body, part).filter(|part| part.get(name) == Some(&value)) {
             part.remove(name);
