@@ -33,7 +33,7 @@ script!(READ, "read", [PRELUDE]);
 script!(LIST, "list", [PRELUDE, HEARD]);
 script!(DEAD, "dead", [PRELUDE]);
 script!(STATISTICS, "statistics", [PRELUDE, QUEUE]);
-script!(RUN, "run", [PRELUDE, QUEUE, HEARD, &makers()]);
+script!(RUN, "run", [PRELUDE, QUEUE, &makers()]);
 
 /// Something that a script does in one step, and that writes.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,8 @@ operations!(APPLY "apply", PUSH "push", CLAIM "claim", HOLD "hold", REVIVE "revi
 /// A table of functions by the names of operations, each of which makes what does that operation.
 fn makers() -> String {
     OPERATIONS.iter().fold("local makers = {}\n".to_owned(), |text, Operation { name, text: made }| {
+        // Only who writes jobs needs their order.
+        let made = if *name == APPLY.name { nested(&[HEARD, made]) } else { (*made).to_owned() };
         text + &format!("function makers.{name}()\n{made}\nend\n")
     })
 }

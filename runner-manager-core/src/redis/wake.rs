@@ -131,11 +131,16 @@ impl Waiters {
     ) -> Result<Woken<'_>, StoreError> {
         let mut listening = tokio::select! {
             biased;
-            () = self.handed_on.notified() => return Ok(Woken::Unseen(self.baton())),
+            () = self.handed_on.notified() => return Ok(Woken::Unseen(Baton::of(&self.handed_on))),
             guard = self.listening.lock() => guard,
             () = clock.sleep(left(clock, end)) => return Ok(Woken::Told(None)),
         };
         let look_at = self.known().look_at.unwrap_or_else(|| later(clock.now(), LOOK_AT_LEAST));
+        // One that failed while nobody waited says nothing of how the server is now.
+        let heard = listening.try_join_next().is_some_and(|listened| matches!(listened, Ok(Ok(true))));
+        if heard {
+            return Ok(self.unseen());
+        }
         if listening.is_empty() {
             self.listen(&mut listening, data, lane);
         }
@@ -155,15 +160,19 @@ impl Waiters {
             Event::Listened(token) => token?,
             Event::TimeIsUp => is_up,
         };
-        let baton = is_worth_it.then(|| self.baton());
         if self.parked().take().is_none() {
             // A write has taken it along: what it was told comes first, and another one looks.
+            let _baton = is_worth_it.then(|| Baton::of(&self.handed_on));
             return Ok(Woken::Told(answer.await.unwrap_or(Ok(None))?));
         }
-        let Some(baton) = baton else { return Ok(Woken::Told(None)) };
-        // The one who looks notes anew when to look: it is not for all who keep the time until then.
+        Ok(if is_worth_it { self.unseen() } else { Woken::Told(None) })
+    }
+
+    /// Has the one who keeps the time look. It notes anew when to look next: that is not for all who keep the time until
+    /// then.
+    fn unseen(&self) -> Woken<'_> {
         *self.known() = Known { look_at: None, quiet: false };
-        Ok(Woken::Unseen(baton))
+        Woken::Unseen(Baton::of(&self.handed_on))
     }
 
     /// Waits for a token in the background. One that comes when nobody waits here is for others.
@@ -178,11 +187,6 @@ impl Waiters {
             }
             Ok(is_woken)
         });
-    }
-
-    /// Makes sure that another is woken where this one was and leaves before it looked.
-    const fn baton(&self) -> Baton<'_> {
-        Baton::of(&self.handed_on)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
