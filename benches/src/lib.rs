@@ -8,7 +8,8 @@
 //!
 //! - `policy` has what is decided for every webhook and every task: it costs processor time alone. The cases stand in
 //!   [`pure`], and the program `instructions` counts what each takes.
-//! - `storage` has what the embedded storage does for them, in memory: what a disk adds is its own affair.
+//! - `storage` has what a storage does for them: the embedded one in memory and in a file, and a Redis, of which it starts
+//!   one where there is a `redis-server`.
 //!
 //! What whole processes do under load is measured by the binary `load`.
 

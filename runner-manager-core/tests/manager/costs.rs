@@ -1,9 +1,11 @@
 //! What a job costs from its webhook to the end of its runner, counted: operations of the store and of the queue, and how
-//! much is read and written. Beside ten other runners and beside a hundred thousand it is the same. And what a heartbeat
-//! costs of a machine that has nothing new to tell.
+//! much is read and written. Beside ten other runners and beside a hundred thousand it is the same. What a reconcile costs
+//! in a group of a hundred runners and in one of a hundred thousand: the same, too. And what a heartbeat costs of a machine
+//! that has nothing new to tell.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,24 +13,30 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_backends::fake::Behaviour;
 use runner_manager_core::domain::{
-    EndedRunner, GroupName, HookPlace, HookRecord, InstanceId, JobId, OperationId, Runner, RunnerName,
-    RunnerState, WorkflowJob,
+    EndedRunner, GroupName, HookPlace, HookRecord, InstanceId, JobId, JobState, Labels, OperationId, RunId,
+    Runner, RunnerName, RunnerState, WorkflowJob,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
-use runner_manager_core::manager::{Pulse, Reply};
-use runner_manager_core::queue::{Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, TaskQueue};
+use runner_manager_core::manager::{Parts, Pulse, Reply, Storage};
+use runner_manager_core::queue::{
+    Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, Task, TaskQueue,
+};
 use runner_manager_core::store::{
-    Applied, Change, DeploymentView, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned,
+    Applied, Change, DeploymentView, Expected, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned,
     Write,
 };
 
 use crate::callback::caller;
+use crate::reconcile::reconcile;
 use crate::world::{World, group, name, spec};
 use crate::{HOUR, MINUTE, linux};
 
 /// What goes on without jobs: every replica keeps its place in the deployment's record.
 const KEPT: &str = "apply, of the deployment";
 const READ: &str = "deployment";
+
+/// A claim that waited in vain.
+const IN_VAIN: &str = "claim, of nothing";
 
 /// How often, and how much was read or written by that, as it prints.
 #[derive(Debug, Default)]
@@ -41,15 +49,38 @@ struct Asked {
 #[derive(Debug, Default)]
 struct Cost {
     operations: BTreeMap<&'static str, Asked>,
+    /// What the storage looked up, stepped over or wrote.
+    entries: u64,
     /// The tasks that were ended by themselves.
     acknowledged: Vec<String>,
+}
+
+impl Cost {
+    /// How often each was asked that found something.
+    fn times(&self) -> BTreeMap<&'static str, usize> {
+        let asked = self.operations.iter().filter(|(operation, _)| **operation != IN_VAIN);
+        asked.map(|(operation, asked)| (*operation, asked.times)).collect()
+    }
+
+    /// The same as another one. Only the numbers of runners may be longer, and the deployment's record may tell more.
+    #[track_caller]
+    fn assert_same(&self, other: &Self) {
+        assert!(self.operations.keys().eq(other.operations.keys()), "{self:?}, {other:?}");
+        for (operation, one) in &self.operations {
+            let other = &other.operations[operation];
+            assert_eq!(one.times, other.times, "{operation}");
+            let same = one.bytes.abs_diff(other.bytes) <= 32 || [KEPT, READ].contains(operation);
+            assert!(same, "{operation}: {} and {} bytes", one.bytes, other.bytes);
+        }
+        assert_eq!(self.entries, other.entries);
+    }
 }
 
 /// A storage that counts.
 #[derive(Debug)]
 struct Counted {
     inner: Arc<EmbeddedStorage>,
-    cost: Arc<Mutex<Cost>>,
+    cost: Mutex<Cost>,
 }
 
 impl Counted {
@@ -60,6 +91,18 @@ impl Counted {
         asked.bytes += format!("{told:?}").len();
         drop(cost);
         told
+    }
+
+    /// Counts anew.
+    fn begin(&self) {
+        let entries = self.inner.storage_statistics().entries;
+        *self.cost.lock().unwrap() = Cost { entries, ..Cost::default() };
+    }
+
+    /// What was counted since it began.
+    fn end(&self) -> Cost {
+        let cost = std::mem::take(&mut *self.cost.lock().unwrap());
+        Cost { entries: self.inner.storage_statistics().entries - cost.entries, ..cost }
     }
 }
 
@@ -139,7 +182,9 @@ impl TaskQueue for Counted {
         lease: Duration,
         wait: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
-        self.note("claim", self.inner.claim(lane, most, bound, lease, wait).await)
+        let claims = self.inner.claim(lane, most, bound, lease, wait).await;
+        let found = claims.as_ref().is_ok_and(|claims| !claims.is_empty());
+        self.note(if found { "claim" } else { IN_VAIN }, claims)
     }
 
     async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<Timestamp, StoreError> {
@@ -176,12 +221,11 @@ impl TaskQueue for Counted {
     }
 }
 
-/// Puts so many busy runners on record, like one that there is.
+/// Puts so many runners on record like this one, each with its instance.
 async fn fill(storage: &EmbeddedStorage, like: &Runner, count: usize) {
     let adopted = |number| Runner {
         name: RunnerName::new(format!("{}-{number:08}", like.group)).unwrap(),
         instance: Some(InstanceId::new(format!("i-{number:08}"))),
-        state: RunnerState::Busy { job: None },
         ..like.clone()
     };
     let numbers: Vec<usize> = (0..count).collect();
@@ -194,33 +238,44 @@ async fn fill(storage: &EmbeddedStorage, like: &Runner, count: usize) {
     }
 }
 
-/// What a job costs beside so many runners of another group, which nobody but the records knows of.
-async fn cost_beside(others: usize) -> Cost {
+/// A world without a manager, and the idle runner of a group beside `linux` that wants one.
+async fn world_with_a_runner() -> (World, Runner) {
     let crowd = group("crowd", &["other"], 1, 200_000, &["zone-a"]);
-    let mut world = World::new(vec![linux(0, 10), crowd], Behaviour::default()).await;
+    let mut world = World::new(vec![linux(0, 200_000), crowd], Behaviour::default()).await;
     world.pass(MINUTE).await;
     world.stop().await;
-    let filter = RunnerFilter::Group(name("crowd"));
-    let idle = world.storage.runners(&filter, &Page::first(1)).await.unwrap().remove(0).value;
-    fill(&world.storage, &idle, others).await;
-    let cost = Arc::new(Mutex::new(Cost::default()));
-    let shared = cost.clone();
-    let storage = world.storage.clone();
+    let idle = world.storage.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap().remove(0).value;
+    assert_eq!(idle.state, RunnerState::Idle { leaving: None });
+    (world, idle)
+}
+
+/// A manager starts whose storage is counted, and looks after nothing but what it is told.
+fn start_counted(world: &mut World, change: fn(&mut Parts)) -> Arc<Counted> {
+    let counted = Arc::new(Counted { inner: world.storage.clone(), cost: Mutex::default() });
+    let shared = counted.clone();
     world.adjust = Box::new(move |parts| {
-        let counted = Arc::new(Counted { inner: storage.clone(), cost: shared.clone() });
-        (parts.storage.store, parts.storage.queue) = (counted.clone(), counted);
+        (parts.storage.store, parts.storage.queue) = (shared.clone(), shared.clone());
         parts.settings.sweep_dry_run = true;
         (parts.settings.sweep_interval, parts.settings.recover_interval) = (24 * HOUR, 24 * HOUR);
+        change(parts);
     });
     world.start();
+    counted
+}
+
+/// What a job costs beside so many runners of another group, which nobody but the records knows of.
+async fn cost_beside(others: usize) -> Cost {
+    let (mut world, idle) = world_with_a_runner().await;
+    fill(&world.storage, &Runner { state: RunnerState::Busy { job: None }, ..idle }, others).await;
+    let counted = start_counted(&mut world, |_| ());
     // What comes with a start is over.
     world.pass(10 * MINUTE).await;
-    *cost.lock().unwrap() = Cost::default();
+    counted.begin();
     world.queue(&spec(&["large"]), 1);
     world.until("the job has run", 5 * MINUTE, |world| world.completed() == 1).await;
     world.pass(2 * MINUTE).await;
     assert_eq!(world.books().lives.len(), 2, "one for the job, one that the crowd keeps");
-    std::mem::take(&mut *cost.lock().unwrap())
+    counted.end()
 }
 
 #[tokio::test]
@@ -228,14 +283,82 @@ async fn a_job_costs_the_same_beside_ten_runners_and_beside_a_hundred_thousand()
     let few = cost_beside(10).await;
     let many = cost_beside(100_000).await;
     println!("beside 10 runners {few:?}, beside 100,000 {many:?}");
-    assert!(few.operations.keys().eq(many.operations.keys()));
-    for (operation, few) in &few.operations {
-        let many = &many.operations[operation];
-        assert_eq!(few.times, many.times, "{operation}");
-        // Only the numbers of runners are longer, and in the deployment's record what the sweep found.
-        let same = many.bytes.abs_diff(few.bytes) <= 32 || [KEPT, READ].contains(operation);
-        assert!(same, "{operation}: {} and {} bytes", few.bytes, many.bytes);
+    few.assert_same(&many);
+}
+
+/// What one reconcile of a group costs that has so many runners in this state: as the manager asks it, and as those do who
+/// measure that alone.
+async fn costs_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> [Cost; 2] {
+    let (mut world, like) = world_with_a_runner().await;
+    let counted = start_counted(&mut world, |parts| {
+        // Nobody brings up what is made.
+        parts.backends.clear();
+        (parts.settings.heartbeat, parts.settings.redeliver_interval) = (24 * HOUR, None);
+    });
+    world.pass(10 * MINUTE).await;
+    let like = Runner { group: name("linux"), since: world.clock.now(), state, ..like };
+    fill(&world.storage, &like, runners).await;
+    ask_for_a_reconcile(&world.storage, 0..jobs).await;
+    counted.begin();
+    world.pass(Duration::from_secs(1)).await;
+    let by_the_manager = counted.end();
+    world.stop().await;
+    ask_for_a_reconcile(&world.storage, jobs..2 * jobs).await;
+    counted.begin();
+    let storage =
+        Storage { store: counted.clone(), queue: counted.clone(), budgets: world.storage.clone() };
+    let fresh = Runner { name: RunnerName::new("linux-fresh").unwrap(), ..like };
+    let fresh = Runner { instance: None, state: RunnerState::Requested, ..fresh };
+    reconcile(&storage, &fresh).await.unwrap();
+    [by_the_manager, counted.end()]
+}
+
+/// Puts jobs on record that wait for `linux`, with the task that follows from that.
+async fn ask_for_a_reconcile(storage: &EmbeddedStorage, jobs: Range<u64>) {
+    let operation = OperationId::new(format!("jobs-{jobs:?}"));
+    let job = |id| WorkflowJob {
+        id: JobId(id),
+        run: RunId(id),
+        attempt: 1,
+        repository: "acme/app".parse().unwrap(),
+        enterprise: None,
+        public: false,
+        name: "build".to_owned(),
+        workflow: None,
+        labels: Labels::parse(["large"]).unwrap(),
+        created_at: Timestamp::UNIX_EPOCH,
+        recorded_at: Timestamp::UNIX_EPOCH,
+        state: JobState::Queued { group: Some(name("linux")) },
+        lost: None,
+    };
+    let changes = jobs.map(|id| Change::PutJob { job: job(id), expected: Expected::Absent }).collect();
+    let tasks = vec![NewTask::now(Task::Reconcile { group: name("linux") })];
+    let write = Write { operation, claim: None, ends_claim: false, on_trust: false, changes, tasks };
+    storage.apply(write).await.unwrap();
+}
+
+/// A reconcile of a group of a hundred runners and of one of a hundred thousand is the same, and this.
+async fn assert_reconcile(state: RunnerState, jobs: u64, asked: &[(&'static str, usize)]) {
+    let few = costs_of_a_reconcile(100, state.clone(), jobs).await;
+    let many = costs_of_a_reconcile(100_000, state, jobs).await;
+    println!("by the manager, and by those who measure: {many:?}");
+    for (few, many) in few.iter().zip(&many) {
+        few.assert_same(many);
+        assert_eq!(few.times(), BTreeMap::from_iter(asked.iter().copied()));
     }
+}
+
+#[tokio::test]
+async fn a_reconcile_that_makes_a_runner_costs_the_same_among_a_hundred_and_a_hundred_thousand() {
+    let asked = [("claim", 1), ("group", 2), ("apply", 1), ("ack", 1)];
+    assert_reconcile(RunnerState::Busy { job: None }, 1, &asked).await;
+}
+
+/// However many of them no job needs, the oldest tell when the next one is to go.
+#[tokio::test]
+async fn a_reconcile_that_looks_at_idle_runners_costs_the_same_among_a_hundred_and_a_hundred_thousand() {
+    let asked = [("claim", 1), ("group", 1), ("runners", 1), ("push", 1), ("ack", 1)];
+    assert_reconcile(RunnerState::Idle { leaving: None }, 0, &asked).await;
 }
 
 /// The writes that bring a runner up and end it end these tasks, too.
@@ -256,13 +379,7 @@ async fn a_heartbeat_without_news_costs_one_read_of_its_runner() {
     world.broken_image = true;
     world.pass(MINUTE).await;
     world.stop().await;
-    let cost = Arc::new(Mutex::new(Cost::default()));
-    let (shared, storage) = (cost.clone(), world.storage.clone());
-    world.adjust = Box::new(move |parts| {
-        let counted = Arc::new(Counted { inner: storage.clone(), cost: shared.clone() });
-        (parts.storage.store, parts.storage.queue) = (counted.clone(), counted);
-    });
-    world.start();
+    let counted = start_counted(&mut world, |_| ());
     let everyone = Page::first(1);
     let runner = world.storage.runners(&RunnerFilter::All, &everyone).await.unwrap().remove(0).value;
     let caller = caller(&world, &runner.name);
@@ -276,13 +393,11 @@ async fn a_heartbeat_without_news_costs_one_read_of_its_runner() {
         world.pass(Duration::from_secs(1)).await;
         let known = world.storage.runner(&runner.name).await.unwrap().unwrap();
         assert_eq!(known.value.state, state);
-        *cost.lock().unwrap() = Cost::default();
+        counted.begin();
         for _ in 0..100 {
             assert_eq!(world.manager.hear_of_pulse(&caller, pulse).await.unwrap(), Reply::Stay);
         }
-        let asked = std::mem::take(&mut cost.lock().unwrap().operations);
-        let times: BTreeMap<_, _> =
-            asked.iter().map(|(operation, asked)| (*operation, asked.times)).collect();
+        let times = counted.end().times();
         // The list of groups is read every few seconds, for all machines together.
         let others: Vec<_> =
             times.iter().filter(|(operation, times)| **operation != "runner" && **times > 1).collect();

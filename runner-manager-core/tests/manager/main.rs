@@ -16,6 +16,8 @@ mod loss;
 mod machine;
 mod passing_on;
 mod reasons;
+#[path = "../support/reconcile.rs"]
+mod reconcile;
 mod recover;
 mod redeliver;
 mod signals;

@@ -1,6 +1,7 @@
 //! What operations cost, counted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
@@ -8,15 +9,15 @@ use futures_util::poll;
 use jiff::Timestamp;
 use runner_manager_core::budget::{Bound, BudgetKey, Budgets, Permission, Quota, Rate};
 use runner_manager_core::clock::{Clock, SystemClock};
-use runner_manager_core::domain::{Conclusion, JobId, JobState};
+use runner_manager_core::domain::{Conclusion, JobId, JobState, Runner, RunnerState};
+use runner_manager_core::manager::Storage;
 use runner_manager_core::queue::{Claim, Lane, TaskQueue};
 use runner_manager_core::redis::RedisStorage;
 use runner_manager_core::store::{Change, Expected, Retention, Store};
 
 use crate::heard::in_order;
-use crate::records::{
-    completed, group_name, job, put_group, put_job, queued, reconcile, runner, trust, write,
-};
+use crate::reconcile::reconcile;
+use crate::records::{self, completed, group_name, job, put_group, put_job, queued, runner, trust, write};
 use crate::redis_server::RedisServer;
 use crate::world::open;
 
@@ -37,8 +38,9 @@ pub(crate) fn since(server: &RedisServer, before: &BTreeMap<String, u64>) -> [u6
     let now = commands(server);
     let count = |name: &str| now.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0);
     let scripts = count("evalsha") + count("eval");
-    // The look-up itself is no part of it, though `deployment` asks for it, too.
-    let beside = ["evalsha", "eval", "info", "quit"];
+    // The look-up itself is no part of it, though `deployment` asks for it, too. How often the time is asked for depends on
+    // how long ago that was.
+    let beside = ["evalsha", "eval", "info", "quit", "time"];
     let within = now.keys().filter(|name| !beside.contains(&name.as_str())).map(|name| count(name)).sum();
     [scripts, within]
 }
@@ -71,7 +73,7 @@ async fn cost_beside(count: usize) -> Option<[[u64; 2]; 5]> {
     let adopt = |at| Change::AdoptRunner { runner: runner(at, "linux") };
     fill(&storage, "runners", count, adopt).await;
     fill(&storage, "jobs", count, |at| put_job(job(at as u64, queued("linux")))).await;
-    let tasks = (0..count).map(|at| reconcile(&format!("g{at}")));
+    let tasks = (0..count).map(|at| records::reconcile(&format!("g{at}")));
     storage.push(tasks.collect()).await.unwrap();
     // Every script is known from here on.
     let lane = Lane::control();
@@ -81,7 +83,7 @@ async fn cost_beside(count: usize) -> Option<[[u64; 2]; 5]> {
     let mut costs = [[0; 2]; 5];
     let before = commands(&server);
     let mut webhook = write("delivery:1", vec![put_job(job(61_234_500_000, queued("linux")))]);
-    webhook.tasks = vec![reconcile("linux")];
+    webhook.tasks = vec![records::reconcile("linux")];
     storage.apply(webhook).await.unwrap();
     costs[0] = since(&server, &before);
     let before = commands(&server);
@@ -115,6 +117,46 @@ async fn cost_does_not_grow_with_the_number_of_runners() {
         assert_eq!(cost[2], [0, 1], "a look at a group is one command: {cost:?}");
         assert!([0, 1, 3, 4].iter().all(|at| cost[*at][0] == 1), "each is one round trip: {cost:?}");
         assert!(cost.iter().all(|[_, commands]| *commands <= 40), "{cost:?}");
+    }
+}
+
+/// What a reconcile costs in a group of so many runners in this state: scripts, and commands.
+async fn cost_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> Option<[u64; 2]> {
+    let server = RedisServer::start(&[])?;
+    let storage = open(&server, "acme").await;
+    trust(&storage).await;
+    storage.apply(write("group", vec![put_group("linux", 200_000)])).await.unwrap();
+    let now = storage.now().await.unwrap();
+    let of_state = |at| Runner { since: now, state: state.clone(), ..runner(at, "linux") };
+    fill(&storage, "runners", runners, |at| Change::AdoptRunner { runner: of_state(at) }).await;
+    let storage = Storage::from(Arc::new(storage));
+    let mut cost = [0; 2];
+    // By the second time every script is known.
+    for round in 0..2 {
+        let waiting = (jobs * round..jobs * (round + 1)).map(|id| put_job(job(id, queued("linux"))));
+        let mut asks = write(&format!("asks-{round}"), waiting.collect());
+        asks.tasks = vec![records::reconcile("linux")];
+        storage.store.apply(asks).await.unwrap();
+        let fresh = Runner { state: RunnerState::Requested, ..runner(runners + round as usize, "linux") };
+        let before = commands(&server);
+        reconcile(&storage, &fresh).await.unwrap();
+        cost = since(&server, &before);
+    }
+    let counts = storage.store.group(&group_name("linux")).await.unwrap().unwrap().counts;
+    assert_eq!(u64::from(counts.requested), 2 * jobs);
+    Some(cost)
+}
+
+#[tokio::test]
+async fn a_reconcile_costs_the_same_among_a_hundred_runners_and_a_hundred_thousand() {
+    // One that makes a runner, and one that looks at idle ones.
+    let (busy, idle) = (RunnerState::Busy { job: None }, RunnerState::Idle { leaving: None });
+    for (state, jobs, scripts) in [(busy, 1, 3), (idle, 0, 4)] {
+        let Some(few) = cost_of_a_reconcile(100, state.clone(), jobs).await else { return };
+        println!("scripts and commands of a reconcile: {few:?}");
+        assert_eq!(cost_of_a_reconcile(100_000, state, jobs).await, Some(few));
+        assert_eq!(few[0], scripts, "each is one round trip: {few:?}");
+        assert!(few[1] <= 80, "{few:?}");
     }
 }
 
@@ -238,7 +280,7 @@ async fn one_task_wakes_one_of_those_who_wait_in_whichever_process() {
         }
         let before = looks(&server);
         for at in 0..10 {
-            one.push(vec![reconcile(&format!("g{at}"))]).await.unwrap();
+            one.push(vec![records::reconcile(&format!("g{at}"))]).await.unwrap();
         }
         while server.ask(&["ZCARD", "rm:{acme}:h:control"]) != ":10" {
             SystemClock.sleep(Duration::from_millis(5)).await;
@@ -259,7 +301,7 @@ async fn one_task_wakes_one_of_those_who_wait_in_whichever_process() {
 async fn what_nobody_waits_for_any_more_is_put_back() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let storage = open(&server, "acme").await;
-    storage.push(vec![reconcile("linux")]).await.unwrap();
+    storage.push(vec![records::reconcile("linux")]).await.unwrap();
     let (lane, hour) = (Lane::control(), Duration::from_hours(1));
     server.pause();
     let mut leaves = Box::pin(storage.claim(&lane, 1, usize::MAX, hour, hour));

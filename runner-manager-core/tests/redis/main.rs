@@ -5,6 +5,8 @@
 mod conformance;
 mod counted;
 mod heard;
+#[path = "../support/reconcile.rs"]
+mod reconcile;
 mod records;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
