@@ -39,7 +39,7 @@ fn main() {
 
 /// Single operations. What a bench needs is made by it, so that one that is left out costs nothing.
 fn by_themselves(criterion: &mut Criterion, runtime: &Runtime, place: &Place) {
-    let mut bench = |name, run: fn(&mut Bencher<'_>, &Sample<'_>)| {
+    let mut bench = |name: &str, run: fn(&mut Bencher<'_>, &Sample<'_>)| {
         let sample = LazyCell::new(|| Sample::new(place, runtime));
         let mut benches = criterion.benchmark_group(name);
         benches.bench_function(place.name(), |bencher| run(bencher, &sample));
@@ -55,7 +55,7 @@ fn by_themselves(criterion: &mut Criterion, runtime: &Runtime, place: &Place) {
 
 /// What a reconcile reads, and whole ones: they must cost the same however many runners there are.
 fn in_a_group(criterion: &mut Criterion, runtime: &Runtime, place: &Place, runners: u32) {
-    let mut bench = |name, run: &mut dyn FnMut(&mut Bencher<'_>)| {
+    let mut bench = |name: &str, run: &mut dyn FnMut(&mut Bencher<'_>)| {
         let mut benches = criterion.benchmark_group(name);
         benches.bench_function(BenchmarkId::new(place.name(), runners), run);
         benches.finish();
@@ -75,9 +75,5 @@ fn in_a_group(criterion: &mut Criterion, runtime: &Runtime, place: &Place, runne
 }
 
 fn reconciles(bencher: &mut Bencher<'_>, sample: &Sample<'_>) {
-    bencher.iter_batched(
-        || sample.ask_for_a_reconcile(),
-        |()| sample.reconcile(),
-        BatchSize::PerIteration,
-    );
+    bencher.iter_batched(|| sample.ask_for_a_reconcile(), |()| sample.reconcile(), BatchSize::PerIteration);
 }

@@ -22,8 +22,8 @@ use runner_manager_core::queue::{
     Claim, ClaimToken, DeadTask, Lane, NewTask, QueueStatistics, Task, TaskQueue,
 };
 use runner_manager_core::store::{
-    Applied, Change, DeploymentView, Expected, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError, Versioned,
-    Write,
+    Applied, Change, DeploymentView, Expected, GroupView, JobFilter, Page, RunnerFilter, Store, StoreError,
+    Versioned, Write,
 };
 
 use crate::callback::caller;
@@ -305,8 +305,7 @@ async fn costs_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> 
     world.stop().await;
     ask_for_a_reconcile(&world.storage, jobs..2 * jobs).await;
     counted.begin();
-    let storage =
-        Storage { store: counted.clone(), queue: counted.clone(), budgets: world.storage.clone() };
+    let storage = Storage { store: counted.clone(), queue: counted.clone(), budgets: world.storage.clone() };
     let fresh = Runner { name: RunnerName::new("linux-fresh").unwrap(), ..like };
     let fresh = Runner { instance: None, state: RunnerState::Requested, ..fresh };
     reconcile(&storage, &fresh).await.unwrap();

@@ -121,7 +121,7 @@ async fn cost_does_not_grow_with_the_number_of_runners() {
 }
 
 /// What a reconcile costs in a group of so many runners in this state: scripts, and commands.
-async fn cost_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> Option<[u64; 2]> {
+async fn cost_of_a_reconcile(runners: usize, state: RunnerState, jobs: u32) -> Option<[u64; 2]> {
     let server = RedisServer::start(&[])?;
     let storage = open(&server, "acme").await;
     trust(&storage).await;
@@ -133,7 +133,7 @@ async fn cost_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> O
     let mut cost = [0; 2];
     // By the second time every script is known.
     for round in 0..2 {
-        let waiting = (jobs * round..jobs * (round + 1)).map(|id| put_job(job(id, queued("linux"))));
+        let waiting = (jobs * round..jobs * (round + 1)).map(|id| put_job(job(id.into(), queued("linux"))));
         let mut asks = write(&format!("asks-{round}"), waiting.collect());
         asks.tasks = vec![records::reconcile("linux")];
         storage.store.apply(asks).await.unwrap();
@@ -143,7 +143,7 @@ async fn cost_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> O
         cost = since(&server, &before);
     }
     let counts = storage.store.group(&group_name("linux")).await.unwrap().unwrap().counts;
-    assert_eq!(u64::from(counts.requested), 2 * jobs);
+    assert_eq!(counts.requested, 2 * jobs);
     Some(cost)
 }
 
