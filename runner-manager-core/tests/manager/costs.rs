@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runner_manager_backends::fake::Behaviour;
+use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::{
     EndedRunner, GroupName, HookPlace, HookRecord, InstanceId, JobId, JobState, Labels, OperationId, RunId,
     Runner, RunnerName, RunnerState, WorkflowJob,
@@ -238,15 +239,14 @@ async fn fill(storage: &EmbeddedStorage, like: &Runner, count: usize) {
     }
 }
 
-/// A world without a manager, and the idle runner of a group beside `linux` that wants one.
+/// A world whose manager has stopped, and the one runner that there is: of a group beside `linux`.
 async fn world_with_a_runner() -> (World, Runner) {
     let crowd = group("crowd", &["other"], 1, 200_000, &["zone-a"]);
     let mut world = World::new(vec![linux(0, 200_000), crowd], Behaviour::default()).await;
     world.pass(MINUTE).await;
     world.stop().await;
-    let idle = world.storage.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap().remove(0).value;
-    assert_eq!(idle.state, RunnerState::Idle { leaving: None });
-    (world, idle)
+    let runner = world.storage.runners(&RunnerFilter::All, &Page::first(1)).await.unwrap().remove(0).value;
+    (world, runner)
 }
 
 /// A manager starts whose storage is counted, and looks after nothing but what it is told.
@@ -265,8 +265,8 @@ fn start_counted(world: &mut World, change: fn(&mut Parts)) -> Arc<Counted> {
 
 /// What a job costs beside so many runners of another group, which nobody but the records knows of.
 async fn cost_beside(others: usize) -> Cost {
-    let (mut world, idle) = world_with_a_runner().await;
-    fill(&world.storage, &Runner { state: RunnerState::Busy { job: None }, ..idle }, others).await;
+    let (mut world, like) = world_with_a_runner().await;
+    fill(&world.storage, &Runner { state: RunnerState::Busy { job: None }, ..like }, others).await;
     let counted = start_counted(&mut world, |_| ());
     // What comes with a start is over.
     world.pass(10 * MINUTE).await;
