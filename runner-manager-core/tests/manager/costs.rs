@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use runner_manager_backends::fake::Behaviour;
 use runner_manager_core::clock::Clock;
 use runner_manager_core::domain::{
-    EndedRunner, GroupName, HookPlace, HookRecord, InstanceId, JobId, JobState, Labels, OperationId, RunId,
-    Runner, RunnerName, RunnerState, WorkflowJob,
+    BackendName, EndedRunner, GroupName, HookPlace, HookRecord, InstanceId, JobId, JobState, Labels,
+    OperationId, RunId, Runner, RunnerName, RunnerState, WorkflowJob, later,
 };
 use runner_manager_core::embedded::EmbeddedStorage;
 use runner_manager_core::manager::{Parts, Pulse, Reply, Storage};
@@ -63,7 +63,8 @@ impl Cost {
         asked.map(|(operation, asked)| (*operation, asked.times)).collect()
     }
 
-    /// The same as another one. Only the numbers of runners may be longer, and the deployment's record may tell more.
+    /// Another one is the same, or less. Only the numbers of runners may be longer, and the deployment's record may tell
+    /// more.
     #[track_caller]
     fn assert_same(&self, other: &Self) {
         assert!(self.operations.keys().eq(other.operations.keys()), "{self:?}, {other:?}");
@@ -73,7 +74,7 @@ impl Cost {
             let same = one.bytes.abs_diff(other.bytes) <= 32 || [KEPT, READ].contains(operation);
             assert!(same, "{operation}: {} and {} bytes", one.bytes, other.bytes);
         }
-        assert_eq!(self.entries, other.entries);
+        assert!(other.entries <= self.entries, "{} and {} entries", self.entries, other.entries);
     }
 }
 
@@ -82,6 +83,8 @@ impl Cost {
 struct Counted {
     inner: Arc<EmbeddedStorage>,
     cost: Mutex<Cost>,
+    /// Whether tasks of groups alone are given out: nobody brings up what is made.
+    groups_alone: bool,
 }
 
 impl Counted {
@@ -183,6 +186,8 @@ impl TaskQueue for Counted {
         lease: Duration,
         wait: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
+        let nobody = Lane::backend(&BackendName::new("nobody").unwrap());
+        let lane = if self.groups_alone && *lane != Lane::control() { &nobody } else { lane };
         let claims = self.inner.claim(lane, most, bound, lease, wait).await;
         let found = claims.as_ref().is_ok_and(|claims| !claims.is_empty());
         self.note(if found { "claim" } else { IN_VAIN }, claims)
@@ -250,8 +255,8 @@ async fn world_with_a_runner() -> (World, Runner) {
 }
 
 /// A manager starts whose storage is counted, and looks after nothing but what it is told.
-fn start_counted(world: &mut World, change: fn(&mut Parts)) -> Arc<Counted> {
-    let counted = Arc::new(Counted { inner: world.storage.clone(), cost: Mutex::default() });
+fn start_counted(world: &mut World, groups_alone: bool, change: fn(&mut Parts)) -> Arc<Counted> {
+    let counted = Arc::new(Counted { inner: world.storage.clone(), cost: Mutex::default(), groups_alone });
     let shared = counted.clone();
     world.adjust = Box::new(move |parts| {
         (parts.storage.store, parts.storage.queue) = (shared.clone(), shared.clone());
@@ -267,7 +272,7 @@ fn start_counted(world: &mut World, change: fn(&mut Parts)) -> Arc<Counted> {
 async fn cost_beside(others: usize) -> Cost {
     let (mut world, like) = world_with_a_runner().await;
     fill(&world.storage, &Runner { state: RunnerState::Busy { job: None }, ..like }, others).await;
-    let counted = start_counted(&mut world, |_| ());
+    let counted = start_counted(&mut world, false, |_| ());
     // What comes with a start is over.
     world.pass(10 * MINUTE).await;
     counted.begin();
@@ -290,20 +295,20 @@ async fn a_job_costs_the_same_beside_ten_runners_and_beside_a_hundred_thousand()
 /// measure that alone.
 async fn costs_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> [Cost; 2] {
     let (mut world, like) = world_with_a_runner().await;
-    let counted = start_counted(&mut world, |parts| {
-        // Nobody brings up what is made.
-        parts.backends.clear();
+    let counted = start_counted(&mut world, true, |parts| {
         (parts.settings.heartbeat, parts.settings.redeliver_interval) = (24 * HOUR, None);
     });
     world.pass(10 * MINUTE).await;
-    let like = Runner { group: name("linux"), since: world.clock.now(), state, ..like };
+    // The stop in between takes the world to its next timer, a day later.
+    let since = later(world.clock.now(), 48 * HOUR);
+    let like = Runner { group: name("linux"), since, state, ..like };
     fill(&world.storage, &like, runners).await;
-    ask_for_a_reconcile(&world.storage, 0..jobs).await;
+    ask_for_a_reconcile(&world.storage, "manager", 0..jobs).await;
     counted.begin();
     world.pass(Duration::from_secs(1)).await;
     let by_the_manager = counted.end();
     world.stop().await;
-    ask_for_a_reconcile(&world.storage, jobs..2 * jobs).await;
+    ask_for_a_reconcile(&world.storage, "measure", jobs..2 * jobs).await;
     counted.begin();
     let storage = Storage { store: counted.clone(), queue: counted.clone(), budgets: world.storage.clone() };
     let fresh = Runner { name: RunnerName::new("linux-fresh").unwrap(), ..like };
@@ -313,8 +318,8 @@ async fn costs_of_a_reconcile(runners: usize, state: RunnerState, jobs: u64) -> 
 }
 
 /// Puts jobs on record that wait for `linux`, with the task that follows from that.
-async fn ask_for_a_reconcile(storage: &EmbeddedStorage, jobs: Range<u64>) {
-    let operation = OperationId::new(format!("jobs-{jobs:?}"));
+async fn ask_for_a_reconcile(storage: &EmbeddedStorage, by: &str, jobs: Range<u64>) {
+    let operation = OperationId::new(format!("jobs-{by}"));
     let job = |id| WorkflowJob {
         id: JobId(id),
         run: RunId(id),
@@ -340,7 +345,7 @@ async fn ask_for_a_reconcile(storage: &EmbeddedStorage, jobs: Range<u64>) {
 async fn assert_reconcile(state: RunnerState, jobs: u64, asked: &[(&'static str, usize)]) {
     let few = costs_of_a_reconcile(100, state.clone(), jobs).await;
     let many = costs_of_a_reconcile(100_000, state, jobs).await;
-    println!("by the manager, and by those who measure: {many:?}");
+    println!("by the manager, and by those who measure: {few:?}, {many:?}");
     for (few, many) in few.iter().zip(&many) {
         few.assert_same(many);
         assert_eq!(few.times(), BTreeMap::from_iter(asked.iter().copied()));
@@ -349,7 +354,7 @@ async fn assert_reconcile(state: RunnerState, jobs: u64, asked: &[(&'static str,
 
 #[tokio::test]
 async fn a_reconcile_that_makes_a_runner_costs_the_same_among_a_hundred_and_a_hundred_thousand() {
-    let asked = [("claim", 1), ("group", 2), ("apply", 1), ("ack", 1)];
+    let asked = [("claim", 1), ("group", 1), ("apply", 1)];
     assert_reconcile(RunnerState::Busy { job: None }, 1, &asked).await;
 }
 
@@ -378,7 +383,7 @@ async fn a_heartbeat_without_news_costs_one_read_of_its_runner() {
     world.broken_image = true;
     world.pass(MINUTE).await;
     world.stop().await;
-    let counted = start_counted(&mut world, |_| ());
+    let counted = start_counted(&mut world, false, |_| ());
     let everyone = Page::first(1);
     let runner = world.storage.runners(&RunnerFilter::All, &everyone).await.unwrap().remove(0).value;
     let caller = caller(&world, &runner.name);
