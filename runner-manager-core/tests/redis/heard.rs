@@ -68,14 +68,14 @@ impl Many {
         let heard = later(noon(), Duration::from_millis(round * 1000 - self.below(late) * 500));
         let skip = usize::try_from(self.below(1 + self.known.len() as u64)).unwrap();
         let known = self.known.iter().nth(skip).filter(|_| self.below(5) < 2).map(|(id, _)| *id);
-        let (mut written, expected) = match known.and_then(|id| self.known.remove(&id)) {
-            Some((known, version)) => (known, Expected::Version(version)),
-            None => {
+        let (mut written, expected) =
+            if let Some((known, version)) = known.and_then(|id| self.known.remove(&id)) {
+                (known, Expected::Version(version))
+            } else {
                 self.made += 1;
                 // Some have more digits than others, and their order is not that of their times.
                 (job(self.made * 7919 % 1_000_003, JobState::Waiting), Expected::Absent)
-            }
-        };
+            };
         if expected == Expected::Absent || self.below(10) == 0 {
             written.recorded_at = heard;
         }
@@ -113,7 +113,7 @@ async fn many_jobs_stay_in_the_order_in_which_they_were_heard_of() {
     // Late by two seconds at most, which is usual, and by more than any piece takes in time.
     for late in [4, 200] {
         server.ask(&["FLUSHALL"]);
-        let storage = open(&server, "acme").await.with_retention(retention.clone());
+        let storage = open(&server, "acme").await.with_retention(retention);
         let mut many = Many { random: SeededRandom::new(late), known: BTreeMap::new(), made: 0 };
         for round in 100..160 {
             many.write(&storage, round, late).await;
