@@ -1,7 +1,7 @@
 //! Sample data for the benches: plausible, and the same in every run.
 //!
 //! ```text
-//! cargo bench -p runner-manager-benches             # all; a minute or two
+//! cargo bench -p runner-manager-benches             # all; some minutes
 //! cargo bench -p runner-manager-benches -- --quick  # a first look
 //! cargo bench -p runner-manager-benches -- matching # those with this in their names
 //! ```
